@@ -34,6 +34,7 @@ class Request:
     method: str
     kind: str
     key: str
+    query: str = ""
     up: int = 0
     down: int = 0
     copied: int = 0
@@ -288,7 +289,8 @@ def _classify(method: str, path: str, headers: Any) -> Request:
     parts = urlsplit(path)
     query = parse_qs(parts.query, keep_blank_values=True)
     bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
-    return Request(method, _kind(method, key, query, "x-amz-copy-source" in headers), f"{bucket}/{key}")
+    kind = _kind(method, key, query, "x-amz-copy-source" in headers)
+    return Request(method, kind, f"{bucket}/{key}", unquote(parts.query))
 
 
 def _kind(method: str, key: str, query: dict[str, list[str]], is_copy: bool) -> str:

@@ -17,6 +17,7 @@ from xee_tf.errors import (
     OptionError,
     PredictionError,
     RecordError,
+    StorageError,
     XeeTFError,
 )
 from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
@@ -62,6 +63,7 @@ __all__ = [
     "Server",
     "ShardInfo",
     "Size",
+    "StorageError",
     "TFExportAccessor",
     "TableResult",
     "Verification",

@@ -24,6 +24,7 @@ __all__ = [
     "OptionError",
     "PredictionError",
     "RecordError",
+    "StorageError",
     "XeeTFError",
     "shorten",
     "warn",
@@ -69,6 +70,10 @@ class MissingShardError(RecordError, FileNotFoundError):
 
 class MissingExtraError(XeeTFError, ModuleNotFoundError):
     """An optional dependency that is required for an operation is not installed."""
+
+
+class StorageError(XeeTFError, OSError):
+    """A file or object cannot be read, or a folder cannot be listed."""
 
 
 class DestinationError(XeeTFError, OSError):

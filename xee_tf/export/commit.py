@@ -14,7 +14,6 @@ from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
 from xee_tf.shards import ShardStore, WrittenShard
 from xee_tf.sidecars import ExportNames, ImageManifest, Mixer
-from xee_tf.storage import Earlier
 
 __all__ = ["ImageCommit"]
 
@@ -37,8 +36,6 @@ class ImageCommit:
         The manifest without its shards.
     mixer, index : bool
         Whether the mixer and the patch index are written.
-    earlier : Earlier
-        The files of an earlier export.
     """
 
     names: ExportNames
@@ -48,7 +45,6 @@ class ImageCommit:
     manifest: ImageManifest
     mixer: bool
     index: bool
-    earlier: Earlier
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
@@ -62,7 +58,7 @@ class ImageCommit:
             sidecars.insert(0, (names.index, self._index(shards)))
         if self.mixer:
             sidecars.append((names.mixer, Mixer.from_grid(self.grid).text().encode()))
-        files = self.store.commit(shards, sidecars, earlier=self.earlier)
+        files = self.store.commit(shards, sidecars)
         return ExportResult(
             files=files,
             mixer=names.mixer if self.mixer else None,

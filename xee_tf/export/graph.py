@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dask.tokenize import tokenize
@@ -15,10 +15,9 @@ from xee_tf.export.joining import ShardTasks
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, ChunkedArray, Delayed, add_task, order_blocks, work_on_blocks
-from xee_tf.shards import ShardStore
+from xee_tf.graph import BlockJob, ChunkedArray, Delayed, add_task, first_of, order_blocks, work_on_blocks
+from xee_tf.shards import ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
-from xee_tf.storage import Earlier
 
 __all__ = ["ExportJob", "export_graph"]
 
@@ -38,14 +37,11 @@ class ExportJob:
         one.
     label : str
         Name of the step of a split dimension; empty if no dimension is split.
-    earlier : Earlier
-        The files of an earlier export with the same prefix.
     """
 
     plan: ExportPlan
     arrays: list[ChunkedArray]
     label: str = ""
-    earlier: Earlier = field(default_factory=lambda: Earlier(list, {}))
 
 
 def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Delayed:
@@ -75,7 +71,8 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
         ShardTasks(graph.tasks, job.plan, store, run, parts)
         for job, store, run, parts in zip(jobs, stores, runs, blocks, strict=True)
     ]
-    ordered = order_blocks(graph.tasks, [each.summaries() for each in joiners], f"order-{_NAME}-{runs[0]}")
+    summarize = run_sizes if joiners[0].in_memory else first_of
+    ordered = order_blocks(graph.tasks, blocks, f"{_NAME}-order-{runs[0]}", summarize)
     results = []
     for job, store, run, joiner, done in zip(jobs, stores, runs, joiners, ordered, strict=True):
         commit = _commit(job, store)
@@ -109,7 +106,6 @@ def _commit(job: ExportJob, store: ShardStore) -> ImageCommit:
         manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
-        earlier=job.earlier,
     )
 
 

@@ -101,12 +101,10 @@ def export_image(
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
     require_writable(jobs[0].plan.names.prefix)
-    begun = [
-        begin(job.plan.names.prefix, job.plan.names.existing, job.plan.options.if_exists, source.compute)
-        for job in jobs
-    ]
-    jobs = [replace(job, earlier=earlier) for job, (_, earlier) in zip(jobs, begun, strict=True)]
-    stores = [store_of(job.plan, staging) for job, (staging, _) in zip(jobs, begun, strict=True)]
+    stores = []
+    for plan in (job.plan for job in jobs):
+        run = begin(plan.names.prefix, plan.names.existing, plan.options.if_exists, source.compute)
+        stores.append(store_of(plan, *run))
     delayed = export_graph(jobs, stores)
     if not source.compute:
         return delayed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any
@@ -10,25 +10,25 @@ from typing import Any
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
 from xee_tf.graph import TaskRef, Tasks, add_task
-from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, place_runs, run_sizes
-from xee_tf.storage import Staging
+from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, place_runs
+from xee_tf.storage import Earlier, Staging
 
 __all__ = ["ShardTasks", "store_of"]
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
 
-def store_of(plan: ExportPlan, staging: Staging) -> ShardStore:
+def store_of(plan: ExportPlan, staging: Staging, earlier: Earlier) -> ShardStore:
     """Return the store for an export: the one in which each byte is written the fewest times."""
     names = plan.names
     patch_bytes = plan.record_bytes * plan.record.per_patch
     if names.prefix.is_s3:
-        return S3Store(staging, names, patch_bytes * plan.patches_per_shard)
+        return S3Store(staging, names, earlier, patch_bytes * plan.patches_per_shard)
     if not names.prefix.is_local:
-        return PartStore(staging, names)
-    if plan.record.exact and not plan.compressed and plan.masked_threshold == 1:
-        return FileStore(staging, names, patch_bytes, plan.patches_per_shard)
-    return FileStore(staging, names, spill=plan.row_bytes > _HELD_BYTES)
+        return PartStore(staging, names, earlier)
+    if plan.places_known:
+        return FileStore(staging, names, earlier, patch_bytes, plan.patches_per_shard)
+    return FileStore(staging, names, earlier, spill=plan.row_bytes > _HELD_BYTES)
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,26 @@ class ShardTasks:
     run: str
     blocks: Mapping[Block, TaskRef]
 
-    def summaries(self) -> Mapping[Block, TaskRef]:
-        """Return references to small results that depend on the parts: the sizes of their runs."""
-        if not self._in_memory:
-            return self.blocks
-        return {
-            block: add_task(self.tasks, self._key("sizes", *block), run_sizes, parts)
-            for block, parts in self.blocks.items()
-        }
+    def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef]:
+        """Add the tasks of all shards; return references to these.
 
-    def join(self, summaries: Mapping[Block, TaskRef]) -> list[TaskRef]:
-        """Add the tasks of all shards; return references to these."""
+        Parameters
+        ----------
+        ordered : mapping
+            References to the parts of each block or, if these are in memory, to the sizes of their runs, in
+            a chain of tasks.
+        """
         if isinstance(self.store, S3Store):
-            return self._append(self.store, summaries)
+            return self._append(self.store, ordered)
         store: Any = self.store
-        parts = self._place(store, summaries) if self._in_memory else summaries
+        parts = self._place(store, ordered) if self.in_memory else ordered
         return [
             add_task(self.tasks, self._key("shard", number), store.finish, *self._first(number), needed)
             for number, needed in self._owners(parts)
         ]
 
     @property
-    def _in_memory(self) -> bool:
+    def in_memory(self) -> bool:
         """Whether runs wait for the sizes of others."""
         return isinstance(self.store, S3Store) or (
             isinstance(self.store, FileStore) and self.store.group_bytes is None
@@ -106,21 +104,12 @@ class ShardTasks:
     def _rows(self) -> list[tuple[int, list[Block]]]:
         return [(row, list(blocks)) for row, blocks in groupby(self.blocks, key=lambda block: block[0])]
 
-    def _shards_of(self, row: int) -> Sequence[int]:
-        """Return the shards of a row of blocks."""
-        patches, columns = self.plan.block_layout.y.owned(row), self.plan.grid.patches_per_row
-        shards = self.plan.patch_shards
-        return range(
-            patches[0] * columns // shards.per_shard,
-            ((patches[-1] + 1) * columns - 1) // shards.per_shard + 1,
-        )
-
     def _place(self, store: FileStore, sizes: Mapping[Block, TaskRef]) -> dict[Block, TaskRef]:
         """Add tasks that write runs to their places, as soon as the sizes of all runs before are known."""
         placed = {}
         offsets: TaskRef | None = None
         for row, blocks in self._rows():
-            headers = {shard: self.plan.header_size(shard) for shard in self._shards_of(row)}
+            headers = {shard: self.plan.header_size(shard) for shard in self.plan.shards_of(row)}
             known = [sizes[block] for block in blocks]
             offsets = add_task(self.tasks, self._key("offsets", row), place_runs, headers, known, offsets)
             for block in blocks:
@@ -134,7 +123,7 @@ class ShardTasks:
         states: dict[int, TaskRef] = {}
         for row, blocks in self._rows():
             parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
-            for shard in self._shards_of(row):
+            for shard in self.plan.shards_of(row):
                 key = self._key("append", row, shard)
                 states[shard] = add_task(
                     self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns

@@ -172,7 +172,27 @@ class ExportPlan(Summarized):
         homes = layout.chunks_by_home().values()
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
-        return 1 + len(homes) + strips + 2 * blocks + self.shards + 1
+        rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
+        if self.names.prefix.is_s3:
+            joining = 1 + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
+        elif self.names.prefix.is_local and not self.places_known:
+            joining = rows + blocks
+        else:
+            joining = 0
+        return 1 + len(homes) + strips + 2 * blocks + joining + self.shards + 1
+
+    @property
+    def places_known(self) -> bool:
+        """Whether the place of every record in its shard is known before pixels are read."""
+        return self.record.exact and not self.compressed and self.masked_threshold == 1
+
+    def shards_of(self, row: int) -> range:
+        """Return the numbers of the shards with the patches of a row of blocks."""
+        patches, columns = self.block_layout.y.owned(row), self.grid.patches_per_row
+        if not patches:
+            return range(0)
+        first, last = patches[0] * columns, (patches[-1] + 1) * columns - 1
+        return range(first // self.patches_per_shard, last // self.patches_per_shard + 1)
 
     @property
     def task_memory(self) -> int:

@@ -4,7 +4,17 @@ from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.run import each_chunk, progress_bar, run_graph
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import ChunkedArray, Delayed, Graph, Ref, TaskRef, Tasks, add_task, add_value
+from xee_tf.graph.tasks import (
+    ChunkedArray,
+    Delayed,
+    Graph,
+    Ref,
+    TaskRef,
+    Tasks,
+    add_task,
+    add_value,
+    first_of,
+)
 
 __all__ = [
     "ArraySpec",
@@ -22,6 +32,7 @@ __all__ = [
     "arrays_of_boxes",
     "chunk_grids",
     "each_chunk",
+    "first_of",
     "order_blocks",
     "progress_bar",
     "run_graph",

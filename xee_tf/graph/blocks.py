@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
 from xee_tf.graph.order import in_order
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import ChunkedArray, Graph, Key, Ref, Tasks, add_task, add_value
+from xee_tf.graph.tasks import ChunkedArray, Graph, Key, Ref, Tasks, add_task, add_value, first_of
 
 __all__ = [
     "BlockJob",
@@ -94,7 +94,10 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
 
 
 def order_blocks(
-    tasks: Tasks, jobs: Sequence[Mapping[Block, TaskRef]], name: str
+    tasks: Tasks,
+    jobs: Sequence[Mapping[Block, TaskRef]],
+    name: str,
+    function: Callable[..., Any] = first_of,
 ) -> list[dict[Block, TaskRef]]:
     """Let Dask process blocks row by row, so that few chunks are in memory; see `xee_tf.graph.order`.
 
@@ -106,17 +109,19 @@ def order_blocks(
     tasks : dict
         The tasks by their keys; modified in place.
     jobs : sequence of mapping
-        For each job, references to the results of its blocks, or to small results that depend on these.
+        For each job, references to the results of its blocks.
     name : str
         Name of the tasks.
+    function : callable
+        See `in_order`.
 
     Returns
     -------
     list of dict
-        References to use in place of `jobs`.
+        References to the results of `function`.
     """
     order = [(number, block) for row in zip_longest(*jobs) for number, block in enumerate(row) if block]
-    done = in_order(tasks, [jobs[number][block] for number, block in order], name)
+    done = in_order(tasks, [jobs[number][block] for number, block in order], name, function)
     found: list[dict[Block, TaskRef]] = [{} for _ in jobs]
     for (number, block), last in zip(order, done, strict=True):
         found[number][block] = last

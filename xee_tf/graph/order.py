@@ -18,7 +18,8 @@ this:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from dask.task_spec import Task, TaskRef
 
@@ -29,8 +30,22 @@ __all__ = ["in_order", "ordering_tasks"]
 _MIN_BITS = 40  # no block has more paths to the root than this power of two
 
 
-def in_order(tasks: Tasks, blocks: Sequence[TaskRef], name: str) -> list[TaskRef]:
-    """Add a chain of empty tasks after blocks; see `Sources` for the tasks that the blocks depend on.
+def in_order(
+    tasks: Tasks, blocks: Sequence[TaskRef], name: str, function: Callable[..., Any] = first_of
+) -> list[TaskRef]:
+    """Add a chain of tasks after blocks; see `Sources` for the tasks that the blocks depend on.
+
+    Parameters
+    ----------
+    tasks : dict
+        The tasks by their keys; modified in place.
+    blocks : sequence of TaskRef
+        References to the results of the blocks.
+    name : str
+        Name of the tasks.
+    function : callable
+        Called with the result of a block and that of the task before in the chain, which it ignores. If the
+        results of blocks are large, it should return a small part of them.
 
     Returns
     -------
@@ -39,7 +54,7 @@ def in_order(tasks: Tasks, blocks: Sequence[TaskRef], name: str) -> list[TaskRef
     """
     done: list[TaskRef] = []
     for number, block in enumerate(blocks):
-        done.append(add_task(tasks, (name, number), first_of, block, *done[-1:]))
+        done.append(add_task(tasks, (name, number), function, block, *done[-1:]))
     return done
 
 

@@ -17,7 +17,7 @@ from xee_tf.shards.members import (
 from xee_tf.shards.opening import first_record, number_shards, open_shards
 from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
-from xee_tf.shards.s3_store import S3Store, abort_dead_uploads
+from xee_tf.shards.s3_store import S3Store
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
 from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
@@ -39,7 +39,6 @@ __all__ = [
     "Shard",
     "ShardStore",
     "WrittenShard",
-    "abort_dead_uploads",
     "aborted_on_failure",
     "check_file",
     "checked_rows",

@@ -22,7 +22,7 @@ from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
 from xee_tf.shards.runs import Part, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
-from xee_tf.storage import Staging
+from xee_tf.storage import Earlier, Staging
 
 __all__ = ["FileStore", "Offsets", "RunSizes", "place_runs", "run_sizes"]
 
@@ -49,8 +49,8 @@ class Offsets:
     ends: Mapping[int, int]
 
 
-def run_sizes(parts: Sequence[Part]) -> RunSizes:
-    """Return the sizes of the runs of parts."""
+def run_sizes(parts: Sequence[Part], *before: object) -> RunSizes:
+    """Return the sizes of the runs of parts; `before` is not used (see `order_blocks`)."""
     return [(part.shard, run.first, run.size) for part in parts for run in part.runs]
 
 
@@ -97,6 +97,8 @@ class FileStore(StagedStore):
         The staging folder of the run.
     names : ShardNames
         The names of the shards.
+    earlier : Earlier
+        The files of an earlier result.
     group_bytes : int or None
         Size of each group of records that has a number, if it is fixed: runs are then written at once.
     groups_per_shard : int
@@ -107,13 +109,14 @@ class FileStore(StagedStore):
 
     staging: Staging
     names: ShardNames
+    earlier: Earlier
     group_bytes: int | None = None
     groups_per_shard: int = 0
     spill: bool = False
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Write the runs of a block to their places if these are known, or keep them."""
-        self.staging.sign()
+        self.start()
         if self.group_bytes is not None:
             base = shard * self.groups_per_shard
             with self._opened(shard) as file:
@@ -135,7 +138,7 @@ class FileStore(StagedStore):
 
     def place(self, parts: Sequence[Part], offsets: Offsets) -> list[Part]:
         """Write the runs of parts to their places; return the parts without their bytes."""
-        self.staging.sign()
+        self.start()
         for part in parts:
             places = [offsets.starts[part.shard, run.first] for run in part.runs]
             with self._opened(part.shard) as file:

@@ -38,25 +38,28 @@ class PartStore(StagedStore):
         The staging folder of the run.
     names : ShardNames
         The names of the shards.
+    earlier : Earlier
+        The files of an earlier result.
 
     Examples
     --------
     >>> from xee_tf.shards.store import OneFile
     >>> file = Location("memory://part-store/s.tfrecord")
-    >>> store = PartStore(Staging.begin(file), OneFile(file, compressed=False))
+    >>> store = PartStore(Staging.begin(file), OneFile(file, compressed=False), Earlier(list, {}))
     >>> part = store.put(0, "0", [(Run(0, (1,), (6,), (0,)), [b"record"])])
     >>> shard = store.finish(0, 0, None, [[part]])
-    >>> [info] = store.commit([shard], earlier=Earlier(list, {}))
+    >>> [info] = store.commit([shard])
     >>> info.path, info.records, info.bytes
     ('memory://part-store/s.tfrecord', 1, 6)
     """
 
     staging: Staging
     names: ShardNames
+    earlier: Earlier
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Write the runs of a block to a separate file."""
-        self.staging.sign()
+        self.start()
         name = f"{shard:05d}-{block}.part"
         found = []
         with self.staging.folder.child(name).open("wb") as file:
@@ -162,16 +165,18 @@ class AppendingStore(StagedStore):
         The staging folder of the run.
     names : ShardNames
         The name of the shard.
+    earlier : Earlier
+        The file of an earlier result.
     """
 
-    def __init__(self, staging: Staging, names: ShardNames) -> None:
-        self.staging, self.names = staging, names
+    def __init__(self, staging: Staging, names: ShardNames, earlier: Earlier) -> None:
+        self.staging, self.names, self.earlier = staging, names, earlier
         if not names.prefix.is_local:
             temporary = Location(tempfile.gettempdir()).child(names.prefix.name)
             self.staging = Staging(temporary, staging.token)
         self._header_size = 0  # reserved for the header, because its index is complete only at the end
         self._crc = 0  # of the bytes after the header
-        self.staging.sign()
+        self.start()
         self._file = self.staged(0).open("wb")
 
     def reserve(self, members: int) -> None:
@@ -216,15 +221,13 @@ class AppendingStore(StagedStore):
         self,
         shards: Sequence[WrittenShard],
         sidecars: Sequence[tuple[Location, bytes]] = (),
-        *,
-        earlier: Earlier,
     ) -> tuple[ShardInfo, ...]:
         """Move the file into place, or upload it; see `ShardStore.commit`."""
         if self.names.prefix.is_local:
-            return super().commit(shards, sidecars, earlier=earlier)
+            return super().commit(shards, sidecars)
         uploads = [_Copy(self.staged(0).path, self.names.shard(0))]
         destination = Staging(self.names.prefix, self.staging.token)
-        commit(destination, [], sidecars, uploads=uploads, earlier=earlier)
+        commit(destination, [], sidecars, uploads=uploads, earlier=self.earlier)
         self.staging.remove()
         return tuple(shard.file for shard in shards)
 

@@ -25,16 +25,15 @@ from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Earlier, Location, Staging, commit, is_working, staging_folders
+from xee_tf.storage import UPLOADS, Earlier, Location, Staging, call_s3, commit, known_uploads
 
-__all__ = ["Appended", "S3Store", "abort_dead_uploads"]
+__all__ = ["Appended", "S3Store"]
 
 _SMALLEST = 5 << 20  # S3's minimum for all parts but the last
 _PART = 8 << 20
 _MOST_PARTS = 9000  # S3 allows 10,000
 _THREADS = 4  # concurrent uploads of a task
 _HEAD = 1  # number of the first part
-_UPLOADS = "uploads.json"
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,15 @@ class S3Store(StagedStore):
         The staging folder of the run, with the ids of its uploads and the receipts of complete shards.
     names : ShardNames
         The names of the shards.
+    earlier : Earlier
+        The files of an earlier result.
     shard_bytes : int
         Maximum size of a shard in bytes.
     """
 
     staging: Staging
     names: ShardNames
+    earlier: Earlier
     shard_bytes: int = 0
 
     @property
@@ -90,9 +92,9 @@ class S3Store(StagedStore):
 
     def begin(self, shards: Sequence[int]) -> dict[int, str]:
         """Create the uploads of shards; return their ids."""
-        self.staging.sign()
-        file = self.staging.folder.child(_UPLOADS)
-        known = _known_uploads(file)  # if this task runs again, because a worker died with its result
+        self.start()
+        file = self.staging.folder.child(UPLOADS)
+        known = known_uploads(file)  # if this task runs again, because a worker died with its result
         missing = [shard for shard in shards if shard not in known]
         if missing:
             with ThreadPoolExecutor(_THREADS) as pool:
@@ -123,7 +125,7 @@ class S3Store(StagedStore):
         order : object
             Not used: results that let Dask process the blocks in order.
         """
-        self.staging.sign()
+        self.start()
         state = before or Appended()
         parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
         packed = sorted(
@@ -184,30 +186,28 @@ class S3Store(StagedStore):
         self,
         shards: Sequence[WrittenShard],
         sidecars: Sequence[tuple[Location, bytes]] = (),
-        *,
-        earlier: Earlier,
     ) -> tuple[ShardInfo, ...]:
         """Complete the uploads; see `ShardStore.commit`."""
         uploads = [_Upload(self.names.shard(each.number), each.upload, each.etags) for each in shards]
-        commit(self.staging, [], sidecars, uploads=uploads, earlier=earlier)
+        commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
         return tuple(shard.file for shard in shards)
 
     def abort(self) -> None:
         """Abort the uploads, and remove the folder."""
-        for shard, upload in _known_uploads(self.staging.folder.child(_UPLOADS)).items():
+        for shard, upload in known_uploads(self.staging.folder.child(UPLOADS)).items():
             with suppress(DestinationError):  # it was completed or aborted
-                _call(self.names.shard(shard), "abort_multipart_upload", UploadId=upload)
+                call_s3(self.names.shard(shard), "abort_multipart_upload", UploadId=upload)
         super().abort()
 
     def _create(self, shard: int) -> str:
-        return str(_call(self.names.shard(shard), "create_multipart_upload")["UploadId"])
+        return str(call_s3(self.names.shard(shard), "create_multipart_upload")["UploadId"])
 
     def _upload(self, shard: int, upload: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
         """Upload parts, and return their ETags."""
         target = self.names.shard(shard)
 
         def one(number: int) -> str:
-            found = _call(target, "upload_part", UploadId=upload, PartNumber=number, Body=bodies[number])
+            found = call_s3(target, "upload_part", UploadId=upload, PartNumber=number, Body=bodies[number])
             return str(found["ETag"])
 
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -225,45 +225,12 @@ class _Upload:
     def complete(self) -> None:
         """Make the object appear."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self.etags, _HEAD)]
-        _call(
+        call_s3(
             self.target,
             "complete_multipart_upload",
             UploadId=self.upload,
             MultipartUpload={"Parts": parts},
         )
-
-
-def abort_dead_uploads(destination: Location, objects: Sequence[Location]) -> None:
-    """Abort the multipart uploads to objects of a destination that belong to no living run.
-
-    Parameters
-    ----------
-    destination : Location
-        The destination of the runs.
-    objects : sequence of Location
-        An object for each prefix under which uploads are looked for.
-    """
-    living: set[str] = set()
-    for folder in staging_folders(destination):
-        if is_working(folder):
-            if not folder.child(_UPLOADS).exists():
-                return  # the run is creating its uploads, which cannot be told from those of dead runs
-            living |= set(_known_uploads(folder.child(_UPLOADS)).values())
-    for each in objects:
-        bucket, _, key = each.path.partition("/")
-        found = each.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
-        for upload in found.get("Uploads", []):
-            if upload["UploadId"] not in living:
-                with suppress(DestinationError):
-                    target = Location(f"s3://{bucket}/{upload['Key']}", each.storage_options)
-                    _call(target, "abort_multipart_upload", UploadId=upload["UploadId"])
-
-
-def _known_uploads(file: Location) -> dict[int, str]:
-    """Read the ids of the uploads of a run, by shard."""
-    with suppress(FileNotFoundError):
-        return {int(shard): upload for shard, upload in json.loads(file.read_bytes()).items()}
-    return {}
 
 
 def _join(pieces: Iterable[Any], sizes: Iterator[int]) -> Iterator[bytes]:
@@ -277,12 +244,3 @@ def _join(pieces: Iterable[Any], sizes: Iterator[int]) -> Iterator[bytes]:
             yield b"".join(waiting)
             waiting, total, size = [], 0, next(sizes)
     yield b"".join(waiting)
-
-
-def _call(target: Location, method: str, **arguments: Any) -> Any:
-    """Call a method of the S3 client for an object."""
-    bucket, _, key = target.path.partition("/")
-    try:
-        return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
-    except Exception as error:  # of botocore, unless s3fs translates it to an OSError
-        raise DestinationError(f"Cannot write {target} ({method}): {error}") from error

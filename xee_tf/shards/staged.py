@@ -22,6 +22,12 @@ class StagedStore:
 
     staging: Staging
     names: ShardNames
+    earlier: Earlier
+
+    def start(self) -> None:
+        """Show that this process works for the run; every task that stages something calls it."""
+        self.staging.sign()
+        self.earlier.start(self.staging)
 
     def staged(self, number: int) -> Location:
         """Return where a shard is staged."""
@@ -46,17 +52,15 @@ class StagedStore:
         self,
         shards: Sequence[WrittenShard],
         sidecars: Sequence[tuple[Location, bytes]] = (),
-        *,
-        earlier: Earlier,
     ) -> tuple[ShardInfo, ...]:
         """Move the shards into place; see `ShardStore.commit`."""
         targets = [self.names.shard(shard.number) for shard in shards]
-        commit(self.staging, targets, sidecars, earlier=earlier)
+        commit(self.staging, targets, sidecars, earlier=self.earlier)
         return tuple(shard.file for shard in shards)
 
     def abort(self) -> None:
         """Remove the folder, even if running tasks still write to it."""
-        self.staging.remove()
+        self.staging.abort()
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Earlier, Location, Staging
+from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
 
@@ -92,8 +92,6 @@ class ShardStore(Protocol):
         self,
         shards: Sequence[WrittenShard],
         sidecars: Sequence[tuple[Location, bytes]] = (),
-        *,
-        earlier: Earlier,
     ) -> tuple[ShardInfo, ...]:
         """Move all shards into place, write the sidecars in order, and remove the staged files.
 
@@ -103,8 +101,6 @@ class ShardStore(Protocol):
             The complete shards.
         sidecars : sequence of (Location, bytes)
             Files that describe the shards. The last one marks the result as complete.
-        earlier : Earlier
-            The files of an earlier result.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from xee_tf.sidecars.manifest_files import parse_dimensions, read_manifest
 from xee_tf.sidecars.mixer import Mixer, read_mixer
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, destination_of, has_prefix, prefix_of
 from xee_tf.sidecars.packing import matrix_of
-from xee_tf.storage import Location, list_files
+from xee_tf.storage import Location
 
 __all__ = ["describe_export", "differing_crs", "differing_keys", "manifest_name"]
 
@@ -52,7 +52,7 @@ def describe_export(source: Exported | Mixer, storage_options: Mapping[str, Any]
     location = find_export(source, storage_options)
     manifest = None
     prefix = prefix_of(location)
-    listed = list_files(prefix) if has_prefix(location) and not location.is_local else {}
+    listed = prefix.listed() if has_prefix(location) and not location.is_local else {}
 
     def missing(file: Location) -> bool:
         return file.name not in listed if listed else not file.exists()

@@ -26,7 +26,7 @@ from xee_tf.sidecars.names import (
     table_location,
 )
 from xee_tf.sidecars.shard_files import require_all_shards
-from xee_tf.storage import Location, PathLike, list_files
+from xee_tf.storage import Location, PathLike
 
 __all__ = [
     "Exported",
@@ -321,7 +321,7 @@ def _beside(prefix: Location) -> Location | None:
         return None
     suffixes = ("" if prefix.name.endswith("-") else "-") + MIXER, MIXER, f"-{IMAGE_MANIFEST}"
     found = [prefix.with_suffix(suffix) for suffix in suffixes]
-    if not prefix.is_local and (listed := list_files(prefix)):
+    if not prefix.is_local and (listed := prefix.listed()):
         return next((location for location in found if location.name in listed), None)
     return next((location for location in found if location.exists()), None)
 

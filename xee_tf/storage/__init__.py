@@ -1,10 +1,11 @@
 """Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
 
-from xee_tf.storage.commit import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
-from xee_tf.storage.listing import list_files
-from xee_tf.storage.location import Location, PathLike, is_inaccessible
-from xee_tf.storage.staging import Staging, is_working, staging_folders
+from xee_tf.storage.failures import is_inaccessible, storage_errors
+from xee_tf.storage.journal import Earlier, Upload, begin, clear_leftovers, commit, interruption, look
+from xee_tf.storage.location import Location, PathLike
+from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
+from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr import (
     BEGUN,
     COMPLETE,
@@ -27,6 +28,7 @@ __all__ = [
     "COMPLETE",
     "PREPARED",
     "RECORD",
+    "UPLOADS",
     "ZARR_METADATA",
     "Earlier",
     "Location",
@@ -35,14 +37,14 @@ __all__ = [
     "Upload",
     "begin",
     "beside",
+    "call_s3",
     "clear_leftovers",
     "commit",
     "create_store",
     "explain_changes",
     "interruption",
     "is_inaccessible",
-    "is_working",
-    "list_files",
+    "known_uploads",
     "look",
     "open_arrays",
     "read_record",
@@ -51,7 +53,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
-    "staging_folders",
+    "storage_errors",
     "to_storable",
     "write_record",
 ]

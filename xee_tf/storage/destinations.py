@@ -7,6 +7,7 @@ from typing import get_args
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
 
 __all__ = ["require_free", "require_reachable", "require_writable"]
@@ -87,15 +88,11 @@ def require_reachable(location: Location) -> None:
             f"Cannot write {location.url}: web servers are read-only. Choose a local path or an object "
             "store, such as s3://bucket/scene."
         )
-    try:
+    with storage_errors("write", location.url, local=False):
         if location.bucket is not None:
             _require_bucket(location, location.bucket)
         else:
             location.parent.exists()
-    except DestinationError:
-        raise
-    except Exception as error:  # each object store client has its own exceptions
-        raise DestinationError(f"Cannot write {location.url}: {error}") from error
 
 
 def _require_bucket(location: Location, bucket: str) -> None:
@@ -104,7 +101,7 @@ def _require_bucket(location: Location, bucket: str) -> None:
         return
     # An account that may only write objects cannot check its bucket; listing it gives the reason.
     try:
-        fs.ls(bucket)
+        fs.find(location.parent.path, maxdepth=1, prefix=location.name)
     except FileNotFoundError:
         raise DestinationError(
             f"Cannot write {location.url}: the bucket {bucket!r} does not exist. Correct its name, or create "
@@ -112,7 +109,3 @@ def _require_bucket(location: Location, bucket: str) -> None:
         ) from None
     except PermissionError:
         return
-    except Exception as error:
-        raise DestinationError(
-            f"Cannot write {location.url}: the bucket {bucket!r} cannot be accessed: {error}"
-        ) from error

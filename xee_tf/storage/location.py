@@ -6,10 +6,9 @@ import errno
 import os
 import re
 import shutil
-import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,9 +18,10 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
+from xee_tf.storage.failures import StoreFile, is_inaccessible, storage_errors
 from xee_tf.storage.processes import new_token
 
-__all__ = ["Location", "PathLike", "is_inaccessible", "rename"]
+__all__ = ["Location", "PathLike", "rename", "sync_folder"]
 
 PathLike = str | os.PathLike[str]
 
@@ -141,7 +141,10 @@ class Location:
     @property
     def bucket(self) -> str | None:
         """The bucket or container of an object store; None for other filesystems."""
-        return self.path.strip("/").partition("/")[0] if self._protocols & _BUCKETS else None
+        protocols = self._protocols | {
+            self._link[0].partition("://")[0].rpartition("::")[2]
+        }  # behind a cache
+        return self.path.strip("/").partition("/")[0] if protocols & _BUCKETS else None
 
     @property
     def is_web(self) -> bool:
@@ -217,9 +220,13 @@ class Location:
         """Return a unique hidden location in the same folder, whose name tells the process that writes it."""
         return self.parent.child(f".{self.name.lstrip('.')}-{new_token()}{ending}")
 
+    def _errors(self, action: str) -> AbstractContextManager[None]:
+        return storage_errors(action, self.url, local=self.is_local)
+
     def exists(self) -> bool:
         """Return whether a file or folder exists."""
-        return bool(self.fresh_fs.exists(self.path))
+        with self._errors("read"):
+            return bool(self.fresh_fs.exists(self.path))
 
     def is_folder(self) -> bool:
         """Return whether a folder exists."""
@@ -232,34 +239,68 @@ class Location:
 
     def entries(self) -> dict[str, bool]:
         """Return the sorted names in this folder, each with whether it is a folder."""
+        with self._errors("list"):
+            listed = self.fresh_fs.ls(self.path, detail=True)
         found = {
             str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]: entry["type"] == "directory"
-            for entry in self.fresh_fs.ls(self.path, detail=True)
+            for entry in listed
             if str(entry["name"]).strip("/") != self.path.strip("/")
         }
         return dict(sorted(found.items()))
 
     def count_files(self) -> int:
         """Return the number of files in this folder, including subfolders."""
-        return len(self.fresh_fs.find(self.path))
+        with self._errors("list"):
+            return len(self.fresh_fs.find(self.path))
+
+    def info(self) -> Mapping[str, Any]:
+        """Return what the store says about the file now: its size, and its time or ETag."""
+        with self._errors("read"):
+            found: Mapping[str, Any] = self.fresh_fs.info(self.path)
+            return found
 
     def size(self) -> int:
         """Return the size of the file in bytes."""
-        return int(self.fresh_fs.size(self.path))
+        return int(self.info()["size"])
 
-    def siblings(self, *, folders: bool = False) -> list[Location]:
-        """Return the files (or folders) in the same folder whose names start with this name, sorted."""
-        folder, path = self.parent, self._link[0]
+    def listed(self) -> dict[str, Mapping[str, Any]]:
+        """Return the entries of the same folder whose names start with this name, sorted by name.
+
+        Each name is returned with what the store says about it, such as its type, size and ETag. In a bucket,
+        only names that start with this name are listed, not the whole folder. The result is empty if there is
+        no such folder, or if it cannot be listed.
+
+        Examples
+        --------
+        >>> for name in ("scene-mixer.json", "scene-00000.tfrecord", "other"):
+        ...     Location.of(f"memory://listed/{name}").write_bytes(b"content")
+        >>> [(name, info["size"]) for name, info in Location.of("memory://listed/scene-").listed().items()]
+        [('scene-00000.tfrecord', 7), ('scene-mixer.json', 7)]
+        """
+        folder, name = self.parent, self.name
         try:
-            entries = folder.entries() if folder.exists() else {}
+            if self.is_local:
+                with folder._errors("list"), os.scandir(folder.path) as entries:
+                    chosen = sorted(entry.name for entry in entries if entry.name.startswith(name))
+                found = {each: self.fs.info(os.path.join(folder.path, each)) for each in chosen}
+            else:
+                with folder._errors("list"):
+                    found = _find(self.fresh_fs, folder.path, name if self.bucket is not None else "")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
         except Exception as error:
             if self.is_local or not is_inaccessible(error):
                 raise
-            entries = {}
+            return {}
+        return {each: found[each] for each in sorted(found) if each.startswith(name)}
+
+    def siblings(self, *, folders: bool = False) -> list[Location]:
+        """Return the files (or folders) in the same folder whose names start with this name, sorted."""
+        path = self._link[0]
         return [
             self._with_path(path[: len(path) - len(self.name)] + name)
-            for name, is_folder in entries.items()
-            if is_folder == folders and name.startswith(self.name)
+            for name, entry in self.listed().items()
+            if (entry["type"] == "directory") == folders
         ]
 
     @property
@@ -271,7 +312,8 @@ class Location:
         """Return the files that match this pattern, sorted by name."""
         fs = self.fresh_fs
         try:
-            paths = sorted(fs.glob(self.path))
+            with self._errors("list"):
+                paths = sorted(fs.glob(self.path))
         except FileNotFoundError:  # no such bucket
             return []
         if self._link[1]:
@@ -284,17 +326,22 @@ class Location:
 
         Raises
         ------
+        MissingShardError
+            If the file does not exist.
+        StorageError
+            If the file cannot be read.
         RecordError
             If a web server sends a large file as a whole instead of the requested range.
         """
-        if end is None or end <= start:
-            return bytes(self.fs.cat_file(self.path, start=start, end=end))
-        try:
-            data = bytes(self.fs.cat_file(self.path, start=start, end=end))
-        except ValueError as error:  # raised by fsspec if the server does not support ranges
-            if "range" not in str(error):
-                raise
-            data = bytes(self.fs.cat_file(self.path))
+        with self._errors("read"):
+            if end is None or end <= start:
+                return bytes(self.fs.cat_file(self.path, start=start, end=end))
+            try:
+                data = bytes(self.fs.cat_file(self.path, start=start, end=end))
+            except ValueError as error:  # raised by fsspec if the server does not support ranges
+                if "range" not in str(error):
+                    raise
+                data = bytes(self.fs.cat_file(self.path))
         if len(data) > end - start:
             if len(data) > _WHOLE_FILE:
                 raise RecordError(
@@ -307,26 +354,43 @@ class Location:
     def open(self, mode: str = "rb") -> Any:
         """Open the file; in an object store, a written file appears when it is closed.
 
+        If a ``with`` block that writes fails, no object appears.
+
         Raises
         ------
         DestinationError
             If the file cannot be opened for writing.
+        MissingShardError
+            If the file does not exist.
+        StorageError
+            If the file cannot be read.
         """
-        if "w" not in mode:
-            # Without the wrapper of fsspec, which is slow for small files.
-            return open(self.path, mode) if self.is_local else self.fs.open(self.path, mode)
-        with self._writing():
+        action = {"r": "read", "x": "create"}.get(mode[0], "write")
+        with self._errors(action):
             if not self.is_local:
-                self._make_parent()
-                return self.fs.open(self.path, mode)
-            try:
+                if action != "read":
+                    self._make_parent()
+                return StoreFile(self.fs.open(self.path, mode), action, self.url, local=False)
+            # Without the wrapper of fsspec, which is slow for small files.
+            if action == "read":
                 return open(self.path, mode)
+            try:
+                return StoreFile(open(self.path, mode), action, self.url, local=True)
             except FileNotFoundError:
                 self._make_parent()
-                return open(self.path, mode)
+                return StoreFile(open(self.path, mode), action, self.url, local=True)
 
-    def write_bytes(self, data: bytes, *, exclusive: bool = False) -> None:
+    def write_bytes(self, data: bytes, *, exclusive: bool = False, durable: bool = False) -> None:
         """Write a small file atomically.
+
+        Parameters
+        ----------
+        data : bytes
+            The content.
+        exclusive : bool
+            Whether the file must not exist.
+        durable : bool
+            Whether the content must survive a crash of the machine. Object stores always promise that.
 
         Raises
         ------
@@ -337,22 +401,30 @@ class Location:
         """
         if not self.is_local:
             if exclusive and self.exists():  # some stores ignore the condition
-                raise FileExistsError(self.url)
-            with self._writing():
+                raise FileExistsError(errno.EEXIST, "The object exists", self.url)
+            with self._errors("create" if exclusive else "write"):
+                self._make_parent()
                 self.fs.pipe_file(self.path, data, **({"mode": "create"} if exclusive else {}))
             return
-        temporary = self.temporary()
+        temporary = self.temporary().path
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-            if exclusive:
-                os.link(temporary.path, self.path)
-                temporary.remove()
-            else:
-                temporary.move(self)
+            with self._errors("create" if exclusive else "write"):
+                self._make_parent()
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
+                if exclusive:
+                    _create(temporary, self.path, data)
+                    os.remove(temporary)
+                else:
+                    rename(temporary, self.path)
+                if durable:
+                    sync_folder(self.parent.path)
         except BaseException:
             with suppress(OSError):
-                temporary.remove()
+                os.remove(temporary)
             raise
 
     def put_file(self, file: PathLike) -> None:
@@ -374,7 +446,7 @@ class Location:
         if self.is_local:
             Location(os.fspath(file)).move(self)
             return
-        with self._writing():
+        with self._errors("write"):
             self._make_parent()
             self.fs.put_file(os.fspath(file), self.path)
 
@@ -388,16 +460,25 @@ class Location:
             target.put_file(self.path)
             self.remove()
             return
-        with target._writing():
+        with target._errors("write"):
             target._make_parent()
-        if not self.is_local:
-            self.fs.mv(self.path, target.path)
-            return
-        rename(self.path, target.path)
+            if not self.is_local:
+                self.fs.mv(self.path, target.path)
+                return
+            rename(self.path, target.path)
 
     def remove(self, *, recursive: bool = False) -> None:
-        """Delete the file, or the folder with its contents if `recursive`."""
-        self.fresh_fs.rm(self.path, recursive=recursive)
+        """Delete the file, or the folder with its contents if `recursive`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it does not exist.
+        DestinationError
+            If it cannot be deleted.
+        """
+        with self._errors("delete"):
+            self.fresh_fs.rm(self.path, recursive=recursive)
 
     def clear(self) -> None:
         """Delete the folder with its contents, even while other processes finish writing to it."""
@@ -410,20 +491,6 @@ class Location:
                     quiet = 0
                     self.remove(recursive=True)
             time.sleep(0.05)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Convert errors of the filesystem to a `DestinationError` that names the machine."""
-        try:
-            yield
-        except FileExistsError:
-            raise
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            where = ""
-            if self.is_local:
-                where = f" on {socket.gethostname()}. Every process that writes needs access to the folder"
-            raise DestinationError(f"Cannot write {self.url}: {reason}{where}.") from error
 
     def _make_parent(self) -> None:
         if self.is_local:
@@ -450,12 +517,36 @@ def rename(source: str, target: str) -> None:
         os.replace(copy, target)
 
 
-def is_inaccessible(error: Exception) -> bool:
-    """Return whether an error means that a file does not exist or cannot be accessed.
+def _create(source: str, target: str, data: bytes) -> None:
+    """Give a local file another name, which must not exist."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # the disk has no hard links
+        with open(target, "xb") as file:
+            file.write(data)
 
-    If a store does not permit listing, a missing file gives the same error as a forbidden one; simple web
-    servers respond with a server error. Transient errors (too many requests, bad gateway) do not count.
-    """
-    status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
-    return refused or isinstance(error, PermissionError | FileNotFoundError)
+
+def sync_folder(path: str) -> None:
+    """Make the names in a local folder survive a crash of the machine."""
+    if os.name != "posix":  # folders cannot be opened
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _find(fs: fsspec.AbstractFileSystem, folder: str, prefix: str) -> dict[str, Mapping[str, Any]]:
+    """Return the entries of a folder whose names start with a prefix, and perhaps others."""
+    if prefix:
+        try:
+            found = fs.find(folder, maxdepth=1, withdirs=True, detail=True, prefix=prefix).values()
+        except (TypeError, ValueError):  # not all filesystems support these options together
+            found = fs.ls(folder, detail=True)
+    else:
+        found = fs.ls(folder, detail=True)
+    names = ((str(entry["name"]).rstrip("/"), entry) for entry in found)
+    return {name.rsplit("/", 1)[-1]: entry for name, entry in names if name.strip("/") != folder.strip("/")}

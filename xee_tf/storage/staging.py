@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,12 +82,18 @@ class Staging:
         _signed[key] = now
 
     def remove(self) -> None:
+        """Delete the staging folder."""
+        _signed.pop(self.folder.url, None)
+        with suppress(FileNotFoundError):
+            self.folder.remove(recursive=True)
+
+    def abort(self) -> None:
         """Delete the staging folder, even while tasks of the run finish writing to it."""
         _signed.pop(self.folder.url, None)
         self.folder.clear()
 
 
-def renewed(info: dict[str, Any]) -> float | None:
+def renewed(info: Mapping[str, Any]) -> float | None:
     """Return when a file was written, in seconds since 1970, from its entry in a listing."""
     for key in ("mtime", "LastModified", "last_modified", "updated", "created"):
         found = info.get(key)
@@ -99,12 +106,12 @@ def renewed(info: dict[str, Any]) -> float | None:
 
 def staging_folders(destination: Location) -> list[Location]:
     """Return the staging folders and temporary files of a destination, of living and dead runs."""
-    name = re.escape(destination.name)
+    name, folder = re.escape(destination.name), destination.parent
     ours = re.compile(rf"\.{name}(\.commit(\.undo)?)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
-    folder = destination.parent
-    with suppress(FileNotFoundError):
-        return [folder.child(entry) for entry in folder.entries() if ours.fullmatch(entry)]
-    return []
+    entries = [*folder.child(f".{destination.name}").listed()]
+    if destination.is_local:
+        entries += folder.child(f"{destination.name}.").listed()
+    return [folder.child(entry) for entry in entries if ours.fullmatch(entry)]
 
 
 def is_working(folder: Location) -> bool:

@@ -36,7 +36,7 @@ from xee_tf.sidecars import (
     manifest_location,
     table_location,
 )
-from xee_tf.storage import Earlier, Location, PathLike, begin, require_free, require_writable
+from xee_tf.storage import Location, PathLike, begin, require_free, require_writable
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -263,8 +263,8 @@ def write_table(
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or return a Delayed that writes it."""
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute)
-    store = PartStore(staging, OneFile(target, compressed=True))
-    delayed = _graph(source, store, earlier)
+    store = PartStore(staging, OneFile(target, compressed=True), earlier)
+    delayed = _graph(source, store)
     if not compute:
         return delayed
     with aborted_on_failure([store]):
@@ -327,7 +327,7 @@ def _split_rows(rows: Rows) -> LazyTable:
     return LazyTable(groups, graph)
 
 
-def _graph(source: LazyTable, store: PartStore, earlier: Earlier) -> Delayed:
+def _graph(source: LazyTable, store: PartStore) -> Delayed:
     """Build the graph that writes a table."""
     run = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
@@ -335,11 +335,11 @@ def _graph(source: LazyTable, store: PartStore, earlier: Earlier) -> Delayed:
         add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    result = add_task(tasks, f"table-commit-{run}", _commit, store, earlier, parts)
+    result = add_task(tasks, f"table-commit-{run}", _commit, store, parts)
     return source.graph.delayed(f"table-export-{run}", result)
 
 
-def _commit(store: PartStore, earlier: Earlier, parts: Sequence[_TablePart]) -> TableResult:
+def _commit(store: PartStore, parts: Sequence[_TablePart]) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     written = store.finish(0, 0, None, [[part.part] for part in parts])
@@ -347,7 +347,7 @@ def _commit(store: PartStore, earlier: Earlier, parts: Sequence[_TablePart]) -> 
     manifest = manifest_location(target)
     described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
     sidecars = [(manifest, described.text().encode())]
-    [file] = store.commit([written], sidecars, earlier=earlier)
+    [file] = store.commit([written], sidecars)
     rounded = {name for part in parts for name in part.rounded}
     return TableResult(
         file,

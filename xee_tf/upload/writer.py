@@ -127,9 +127,9 @@ class PredictionWriter(Summarized):
         self._parts: list[Part] = []
         require_free(self.location, if_exists)
         require_writable(self.location)
-        staging, self._earlier = begin(self.location, self._existing, if_exists)
+        staging, earlier = begin(self.location, self._existing, if_exists)
         names = OneFile(self.location, self.compressed)
-        self._store: AppendingStore | None = AppendingStore(staging, names)
+        self._store: AppendingStore | None = AppendingStore(staging, names, earlier)
 
     def __enter__(self) -> PredictionWriter:
         return self
@@ -234,7 +234,7 @@ class PredictionWriter(Summarized):
                 raise RecordError(
                     f"Predictions for {self.location} are missing: {self._specified()}; got {self.written}."
                 )
-            self._store.commit([self._store.finish(0, [self._parts])], earlier=self._earlier)
+            self._store.commit([self._store.finish(0, [self._parts])])
             self._store = None
         except BaseException:
             self.abort()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from crc32c import crc32c
 
@@ -24,6 +24,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.location import Location, rename
 from xee_tf.storage.processes import is_alive, process_token
+from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, remove_leftovers, renewed
 
 __all__ = ["Earlier", "Upload", "begin", "clear_leftovers", "commit", "interruption", "look"]
@@ -42,14 +43,33 @@ class Earlier:
         Returns the existing files, all of which are replaced or deleted. Files without which the result is
         not complete come first. Must be picklable.
     seen : Seen or None
-        What existed when the run was planned. None if this is not known, because a commit was interrupted.
+        What existed when the run began. None: `start` looks at it.
     """
 
     files: Callable[[], Sequence[Location]]
     seen: Seen | None
 
+    def start(self, staging: Staging) -> None:
+        """Look at what exists, unless this was done; the first task of a run calls it."""
+        if self.seen is not None or staging.folder.url in _started:
+            return
+        _started.add(staging.folder.url)
+        clear_leftovers(staging)
+        with suppress(FileExistsError):
+            file = staging.folder.child(_SEEN)
+            file.write_bytes(json.dumps(look(staging.destination, self.files())).encode(), exclusive=True)
+
+    def when_begun(self, staging: Staging) -> Seen:
+        """Return what existed when the run began."""
+        if self.seen is not None:
+            return self.seen
+        found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
+        return found
+
 
 _THREADS = 16
+_SEEN = "seen.json"
+_started: set[str] = set()  # staging folders of which this process has looked at the destination
 _OLD = "replaced"  # folder for the old files, in the staging folder
 _METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
@@ -102,9 +122,11 @@ def begin(
     staging = Staging.begin(destination)
     if compute:
         clear_leftovers(staging)
+    elif if_exists != "error":
+        return staging, Earlier(files, None)
     elif interruption(destination):
-        return staging, Earlier(files, {} if if_exists == "error" else None)
-    seen = look(files())
+        return staging, Earlier(files, {})
+    seen = look(destination, files())
     if seen and if_exists == "error":
         several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
         raise DestinationExistsError(
@@ -114,30 +136,31 @@ def begin(
     return staging, Earlier(files, seen)
 
 
-def look(files: Iterable[Location]) -> dict[str, str]:
-    """Return what exists at a destination; see `Seen`.
+def look(destination: Location, files: Iterable[Location]) -> dict[str, str]:
+    """Return what exists of some files in the folder of a destination; see `Seen`.
 
     Examples
     --------
     >>> file = Location.of("memory://commit/scene")
-    >>> look([file])
+    >>> look(file, [file])
     {}
     >>> file.write_bytes(b"1")
-    >>> before = look([file])
+    >>> before = look(file, [file])
     >>> file.write_bytes(b"2")
-    >>> look([file]) == before
+    >>> look(file, [file]) == before
     False
     """
+    listed = {} if destination.is_local else destination.listed()  # a single request
     found = {}
     for file in files:
         with suppress(FileNotFoundError):
-            found[file.name] = _fingerprint(file)
+            found[file.name] = _fingerprint(file, listed.get(file.name))
     return found
 
 
-def _fingerprint(file: Location) -> str:
+def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     if not file.is_local:
-        info = file.fresh_fs.info(file.path)
+        info = info or file.info()
         known = [info.get(key) for key in ("ETag", "etag", "generation", "md5", "size", "type")]
         return str([*known, renewed(info)])
     found = os.stat(file.path)
@@ -253,22 +276,20 @@ def _journal(
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
     _recover_dead(staging)
-    old = earlier.files()
-    names = [file.name for file in targets]
+    seen = earlier.when_begun(staging)
     journal = _Journal(
         process_token(),
         staging.token,
-        [*names, *(file.name for file, _ in sidecars)],
-        look(old),
+        [*(file.name for file in targets), *(file.name for file, _ in sidecars)],
+        dict(seen),
         {file.name: crc32c(data) for file, data in sidecars},
     )
     if staging.destination.is_local:
         os.makedirs(staging.folder.path, exist_ok=True)
     _create(staging.journal, journal)
     try:
-        if earlier.seen is not None:
-            # No other run changes the files while the journal exists.
-            _check_seen(staging, earlier.files(), earlier.seen)
+        old = earlier.files()  # no other run changes them while the journal exists
+        _check_seen(staging, old, seen)
     except BaseException:
         staging.journal.remove()
         raise
@@ -302,7 +323,7 @@ def _create(location: Location, journal: _Journal) -> None:
 
 def _check_seen(staging: Staging, existing: Sequence[Location], seen: Seen) -> None:
     """Raise an error if the existing files are not those that were seen when the run began."""
-    found = look(existing)
+    found = look(staging.destination, existing)
     changed = next((name for name in {**found, **seen} if found.get(name) != seen.get(name)), None)
     if changed is None:
         return
@@ -435,7 +456,7 @@ def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
     """Delete new objects, and the old ones if some of them were replaced or deleted."""
     parent = staging.destination.parent
     files = {name: parent.child(name) for name in [*journal.old, *journal.new]}
-    found = look(files.values())
+    found = look(staging.destination, files.values())
     if journal.sidecars:
         complete = all(
             name in found and crc32c(files[name].read_bytes()) == crc
@@ -485,6 +506,8 @@ def _read(staging: Staging) -> _Journal | None:
 def clear_leftovers(staging: Staging) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
     _recover_dead(staging)
+    if staging.destination.is_s3:
+        abort_dead_uploads(staging.destination)
     remove_leftovers(staging.destination)
 
 

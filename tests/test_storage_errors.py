@@ -1,0 +1,279 @@
+"""Tests that errors of disks and object stores name the file, what was being done, and what to do."""
+
+import errno
+import gc
+import os
+
+import pytest
+
+import xee_tf
+from tests.conftest import needs_posix
+from tests.counting_proxy import DROP, Error
+from tests.kill_points import kill_points
+from tests.optional import optional
+from tests.rasters import random_band, raster
+from xee_tf import DestinationError, MissingShardError, StorageError
+from xee_tf.storage import Location
+
+s3fs = optional("s3fs")
+botocore_exceptions = optional("botocore.exceptions")
+
+PATCHES = {"patch_dimensions": 16}
+
+
+def image(seed=0):
+    return raster({"B4": random_band((32, 32), seed=seed)})
+
+
+@pytest.fixture
+def options(bucket, monkeypatch):
+    """Return the storage options of the bucket, without retries, which take seconds."""
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    config = {"retries": {"max_attempts": 0}, "read_timeout": 5}
+    return {**bucket.options, "config_kwargs": config, "skip_instance_cache": True}
+
+
+# -- Local disks ---------------------------------------------------------------------------------------
+
+
+@needs_posix
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, ["the disk is full", "MB are free", "Free some space"]),
+        (errno.EDQUOT, ["quota", "Delete files"]),
+        (errno.EACCES, ["permission denied", "Every process that writes needs access"]),
+        (errno.EROFS, ["read-only"]),
+        (errno.EIO, ["the disk failed"]),
+    ],
+)
+def test_local_writes(number, words, tmp_path):
+    file = Location.of(tmp_path / "sub" / "file")
+
+    def work():
+        file.write_bytes(b"content", durable=True)
+
+    seen = set()
+    for point in kill_points(work, tmp_path, error=number):
+        if point.error:
+            seen.add(point.what.split()[0])
+            assert point.error.startswith(f"DestinationError: Cannot write {file}: "), point.what
+            assert all(word in point.error for word in words), point.error
+        hidden = [name for _, _, names in os.walk(tmp_path) for name in names if name.startswith(".")]
+        assert hidden == []
+    needing_space = {"mkdir", "create", "write"}
+    assert seen == needing_space | (set() if number in (errno.ENOSPC, errno.EDQUOT) else {"rename", "sync"})
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_full_disk():
+    file = Location.of("/dev/full").open("wb")
+    file.write(b"content")
+    with pytest.raises(DestinationError, match=r"Cannot write /dev/full: the disk is full \(.*MB are free\)"):
+        file.close()
+
+
+@needs_posix
+def test_local_reads(tmp_path):
+    with pytest.raises(MissingShardError, match=f"Cannot read {tmp_path}/file: the file does not exist"):
+        Location.of(tmp_path / "file").read_bytes()
+    with pytest.raises(FileNotFoundError, match="file"):
+        Location.of(tmp_path / "file").remove()
+    with pytest.raises(IsADirectoryError):
+        Location.of(tmp_path).read_bytes()
+
+
+def test_local_file_is_created_only_once(tmp_path):
+    file = Location.of(tmp_path / "file")
+    file.write_bytes(b"first", exclusive=True, durable=True)
+    with pytest.raises(FileExistsError):
+        file.write_bytes(b"second", exclusive=True)
+    assert file.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_disk_without_hard_links(tmp_path, monkeypatch):
+    def link(source, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    test_local_file_is_created_only_once(tmp_path)
+
+
+@needs_posix
+def test_killed_write_leaves_all_or_nothing(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    file = Location.of(tmp_path / "file")
+
+    def work():
+        file.write_bytes(b"newer")
+
+    found = []
+    for _ in kill_points(work, tmp_path):
+        found.append(file.read_bytes())
+    assert found == [b"old"] * 3 + [b"newer"]
+
+
+# -- Buckets -------------------------------------------------------------------------------------------
+
+FAILURES = [
+    (Error(403, "AccessDenied"), "permission denied"),
+    (Error(400, "ExpiredToken"), "the credentials have expired"),
+    (Error(403, "InvalidAccessKeyId"), "the credentials are not valid"),
+    (Error(503, "SlowDown"), "too many requests"),
+    (Error(500, "InternalError"), "the store failed"),
+    (DROP, "the store cannot be reached"),
+]
+
+
+@pytest.mark.parametrize(("failure", "words"), FAILURES)
+def test_store_writes(failure, words, bucket, options):
+    file = Location.of(f"{bucket.url}/run/file", options)
+    file.write_bytes(b"old")
+    bucket.proxy.disturb(1, failure, lasting=True)
+
+    def write():
+        with file.open("wb") as opened:
+            opened.write(b"new")
+
+    other = file.with_suffix("-2")
+    writes = [
+        (file, lambda: file.write_bytes(b"new")),
+        (other, lambda: other.write_bytes(b"new", exclusive=True)),
+        (file, write),
+        (other, lambda: file.move(other)),
+    ]
+    for target, call in writes:
+        with pytest.raises(DestinationError, match=f"Cannot (write|create) {target}: .*{words}"):
+            call()
+    with pytest.raises(DestinationError, match=f"Cannot delete {file}: .*{words}"):
+        file.remove()
+    bucket.proxy.reset()
+    assert bucket.read() == {"run/file": b"old"}
+
+
+@pytest.mark.parametrize(("failure", "words"), FAILURES)
+def test_store_reads(failure, words, bucket, options):
+    file = Location.of(f"{bucket.url}/run/file", options)
+    file.write_bytes(b"content")
+    bucket.proxy.disturb(1, failure, lasting=True, matching=lambda request: not request.is_change)
+    with pytest.raises(StorageError, match=f"Cannot read {file}: .*{words}"):
+        file.read_bytes(0, 3)
+    with pytest.raises(StorageError, match=f"Cannot list {file.parent}: "):
+        file.parent.entries()
+    if failure == DROP or failure.status not in (400, 403):
+        with pytest.raises(StorageError, match=f"Cannot list {file.parent}: .*{words}"):
+            file.siblings()
+
+
+def test_missing_objects_are_named(bucket, options):
+    file = Location.of(f"{bucket.url}/run/file", options)
+    with pytest.raises(MissingShardError, match=rf"Cannot read {file}: no such object \(NoSuchKey: .*\)"):
+        file.read_bytes()
+    with pytest.raises(MissingShardError, match=f"Cannot read {file}: no such object"):
+        file.size()
+    assert not file.exists()
+    assert file.siblings() == []
+
+
+def test_missing_shard_is_named(bucket, options):
+    image().tfexport(f"{bucket.url}/s", storage_options=options, max_file_size=1500, **PATCHES)
+    opened = xee_tf.open_image(f"{bucket.url}/s", storage_options=options)
+    shards = [key for key in bucket.etags() if key.endswith(".gz")]
+    bucket.client.delete_object(Bucket=bucket.name, Key=shards[0])
+    for read in (
+        opened.load,
+        lambda: xee_tf.open_image(f"{bucket.url}/s", storage_options=options).load(),
+    ):
+        with pytest.raises(xee_tf.XeeTFError, match=r"s-00000|Shard 0 of"):
+            read()
+
+
+def test_lost_credentials(monkeypatch, tmp_path):
+    pytest.importorskip("s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    options = {"endpoint_url": "http://127.0.0.1:9", "skip_instance_cache": True, "anon": False}
+    file = Location.of("s3://bucket/file", options)
+    with pytest.raises(StorageError, match=f"Cannot read {file}: no credentials were found"):
+        file.read_bytes()
+
+
+def test_failed_block_publishes_nothing(bucket, options):
+    file = Location.of(f"{bucket.url}/file", options)
+
+    def write(size):
+        with file.open("wb") as opened:
+            opened.write(bytes(size))
+            raise ZeroDivisionError
+
+    for size in (10, 60 << 20):  # in one request, and as a multipart upload
+        with pytest.raises(ZeroDivisionError):
+            write(size)
+    gc.collect()
+    assert bucket.read() == {}
+    assert bucket.uploads() == []
+
+
+def test_object_is_created_only_once(bucket, options):
+    file = Location.of(f"{bucket.url}/file", options)
+    file.write_bytes(b"first", exclusive=True)
+    with pytest.raises(FileExistsError):
+        file.write_bytes(b"second", exclusive=True)
+    assert bucket.read() == {"file": b"first"}
+
+
+def test_buckets_are_never_created(bucket, options, tmp_path):
+    missing = f"{bucket.name}-missing"
+    for url in (f"s3://{missing}/a/b", f"simplecache::s3://{missing}/a/b"):
+        given = {"s3": options} if "::" in url else options
+        file = Location.of(url, given)
+        assert file.bucket == missing
+
+        def opened(file=file):
+            with file.open("wb") as opened:
+                opened.write(b"x")
+
+        (tmp_path / "file").touch()
+        for write in (
+            lambda file=file: file.write_bytes(b"x"),
+            lambda file=file: file.put_file(tmp_path / "file"),
+            opened,
+        ):
+            with pytest.raises(DestinationError, match=f"Cannot write {file}: the bucket does not exist"):
+                write()
+    assert not bucket.proxy.totals().kinds["bucket"] or missing not in {
+        found["Name"] for found in bucket.client.list_buckets()["Buckets"]
+    }
+
+
+def test_listings_are_by_prefix(bucket, options):
+    for number in range(30):
+        bucket.client.put_object(Bucket=bucket.name, Key=f"run/other-{number}", Body=b"")
+        bucket.client.put_object(Bucket=bucket.name, Key=f"run/scene.zarr/{number}", Body=b"")
+    bucket.client.put_object(Bucket=bucket.name, Key="run/scene-mixer.json", Body=b"{}")
+    prefix = Location.of(f"{bucket.url}/run/scene", options)
+    bucket.proxy.reset()
+    assert [file.name for file in prefix.siblings()] == ["scene-mixer.json"]
+    assert [file.name for file in prefix.siblings(folders=True)] == ["scene.zarr"]
+    assert prefix.listed()["scene-mixer.json"]["size"] == 2
+    assert bucket.proxy.totals().requests == 3
+    assert all("prefix=run/scene" in request.query for request in bucket.proxy.log)
+
+
+def test_existence_is_not_cached(bucket, options):
+    file = Location.of(f"{bucket.url}/run/file", options)
+    file.with_suffix("-2").write_bytes(b"x")
+    file.parent.entries()
+    assert not file.exists()
+    bucket.client.put_object(Bucket=bucket.name, Key="run/file", Body=b"12")
+    assert file.exists()
+    file.parent.entries()
+    bucket.client.put_object(Bucket=bucket.name, Key="run/file", Body=b"123")
+    assert file.size() == 3
+    file.parent.entries()
+    bucket.client.delete_object(Bucket=bucket.name, Key="run/file")
+    assert not file.exists()

@@ -1,0 +1,324 @@
+"""Errors of disks and object stores, in words that name the file and say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
+
+__all__ = ["StoreFile", "is_inaccessible", "storage_errors"]
+
+_ACCESS = "Every process that {action}s needs access to the folder."
+
+# Errors of actions that callers expect.
+_EXPECTED: dict[str, tuple[type[Exception], ...]] = {
+    "create": (FileExistsError,),
+    "read": (IsADirectoryError, NotADirectoryError),
+    "list": (NotADirectoryError,),
+}
+
+# For errors of a local disk: what is wrong, and what to do.
+_DISK: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", "Free some space, or choose another disk."),
+    errno.EDQUOT: ("the disk quota is used up", "Delete files, or choose another disk."),
+    errno.EROFS: ("the disk is read-only", "Choose another folder."),
+    errno.EACCES: ("permission denied", _ACCESS),
+    errno.EPERM: ("permission denied", _ACCESS),
+    errno.ENOENT: ("no such file or folder", _ACCESS),
+    errno.ENOTDIR: ("a folder of this path is a file", _ACCESS),
+    errno.EEXIST: ("a folder of this path is a file", _ACCESS),
+    errno.ENAMETOOLONG: ("the name is too long", "Choose a shorter name."),
+    errno.EFBIG: ("the file is larger than the disk or its limits permit", "Check ulimit -f."),
+    errno.EMFILE: ("too many files are open", "Raise the limit with ulimit -n."),
+    errno.EIO: ("the disk failed", "Check the disk and its connection, then run it again."),
+}
+
+# For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
+_STORE: tuple[tuple[frozenset[str], str, str], ...] = (
+    (
+        frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}),
+        "the bucket does not exist",
+        "Correct its name, or create it first.",
+    ),
+    (
+        frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}),
+        "no credentials were found",
+        "Pass them as storage_options={...}, or log in with the command of the store.",
+    ),
+    (
+        frozenset(
+            {
+                "ExpiredToken",
+                "ExpiredTokenException",
+                "RequestExpired",
+                "TokenRefreshRequired",
+                "RefreshError",
+                "SSOTokenLoadError",
+                "TokenRetrievalError",
+                "UnauthorizedSSOTokenError",
+                "CredentialRetrievalError",
+            }
+        ),
+        "the credentials have expired",
+        "Renew them, then run it again.",
+    ),
+    (
+        frozenset(
+            {
+                "InvalidAccessKeyId",
+                "SignatureDoesNotMatch",
+                "InvalidToken",
+                "AuthenticationFailed",
+                "ClientAuthenticationError",
+                "401",
+            }
+        ),
+        "the credentials are not valid",
+        "Check the storage options, or log in again.",
+    ),
+    (
+        frozenset(
+            {"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "ServerBusy"}
+            | {"RequestLimitExceeded", "TooManyRequests", "429", "503"}
+        ),
+        "the store received too many requests",
+        "Run it again later, or with fewer workers.",
+    ),
+    (
+        frozenset(
+            {"QuotaExceeded", "AccountQuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
+        ),
+        "the store is full",
+        "Delete objects, or choose another store.",
+    ),
+    (
+        frozenset({"PermissionError", "AccessDenied", "AllAccessDisabled", "AuthorizationFailure", "403"}),
+        "permission denied",
+        "The credentials must permit it for this path.",
+    ),
+    (
+        frozenset({"NoSuchUpload"}),
+        "the upload no longer exists, because it was aborted or has expired",
+        "Run it again.",
+    ),
+    (
+        frozenset({"FileNotFoundError", "NoSuchKey", "BlobNotFound", "404"}),
+        "no such object",
+        "",
+    ),
+    (
+        frozenset(
+            {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
+            | {"ServiceRequestError", "ServiceResponseError", "TransportError", "RequestTimeout"}
+        ),
+        "the store cannot be reached",
+        "Check its address and the network, then run it again.",
+    ),
+    (
+        frozenset({"InternalError", "InternalServerError", "500", "502", "504"}),
+        "the store failed",
+        "Run it again later.",
+    ),
+)
+
+
+@contextmanager
+def storage_errors(action: str, url: str, *, local: bool | None = None, left: str = "") -> Iterator[None]:
+    """Convert errors of a disk or store to errors that name the file and say what to do.
+
+    Errors of this package and errors that are bugs are not changed, nor are those that callers expect: a file
+    to "create" that exists, a file to "delete" that does not, and a file to "read" that is a folder.
+
+    Parameters
+    ----------
+    action : str
+        What was being done, as a verb: "read", "list", "create", "write" or "delete".
+    url : str
+        The path or URL.
+    local : bool, optional
+        Whether it is on a local disk. By default, it is if `url` contains no ``://``.
+    left : str
+        A sentence that says what is left, such as "Nothing was changed."
+
+    Raises
+    ------
+    DestinationError
+        If `action` changes something.
+    MissingShardError
+        If a file to be read does not exist.
+    StorageError
+        If a file cannot be read for another reason.
+
+    Examples
+    --------
+    >>> with storage_errors("read", "s3://bucket/scene-mixer.json"):
+    ...     raise FileNotFoundError("The specified key does not exist.")
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.MissingShardError: Cannot read s3://bucket/scene-mixer.json: no such object (The specified \
+key does not exist).
+    """
+    try:
+        yield
+    except XeeTFError:
+        raise
+    except Exception as error:
+        if isinstance(error, _EXPECTED.get(action, ())):
+            raise
+        if isinstance(error, FileNotFoundError) and action == "delete":
+            raise FileNotFoundError(errno.ENOENT, "No such file or object", url) from error
+        if not isinstance(error, OSError) and type(error).__module__ == "builtins":
+            raise
+        is_local = "://" not in url if local is None else local
+        explained = _explain_disk(error, action, url) if is_local else _explain_store(error)
+        raise _class(error, action)(" ".join(f"Cannot {action} {url}: {explained} {left}".split())) from error
+
+
+def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
+    if action not in ("read", "list"):
+        return DestinationError
+    return MissingShardError if isinstance(error, FileNotFoundError) else StorageError
+
+
+def _explain_disk(error: Exception, action: str, url: str) -> str:
+    number = getattr(error, "errno", None)
+    what, advice = _DISK.get(number or 0, (_text(error), ""))
+    if action == "read" and number == errno.ENOENT:
+        return "the file does not exist."
+    if number == errno.ENOSPC:
+        what += _free_space(url)
+    return f"{what} on {socket.gethostname()}. {advice.format(action=action)}"
+
+
+def _free_space(path: str) -> str:
+    while not os.path.exists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    with suppress(OSError):
+        usage = shutil.disk_usage(path)
+        return f" ({usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB are free)"
+    return ""
+
+
+def _explain_store(error: Exception) -> str:
+    signs = _signs(error)
+    detail = shorten(_text(error), 200).rstrip(".")
+    for known, what, advice in _STORE:
+        if found := sorted(signs & known):
+            codes = [each for each in found if not each.isdigit() and not each.endswith("Error")]
+            code = f"{codes[0]}: " if codes and codes[0] not in detail else ""
+            return f"{what} ({code}{detail}). {advice}"
+    return f"{detail}."
+
+
+def _text(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _signs(error: BaseException | None) -> set[str]:
+    """Return codes, HTTP status and class names that tell what an error means; each client has its own."""
+    found: set[str] = set()
+    while error is not None:
+        # The classes of builtin errors mean less than codes; "OSError" means nothing.
+        found.update(kind.__name__ for kind in type(error).__mro__)
+        response: Any = getattr(error, "response", None)
+        if isinstance(response, dict):
+            found.add(str(response.get("Error", {}).get("Code", "")))
+            found.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")))
+        for name in ("error_code", "code", "status", "status_code"):
+            value = getattr(error, name, None)
+            value = getattr(value, "value", value)
+            if isinstance(value, str | int):
+                found.add(str(value))
+        error = error.__cause__
+    return found
+
+
+def is_inaccessible(error: Exception) -> bool:
+    """Return whether an error means that a file does not exist or cannot be accessed.
+
+    If a store does not permit listing, a missing file gives the same error as a forbidden one; simple web
+    servers respond with a server error. Transient errors (too many requests, bad gateway) do not count.
+    """
+    if isinstance(error, StorageError) and isinstance(error.__cause__, Exception):
+        return is_inaccessible(error.__cause__)
+    status = getattr(error, "status", None)
+    refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
+    return refused or isinstance(error, PermissionError | FileNotFoundError)
+
+
+class StoreFile:
+    """A file of a disk or store whose errors name it; if its block fails, no half object appears.
+
+    Parameters
+    ----------
+    file : file-like
+        The open file.
+    action : {"read", "write", "create"}
+        What it was opened for.
+    url : str
+        The path or URL, for messages.
+    local : bool
+        Whether it is on a local disk.
+    """
+
+    def __init__(self, file: Any, action: str, url: str, local: bool) -> None:
+        self._file, self._about = file, (action, url, local)
+
+    def _errors(self) -> Any:
+        action, url, local = self._about
+        return storage_errors(action, url, local=local)
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        with self._errors():
+            return int(self._file.write(data))
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes."""
+        with self._errors():
+            return bytes(self._file.read(size))
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer."""
+        with self._errors():
+            return int(self._file.readinto(buffer))
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._errors():
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; an object appears."""
+        with self._errors():
+            self._file.close()
+
+    def discard(self) -> None:
+        """Close the file without publishing what was written; a local file stays as it is."""
+        with suppress(Exception):
+            if hasattr(self._file, "discard"):
+                self._file.discard()
+                self._file.closed = True  # otherwise fsspec publishes it when it is garbage collected
+            else:
+                self._file.close()
+
+    def __enter__(self) -> StoreFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._about[0] != "read":
+            self.discard()
+        else:
+            self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._file)

@@ -1,0 +1,57 @@
+"""Multipart uploads to S3: which run they belong to, and how those of dead runs are aborted."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from typing import Any
+
+from xee_tf.errors import DestinationError
+from xee_tf.storage.location import Location
+from xee_tf.storage.staging import is_working, staging_folders
+
+__all__ = ["UPLOADS", "abort_dead_uploads", "call_s3", "known_uploads"]
+
+UPLOADS = "uploads.json"
+"""The file in the staging folder of a run that lists its uploads."""
+
+
+def call_s3(target: Location, method: str, **arguments: Any) -> Any:
+    """Call a method of the S3 client for an object.
+
+    Raises
+    ------
+    DestinationError
+        If it fails.
+    """
+    bucket, _, key = target.path.partition("/")
+    try:
+        return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
+    except Exception as error:  # of botocore, unless s3fs translates it to an OSError
+        raise DestinationError(f"Cannot write {target} ({method}): {error}") from error
+
+
+def known_uploads(file: Location) -> dict[int, str]:
+    """Read the ids of the uploads of a run, by shard."""
+    with suppress(FileNotFoundError):
+        return {int(shard): upload for shard, upload in json.loads(file.read_bytes()).items()}
+    return {}
+
+
+def abort_dead_uploads(destination: Location) -> None:
+    """Abort the multipart uploads to a destination, or to shards with this prefix, that no run uses."""
+    living: set[str] = set()
+    for folder in staging_folders(destination):
+        if is_working(folder):
+            if not folder.child(UPLOADS).exists():
+                return  # the run is creating its uploads, which cannot be told from those of dead runs
+            living |= set(known_uploads(folder.child(UPLOADS)).values())
+    bucket, _, key = destination.path.partition("/")
+    ours = re.compile(rf"{re.escape(key)}(-\d{{5,}}\.tfrecord(\.gz)?)?")
+    found = destination.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+    for upload in found.get("Uploads", []):
+        if upload["UploadId"] not in living and ours.fullmatch(upload["Key"]):
+            target = destination.parent.child(upload["Key"].rsplit("/", 1)[-1])
+            with suppress(DestinationError):  # another run aborted it
+                call_s3(target, "abort_multipart_upload", UploadId=upload["UploadId"])
