@@ -14,7 +14,7 @@ from xee_tf.records import frame_footers, frame_offsets, run_crc
 from xee_tf.shards.shard import Shard
 from xee_tf.sidecars import ManifestShard
 
-__all__ = ["check_runs", "differing_run", "foreign_run", "match_shard", "match_shards"]
+__all__ = ["check_runs", "differing_run", "foreign_run", "match_shard", "match_shards", "other_file"]
 
 
 def match_shards(shards: Sequence[Shard], described: Sequence[ManifestShard]) -> list[Shard]:
@@ -37,7 +37,7 @@ def match_shards(shards: Sequence[Shard], described: Sequence[ManifestShard]) ->
         )
     for shard, known in zip(shards, described, strict=True):
         if shard.records != known.file.records:
-            raise _other_file(shard, known, "the manifest")
+            raise other_file(shard, known, "the manifest")
     return [match_shard(shard, known, "the manifest") for shard, known in zip(shards, described, strict=True)]
 
 
@@ -54,14 +54,15 @@ def match_shard(shard: Shard, known: ManifestShard, manifest: str) -> Shard:
     """
     unchanged = known.same_kind(shard.location) and shard.access != "stream"
     if shard.records not in (0, known.file.records) or (unchanged and shard.size != known.file.bytes):
-        raise _other_file(shard, known, manifest)
+        raise other_file(shard, known, manifest)
     if not len(known.run_crcs):
         return shard
     crc = known.file.crc32c if known.is_same_file(shard.location, shard.size) else None
     return replace(shard, run_starts=known.run_starts, run_crcs=known.run_crcs, crc32c=crc)
 
 
-def _other_file(shard: Shard, known: ManifestShard, manifest: str) -> RecordError:
+def other_file(shard: Shard, known: ManifestShard, manifest: str) -> RecordError:
+    """Return the error for a file that has another size or number of records than in its manifest."""
     held = f"{counted(shard.records, 'record')} in " if shard.records else ""
     return RecordError(
         f"{shard} has {held}{counted(shard.size, 'byte')}, but {manifest} describes "

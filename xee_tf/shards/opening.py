@@ -20,6 +20,7 @@ from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.records import FRAMING, iter_frames, read_length
 from xee_tf.shards.access import read_records
 from xee_tf.shards.inflate import GZIP, inflate_file
+from xee_tf.shards.matching import other_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.scan import record_offsets, scan_records
 from xee_tf.shards.shard import THREADS, Shard, file_stamp
@@ -90,6 +91,8 @@ def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, A
         index = read_index(head)
     except RecordError as error:
         raise RecordError(f"{location}: {error}") from None
+    if index is not None and sum(index.sizes) < size and known is not None and known.same_kind(location):
+        raise other_file(shard, known, "the manifest")
     if index is None or sum(index.sizes) < size:  # no index, or data was appended later
         return replace(shard, access="stream")
     if sum(index.sizes) > size:
