@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
 from collections import defaultdict
@@ -20,6 +21,7 @@ from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.shards.members import read_index
 from xee_tf.storage import Location
+from xee_tf.storage.processes import process_token
 
 tf = optional("tensorflow")
 
@@ -268,7 +270,9 @@ def test_an_interrupted_export_is_recognised(tmp_path, options):
     for mark in (result.mixer, result.manifest):
         if mark is not None:
             Path(mark.path).unlink()
-    journal = {"process": "", "token": "t", "new": [], "old": {}, "sidecars": {}}
+    machine, _, _ = process_token().split("-")
+    dead = f"{machine}-{os.getpid():x}-00000000"  # a process that had the id of this one before
+    journal = {"process": dead, "token": "t", "new": [], "old": {}, "sidecars": {}}
     (tmp_path / ".s.commit").write_text(json.dumps(journal))
     sources = [tmp_path / "s", tmp_path / "s-mixer.json", tmp_path / "s-image.tfexport", tmp_path]
     for source in sources:

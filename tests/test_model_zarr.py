@@ -133,7 +133,7 @@ def test_store_with_another_prediction_is_an_error(tmp_path):
     (tmp_path / "calls").mkdir()
     model = model_of(tmp_path / "calls")
     store = predict_to_zarr(model, scene(), tmp_path / "out.zarr")
-    with pytest.raises(DestinationExistsError, match=r"its band 'twice' is .* and would be"):
+    with pytest.raises(DestinationExistsError, match=r"the output 'twice' was .* and is now"):
         predict_to_zarr(model, scene().isel(time=[0]), store)
     with pytest.raises(DestinationExistsError, match="resume is False"):
         predict_to_zarr(model, scene(), store, resume=False)
@@ -191,30 +191,36 @@ def index(function=lambda b: b[..., 0] - b[..., 1], **options):
 
 
 DIFFERENT = {
-    "its code": ({"model": index(lambda b: b[..., 0] + b[..., 1])}, "code, data or weights differ"),
+    "its code": (
+        {"model": index(lambda b: b[..., 0] + b[..., 1])},
+        "the code, data or weights of the function <lambda> differ",
+    ),
     "its name": (
         {"model": index(np.sum)},
-        r"contains predictions of the function <lambda>, not of the function sum",
+        "the model was the function <lambda> and is now the function sum",
     ),
     "bands": ({"model": index(bands=["A", "B"])}, "the model's option bands was None"),
     "overlap": ({"model": index(input_overlap_size=2)}, r"option input_overlap_size was Size\(x=0, y=0\)"),
     "output": ({"model": index(output_bands={"p": "float64"})}, "the model's option output_bands"),
     "augment": ({"augment": "d4"}, "the option augment was None and is now d4"),
-    "pixels": ({"image": image(1)}, "the image's band 'B' is not the same array"),
-    "one band": ({"image": image().assign(A=image(1).A)}, "the image's band 'A' is not the same array"),
-    "names": ({"image": image().rename(A="C")}, r"were \['B', 'A'\] and are now \['B', 'C'\]"),
-    "order": ({"image": image()[["A", "B"]]}, "the bands of the image were"),
-    "place": ({"image": image().assign_coords(x=image().x + 30)}, "its grid is"),
-    "crs": ({"crs": "EPSG:32634"}, "its grid is .*EPSG:32633.* and would be .*EPSG:32634"),
-    "size": ({"image": image().isel(y=slice(16))}, "its grid|its band"),
-    "chunks": ({"image": image().chunk(x=16)}, "band 'p' is|is not the same array"),
+    "pixels": ({"image": image(1)}, "the input 'B' is not the same as before"),
+    "one band": ({"image": image().assign(A=image(1).A)}, "the input 'A' is not the same as before"),
+    "names": (
+        {"image": image().rename(A="C")},
+        r"the list of bands was \['B', 'A'\] and is now \['B', 'C'\]",
+    ),
+    "order": ({"image": image()[["A", "B"]]}, "the list of bands was"),
+    "place": ({"image": image().assign_coords(x=image().x + 30)}, "the grid of the result was"),
+    "crs": ({"crs": "EPSG:32634"}, "the grid of the result was .*EPSG:32633.* and is now .*EPSG:32634"),
+    "size": ({"image": image().isel(y=slice(16))}, "the output 'p' was .*y: 32.* and is now .*y: 16"),
+    "chunks": ({"image": image().chunk(x=16)}, "the output 'p' was|the input 'B' is not the same"),
     "nodata": (
         {"image": image().assign(B=image().B.assign_attrs(_FillValue=0.0))},
-        r"nodata of the image's band 'B' was \(\) and is now \(0.0,\)",
+        r"nodata of the input 'B' was \(\) and is now \(0.0,\)",
     ),
     "nodata by another name": (
         {"image": image().assign(A=image().A.assign_attrs(noDataValue="17"))},
-        r"nodata of the image's band 'A' was \(\) and is now \(17.0,\)",
+        r"nodata of the input 'A' was \(\) and is now \(17.0,\)",
     ),
 }
 
@@ -279,7 +285,7 @@ def test_band_dimension_that_the_model_takes_is_compared(array_dims, tmp_path):
     model = index(lambda b: b.sum(tuple(range(3, b.ndim))), bands=["spectrum"], array_dims=array_dims)
     predict_to_zarr(model, spectrum(3), tmp_path / "p.zarr")
     predict_to_zarr(model, spectrum(3), tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match="the image's band 'spectrum' is not the same array"):
+    with pytest.raises(DestinationExistsError, match="the input 'spectrum' is not the same as before"):
         predict_to_zarr(model, spectrum(4), tmp_path / "p.zarr")
 
 
@@ -291,7 +297,7 @@ def test_georeferences_of_image_and_result_are_compared(output_grid, tmp_path):
     predict_to_zarr(model, bare, tmp_path / "p.zarr", **place)
     predict_to_zarr(model, bare, tmp_path / "p.zarr", **place)
     moved = {**place, "transform": [30, 0, 600020, 0, -30, 5000020]}
-    what = "the grid of the image was" if output_grid == "model" else "its grid is"
+    what = "the grid of the image was" if output_grid == "model" else "the grid of the result was"
     with pytest.raises(DestinationExistsError, match=what):
         predict_to_zarr(model, bare, tmp_path / "p.zarr", **moved)
 
@@ -308,7 +314,7 @@ def test_signature_of_the_model_is_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(type(model.connector), "signature", signature)
     predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
     served["dtype"] = "float64"
-    with pytest.raises(DestinationExistsError, match="is called with different inputs than before"):
+    with pytest.raises(DestinationExistsError, match=r"the model's input 'pixels' was .* and is now"):
         predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
 
 
@@ -353,24 +359,44 @@ def test_model_that_cannot_be_identified_is_not_continued(kind, message, tmp_pat
         predict_to_zarr(model if kind is Unknown else index(kind()), image(), tmp_path / "p.zarr")
 
 
-def test_arrays_are_identified_by_their_names(tmp_path):
-    def noise(**name):
-        values = da.from_delayed(dask.delayed(np.ones)((32, 32)), (32, 32), dtype=float, **name)
+def test_inputs_that_cannot_be_compared_need_an_identity(tmp_path):
+    def delayed():
+        values = da.from_delayed(dask.delayed(np.ones)((32, 32)), (32, 32), dtype=float)
         return image().assign(B=(("y", "x"), values))
 
-    same = noise()
-    predict_to_zarr(index(), same, tmp_path / "p.zarr")
-    predict_to_zarr(index(), same, tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match=r"dask\.delayed only with an explicit name"):
-        predict_to_zarr(index(), noise(), tmp_path / "p.zarr")
-    predict_to_zarr(index(), noise(name="ones"), tmp_path / "named.zarr")
-    predict_to_zarr(index(), noise(name="ones"), tmp_path / "named.zarr")
-    image().B.rio.write_crs(32633).rio.to_raster(tmp_path / "b.tif")
-    one_band = index(lambda b: b[..., 0])
-    for chunks in (None, {"x": 16}):
-        store = tmp_path / f"{chunks is None}.zarr"
-        for _ in range(2):
-            predict_to_zarr(one_band, rioxarray.open_rasterio(tmp_path / "b.tif", chunks=chunks), store)
+    predict_to_zarr(index(), delayed(), tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match=r"whether the input 'B' is the same .*dask\.delayed"):
+        predict_to_zarr(index(), delayed(), tmp_path / "p.zarr")
+    with pytest.raises(DestinationExistsError, match="the option identity was None and is now '7'"):
+        predict_to_zarr(index(), delayed(), tmp_path / "p.zarr", identity="7")
+    store = predict_to_zarr(index(), delayed(), tmp_path / "named.zarr", identity="7")
+    predict_to_zarr(index(), delayed(), store, identity="7")
+    with pytest.raises(DestinationExistsError, match="the option identity was '7' and is now '8'"):
+        predict_to_zarr(index(), delayed(), store, identity="8")
+    with pytest.raises(DestinationExistsError, match="the model was the function <lambda> and is now"):
+        predict_to_zarr(index(lambda b: b[..., 1]), delayed(), store, identity="7")
+    with pytest.raises(OptionError, match=r"identity must be a text .*; got 7"):
+        predict_to_zarr(index(), delayed(), store, identity=7)
+
+
+@pytest.mark.parametrize("chunks", [None, {"x": 16}])
+def test_geotiff_is_compared(chunks, tmp_path):
+    def write(values):
+        image().B.copy(data=values).rio.write_crs(32633).rio.to_raster(tmp_path / "b.tif")
+
+    def predict():
+        predict_to_zarr(
+            index(lambda b: b[..., 0]),
+            rioxarray.open_rasterio(tmp_path / "b.tif", chunks=chunks),
+            tmp_path / "p.zarr",
+        )
+
+    write(random_band((32, 32), seed=1))
+    predict()
+    predict()
+    write(random_band((32, 32), seed=2))
+    with pytest.raises(DestinationExistsError, match=r"the input .* is not the same as before"):
+        predict()
 
 
 def test_run_is_continued_by_a_second_run_of_the_script(tmp_path):
@@ -685,7 +711,7 @@ def test_coordinates_of_mapped_dimensions(steps, tmp_path):
 def test_other_coordinates_are_a_different_prediction(tmp_path):
     ds = xr.concat([image(), image(1)], "step").assign_coords(step=["a", "b"])
     predict_to_zarr(index(), ds, tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match="the coordinate 'step' has other values"):
+    with pytest.raises(DestinationExistsError, match="the coordinate 'step' is not the same as before"):
         predict_to_zarr(index(), ds.assign_coords(step=["a", "c"]), tmp_path / "p.zarr")
 
 

@@ -1,5 +1,6 @@
-"""Hashes of Python objects by content, independent of the process."""
+"""Identities of functions, models, inputs and runs by their content, independent of the process."""
 
 from xee_tf.identity.content import content_hash
+from xee_tf.identity.run import Content, IdentityOptions, RunIdentity, run_identity
 
-__all__ = ["content_hash"]
+__all__ = ["Content", "IdentityOptions", "RunIdentity", "content_hash", "run_identity"]

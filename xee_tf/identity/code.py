@@ -1,28 +1,92 @@
-"""Dependencies of a function: the globals that its bytecode refers to and the modules that it imports."""
+"""What the behaviour of a function depends on: its instructions, the globals that it reads, and its imports.
+
+Comments, docstrings, type hints, blank lines, and the names of files have no effect.
+"""
 
 from __future__ import annotations
 
 import dis
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
 import types
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
-__all__ = ["code_objects", "globals_of", "imports_of", "is_library"]
+__all__ = [
+    "assigned_cells",
+    "changed_names",
+    "code_objects",
+    "compiled_module",
+    "flags_of",
+    "globals_of",
+    "imports_of",
+    "instructions_of",
+    "is_library",
+    "library_version",
+    "names_in",
+]
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_IGNORED_OPERATIONS = frozenset({"CACHE", "EXTENDED_ARG", "RESUME", "NOP"})
+# What class bodies and modules store without effect on behaviour.
+_IGNORED_NAMES = frozenset(
+    {"__doc__", "__firstlineno__", "__static_attributes__", "__annotations__", "__qualname__", "__module__"}
+)
+_DOCSTRING_FLAG = 0x4000000  # Python 3.13 and newer
+# Methods of containers that add to a cache, a counter or a log.
+_ADDING = frozenset({"add", "append", "appendleft", "extend", "insert", "put", "setdefault", "update"})
 
 
-def imports_of(function: types.FunctionType) -> Iterator[types.ModuleType]:
-    """Import and yield the user's own modules that a function imports when it is called."""
-    package = function.__globals__.get("__package__") or ""
-    for name, level, members in sorted(_imported(function.__code__), key=repr):
+def instructions_of(code: types.CodeType) -> Iterator[tuple[str, Any]]:
+    """Yield the name and argument of each instruction, without those that only store a docstring or a line.
+
+    Arguments are constants, names, or the positions of jumps, counted in instructions.
+    """
+    steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
+    number_of = {step.offset: number for number, step in enumerate(steps)}
+    offsets = sorted(number_of)
+    skipped = {
+        number
+        for number, (load, store) in enumerate(pairwise(steps))
+        if store.opname == "STORE_NAME" and store.argval in _IGNORED_NAMES and load.opname.startswith("LOAD")
+    }
+    for number, step in enumerate(steps):
+        if number in skipped or number - 1 in skipped:
+            continue
+        if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+            # The target may be an instruction that is ignored.
+            target = next((offset for offset in offsets if offset >= step.argval), None)
+            position = len(steps) if target is None else number_of[target]
+            yield step.opname, position - sum(2 for each in skipped if each < position)
+        else:
+            yield step.opname, step.argval
+
+
+def flags_of(code: types.CodeType) -> int:
+    """Return the flags of a code object, such as that of generators, without that of docstrings."""
+    return code.co_flags & ~_DOCSTRING_FLAG
+
+
+def compiled_module(module: types.ModuleType) -> types.CodeType | None:
+    """Compile the source of a module; None if it has none, such as an extension module."""
+    spec = getattr(module, "__spec__", None)
+    loader: Any = getattr(spec, "loader", None) or getattr(module, "__loader__", None)
+    with suppress(Exception):  # from any loader, or a syntax error in an edited file
+        source = loader.get_source(module.__name__)
+        if source is not None:
+            return compile(source, "<module>", "exec", dont_inherit=True)
+    return None
+
+
+def imports_of(code: types.CodeType, package: str) -> Iterator[types.ModuleType]:
+    """Import and yield the user's own modules that code of a package imports."""
+    for name, level, members in sorted(_imported(code), key=repr):
         absolute = f"{'.' * level}{name}"
         with suppress(Exception):  # a failing import also fails in the call, or is optional there
             if level:
@@ -42,7 +106,7 @@ def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
     """Return the imports of a function and its nested functions: module, level (leading dots) and members."""
     found = set()
     for part in code_objects(code):
-        steps = [each for each in dis.get_instructions(part) if each.opname not in ("EXTENDED_ARG", "CACHE")]
+        steps = [each for each in dis.get_instructions(part) if each.opname not in _IGNORED_OPERATIONS]
         for number, each in enumerate(steps):
             if each.opname == "IMPORT_NAME":
                 level, members = (step.argval for step in steps[number - 2 : number])
@@ -50,15 +114,65 @@ def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
     return found
 
 
-def globals_of(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """Return the global names that a function and its nested functions read, and those that they assign."""
+def globals_of(code: types.CodeType) -> set[str]:
+    """Return the global names that a function and its nested functions read and do not assign."""
     read, assigned = set[str](), set[str]()
     for instruction in chain.from_iterable(map(dis.get_instructions, code_objects(code))):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             read.add(str(instruction.argval))
         elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
             assigned.add(str(instruction.argval))
-    return read, assigned
+    return read - assigned
+
+
+def assigned_cells(code: types.CodeType) -> set[str]:
+    """Return the variables of enclosing functions that a function or its nested functions assign."""
+    instructions = chain.from_iterable(map(dis.get_instructions, code_objects(code)))
+    assigned = {str(each.argval) for each in instructions if each.opname == "STORE_DEREF"}
+    return assigned.intersection(code.co_freevars)
+
+
+def changed_names(code: types.CodeType) -> set[str]:
+    """Return the names of containers and counters that a function or its nested functions change.
+
+    These are variables, as in ``count["calls"] += 1`` and ``seen.append(1)``, and attributes of arguments,
+    as in ``self.calls += 1``, which are returned as ``.calls``.
+    """
+    return {name for part in code_objects(code) for name in _changed(part)}
+
+
+def _changed(code: types.CodeType) -> Iterator[str]:
+    steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
+    arguments = code.co_varnames[: code.co_argcount]
+    # Names by position: an assignment to `self.count["calls"]` starts where `self` and `self.count` start.
+    chains: dict[Any, list[str]] = {}
+    for step in steps:
+        if step.opname.startswith("LOAD_") and isinstance(step.argval, str) and step.positions:
+            names = chains.setdefault(step.positions[::2], [])
+            names += [step.argval] if step.argval not in names else []
+    for step in steps:
+        names = list(chains.get(step.positions[::2], ())) if step.positions else []
+        if (
+            step.opname in ("LOAD_METHOD", "LOAD_ATTR")
+            and step.argval in _ADDING
+            and names[-1] == step.argval
+        ):
+            names.pop()
+        elif step.opname == "STORE_ATTR" and step.argval in names[1:]:  # only `+=`
+            pass
+        elif step.opname not in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            continue
+        if len(names) == 1 and names[0] not in arguments:
+            yield names[0]
+        elif len(names) == 2 and names[0] in arguments:
+            yield f".{names[1]}"
+
+
+def names_in(code: types.CodeType) -> set[str]:
+    """Return the names and texts in a function and its nested functions: attributes that it may use."""
+    parts = list(code_objects(code))
+    texts = {each for part in parts for each in part.co_consts if isinstance(each, str)}
+    return texts.union(*(part.co_names for part in parts))
 
 
 def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -70,10 +184,25 @@ def code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 @functools.cache
+def library_version(name: str) -> str:
+    """Return the version of the package that a module of a library belongs to."""
+    root = name.partition(".")[0]
+    if root in sys.builtin_module_names or root in sys.stdlib_module_names:
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+    version = getattr(sys.modules.get(root), "__version__", None)
+    if not isinstance(version, str):
+        try:
+            version = importlib.metadata.version(root)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+    return version
+
+
+@functools.cache
 def is_library(name: str | None) -> bool:
     """Return whether a module belongs to Python, an installed package or this package.
 
-    The name of such a module identifies its content.
+    The name and version of such a module identify its content.
     """
     if name is None or name == "__main__":
         return False

@@ -13,17 +13,13 @@ from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.upload import WRITE_REPLACED, require_format, write_raster
+from xee_tf.upload import require_format, write_raster
 
 __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={
-        **PREDICT_SPELLING.replaced,
-        **WRITE_REPLACED,
-        "merge": "the file contains only predictions; omit it",
-    },
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
 
 

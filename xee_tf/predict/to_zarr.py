@@ -14,12 +14,13 @@ import xarray as xr
 from xee_tf.blocks import chunk_edges
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.graph import each_chunk, run_graph
+from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.predict.resuming import Description, describe_run, explain_difference
+from xee_tf.predict.resuming import identify_run
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -39,17 +40,13 @@ from xee_tf.storage import (
     to_storable,
     write_record,
 )
-from xee_tf.upload import WRITE_REPLACED, require_format
+from xee_tf.upload import require_format
 
 __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={
-        **PREDICT_SPELLING.replaced,
-        **WRITE_REPLACED,
-        "merge": "the store contains only predictions; omit it",
-    },
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; omit it"},
     renamed={"store": "destination"},
 )
 
@@ -58,7 +55,7 @@ _SPELLING = replace(
 _DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
-@spelled(_SPELLING, PredictOptions)
+@spelled(_SPELLING, PredictOptions, IdentityOptions)
 def predict_to_zarr(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
@@ -66,6 +63,7 @@ def predict_to_zarr(
     *,
     resume: bool = True,
     if_exists: IfExists = "error",
+    identity: str | None = None,
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
@@ -125,9 +123,7 @@ def predict_to_zarr(
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
-    of the image. `batch_size` and `skip_masked` may change. Dask arrays are identified by their names, which
-    are hashes of their source files and of their computation. If the pixels of a Zarr store are overwritten
-    in place, these names stay the same; use ``resume=False`` then.
+    of the image; see `identity`. `batch_size` and `skip_masked` may change.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
@@ -149,10 +145,11 @@ def predict_to_zarr(
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
     require_reachable(location)
+    identity = IdentityOptions(identity=identity).identity
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset
     check_zarr(predicted.variables, location, RENAME)
-    description = describe_run(model, prediction)
+    description = identify_run(model, prediction, identity)
     target, replacement = location, _replacement(location)
     difference = ""
     if location.exists():
@@ -178,7 +175,7 @@ def predict_to_zarr(
         if target.exists():  # an interrupted run left part of the metadata or an empty folder
             require_own_store(target)
             target.remove(recursive=True)
-        create_store(to_storable(predicted), target, compute=False, **{_DESCRIPTION: description})
+        create_store(to_storable(predicted), target, compute=False, **{_DESCRIPTION: description.to_json()})
     if not _is_complete(target, bands):
         record, markers = read_record(target), target.child(RECORD).child(_FINISHED)
         if record["state"] == COMPLETE:  # files are missing, and it is unknown of which chunks
@@ -192,7 +189,11 @@ def predict_to_zarr(
         if indices:
             edges = tuple(map(chunk_edges, chunks))
             writer = _ChunkWriter(target, tuple(bands), edges)
-            run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+            run_graph(
+                each_chunk(writer, list(bands.values()), indices, "xee-tf-write"),
+                progress,
+                "Finished chunks are kept: run it again to continue.",
+            )
         write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})
         if markers.exists():
             markers.remove(recursive=True)
@@ -227,12 +228,12 @@ class _ChunkWriter:
         self.location.child(RECORD).child(_FINISHED).child(_chunk_name(index)).write_bytes(b"")
 
 
-def _explain_difference(store: Location, description: Description) -> str:
+def _explain_difference(store: Location, description: RunIdentity) -> str:
     """Return why a store, complete or not, is not the store that would be written; empty if it is."""
     record = read_record(store)
     if _DESCRIPTION not in record:
         return "it does not contain a prediction that was written by this function"
-    return explain_difference(record[_DESCRIPTION], description) or explain_changes(store)
+    return description.explain_difference(record[_DESCRIPTION]) or explain_changes(store)
 
 
 def _is_complete(store: Location, bands: Iterable[str]) -> bool:

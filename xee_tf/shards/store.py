@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
+from xee_tf.signals import explain_interruption, interruptible
 from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
@@ -118,9 +119,13 @@ class ShardStore(Protocol):
 @contextmanager
 def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
     """Abort stores if the body of the with statement fails or is interrupted."""
-    try:
-        yield
-    except BaseException:
-        for store in stores:
-            store.abort()
-        raise
+    with interruptible():
+        try:
+            yield
+        except BaseException as error:
+            for store in stores:
+                store.abort()
+            explain_interruption(
+                error, "Temporary files were deleted, and nothing else was changed. Run it again."
+            )
+            raise

@@ -20,9 +20,10 @@ from typing import Any, Literal, Protocol, get_args
 
 from crc32c import crc32c
 
-from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
+from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
-from xee_tf.storage.location import Location, rename
+from xee_tf.storage.failures import storage_errors
+from xee_tf.storage.location import Location, rename, sync_folder
 from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, remove_leftovers, renewed
@@ -70,6 +71,7 @@ class Earlier:
 _THREADS = 16
 _SEEN = "seen.json"
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
+_committing: set[str] = set()  # tokens of the runs that this process commits
 _OLD = "replaced"  # folder for the old files, in the staging folder
 _METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
@@ -256,8 +258,9 @@ def commit(
             _place_files(staging, staged, sidecars, old)
         else:
             _place_objects(staging, staged, sidecars, uploads, old)
-    staging.remove()
-    remove_leftovers(staging.destination)
+    with suppress(DestinationError):  # the result is complete, and the next run removes what is left
+        staging.remove()
+        remove_leftovers(staging.destination)
 
 
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
@@ -293,15 +296,22 @@ def _journal(
     except BaseException:
         staging.journal.remove()
         raise
+    _committing.add(staging.token)
     try:
         yield old
     except BaseException as error:
         left = _undo(journal, staging)
         staging.journal.remove()
-        if isinstance(error, Exception) and not isinstance(error, XeeTFError):
-            raise DestinationError(f"Cannot write {staging.destination}: {error}. {_LEFT[left]}") from error
+        if isinstance(error, Exception):
+            url, is_local = staging.destination.url, staging.destination.is_local
+            with storage_errors("write", url, local=is_local, left=_LEFT[left]):
+                raise
         raise
-    staging.journal.remove()
+    finally:
+        _committing.discard(staging.token)
+    url = staging.destination.url
+    with storage_errors("write", url, local=staging.destination.is_local, left=_LEFT["new"]):
+        staging.journal.remove()
 
 
 def _create(location: Location, journal: _Journal) -> None:
@@ -354,28 +364,24 @@ def _place_files(
     os.makedirs(aside.path, exist_ok=True)
     for file in files:
         _sync(staging.staged(file).path)
-    _sync(staging.folder.path)
-    _sync(staging.destination.parent.path)  # of the journal
+    sync_folder(staging.folder.path)
+    sync_folder(staging.destination.parent.path)  # of the journal
     for file in old:
         rename(file.path, aside.child(file.name).path)
     for file in files:
         rename(staging.staged(file).path, file.path)
-    _sync(staging.destination.parent.path)
+    sync_folder(staging.destination.parent.path)
 
 
 def _sync(path: str) -> None:
-    """Write a file or folder to the disk, with all that it contains."""
-    if os.name != "posix":  # folders cannot be opened
-        return
+    """Write a staged file, or a staged folder with all that it contains, to the disk."""
     if os.path.isdir(path):
         for entry in os.scandir(path):
-            if not entry.is_symlink():
-                _sync(entry.path)
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            _sync(entry.path)
+        sync_folder(path)
+        return
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _place_objects(
@@ -448,7 +454,7 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
     for name in journal.old:
         if there(aside(name)):
             rename(aside(name), place(name))
-    _sync(parent)
+    sync_folder(parent)
     return "old"
 
 
@@ -482,7 +488,7 @@ def interruption(destination: Location) -> str:
     journal = _read(staging)
     if journal is None:
         return ""
-    if is_alive(journal.process, None):
+    if _is_committing(journal, None):
         return f"A run is putting the files of {destination} in place: try again when it has finished."
     return (
         f"A run was interrupted while it put the files of {destination} in place. Run it again: this first "
@@ -513,7 +519,7 @@ def clear_leftovers(staging: Staging) -> None:
 
 def _recover_dead(staging: Staging) -> None:
     journal = _read(staging)
-    if journal is None or is_alive(journal.process, _written(staging.journal)):
+    if journal is None or _is_committing(journal, _written(staging.journal)):
         return
     # Only one process undoes the commit: another one would undo what comes after it.
     lock = staging.journal.with_suffix(".undo")
@@ -532,6 +538,13 @@ def _recover_dead(staging: Staging) -> None:
             staging.journal.remove()
     finally:
         lock.remove()
+
+
+def _is_committing(journal: _Journal, written: float | None) -> bool:
+    """Return whether a process still puts files in place; this one may have failed to undo a commit."""
+    if journal.process == process_token():
+        return journal.token in _committing
+    return is_alive(journal.process, written)
 
 
 def _written(file: Location) -> float | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
@@ -78,7 +79,8 @@ class Staging:
         if not self.token.startswith(process) or not self.folder.is_local:
             self.folder.child(f"alive-{process}").write_bytes(b"")
         elif key not in _signed:
-            os.makedirs(self.folder.path, exist_ok=True)
+            with storage_errors("write", self.folder.url, local=True):
+                os.makedirs(self.folder.path, exist_ok=True)
         _signed[key] = now
 
     def remove(self) -> None:

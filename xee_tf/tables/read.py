@@ -137,7 +137,7 @@ def open_table(
     shards = tuple(shard for shard in numbered if shard.records)
     if not shards:
         raise RecordError(f"{numbered[0]} contains no records.")
-    names = None if columns is None else tuple(read_names(columns, "columns", ["B4", "landcover"]))
+    names = None if columns is None else read_names(columns, "columns")
     manifest_shapes = next((each.shapes for each in manifests if each is not None), {})
     reader = _Reader(shards, names, user_shapes, manifest_shapes, encoding, verify)
     if chunks is None:
@@ -232,7 +232,7 @@ class _Reader:
     def selected(self, columns: Sequence[FoundColumn]) -> tuple[FoundColumn, ...]:
         """Select the requested columns from those of the table, and check the shapes given for them."""
         known = {column.name: column for column in columns}
-        names = list(known) if self.names is None else list(dict.fromkeys(self.names))
+        names = list(known) if self.names is None else list(self.names)
         unknown = [name for name in names if name not in known]
         if unknown or not names:
             raise OptionError(f"Columns {unknown or names} not found; available: {list(known)}.")

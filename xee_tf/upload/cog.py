@@ -32,11 +32,11 @@ from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
-from xee_tf.upload.destination import WRITE_REPLACED, require_format
+from xee_tf.upload.destination import require_format
 
 __all__ = ["to_cog", "write_cog", "write_raster"]
 
-_SPELLING = Spelling("GeoTIFF options", replaced=WRITE_REPLACED)
+_SPELLING = Spelling("GeoTIFF options")
 
 _BLOCK = 512  # side of a GeoTIFF tile in pixels
 _BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimized GeoTIFF

@@ -40,15 +40,11 @@ from xee_tf.storage import (
 )
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
-from xee_tf.upload.destination import WRITE_REPLACED, raster_format
+from xee_tf.upload.destination import raster_format
 
 __all__ = ["upload_image"]
 
-_SPELLING = replace(
-    READ_SPELLING,
-    what="upload options",
-    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
-)
+_SPELLING = replace(READ_SPELLING, what="upload options")
 
 
 @spelled(_SPELLING)

@@ -17,18 +17,13 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.georef import crs_option, describe_crs
 from xee_tf.names import check_columns
-from xee_tf.options import READ_SPELLING, IfExists, spelled
+from xee_tf.options import READ_SPELLING, IfExists, read_names, spelled
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.tables import TableResult, open_table
-from xee_tf.upload.destination import WRITE_REPLACED
 
 __all__ = ["upload_table"]
 
-_SPELLING = replace(
-    READ_SPELLING,
-    what="upload options",
-    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
-)
+_SPELLING = replace(READ_SPELLING, what="upload options")
 
 _FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
     ".parquet": "GeoParquet",
@@ -128,7 +123,7 @@ def upload_table(
         )
     x_name, y_name = map(str, names)
     if columns is not None:
-        columns = list(dict.fromkeys([*([columns] if isinstance(columns, str) else columns), x_name, y_name]))
+        columns = list(dict.fromkeys([*read_names(columns, "columns", allow_empty=True), x_name, y_name]))
     frame = open_table(path, columns, shapes=shapes, encoding=encoding, storage_options=storage_options)
     missing = [name for name in (x_name, y_name) if name not in frame]
     if missing:

@@ -1,0 +1,202 @@
+"""The identity of a run: everything that changes its result, to resume only the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.base import is_dask_collection
+
+from xee_tf.errors import OptionError, shorten
+from xee_tf.identity.content import Hasher, content_hash, hash_bytes
+from xee_tf.identity.files import UnknownContentError
+from xee_tf.identity.graphs import input_hash, input_hasher
+from xee_tf.options import Options, option
+
+__all__ = ["Content", "IdentityOptions", "RunIdentity", "run_identity"]
+
+_FORMAT = 5  # of the JSON; 1 to 4 were descriptions of predictions only
+_PART_BYTES = 64 << 20  # an array that is not lazy is hashed in parts of this size
+_VOUCH = (
+    "If you know that it is the same, name its version in every run, from the first one on, as in "
+    "identity='2024-05'"
+)
+_COMPARED = (
+    "files and Zarr stores are compared by path, size and time, arrays in memory by value, and functions by "
+    "their code; random numbers without a seed are different in every session"
+)
+
+
+def _read_identity(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise OptionError(
+            f"{name} must be a text that names the version of the inputs, such as '2024-05'; got "
+            f"{shorten(repr(value))}."
+        )
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityOptions(Options):
+    """Options of functions that resume an interrupted run.
+
+    Parameters
+    ----------
+    identity : str, optional
+        A name for the version of the inputs, such as "2024-05", if you know that their values are the same in
+        every run with this name; the inputs are then not compared. By default, a run is resumed only if the
+        inputs are the same: arrays in memory by value; NetCDF and Zarr, and what rasterio opens, by path,
+        size and modification time (in object stores, by ETag or time); and the functions that are applied to
+        them by their code, with the constants, variables and functions of your own modules that they use,
+        and the versions of installed packages. Comments and docstrings have no effect. What a function
+        reads by itself is not noticed, except local files whose paths are arguments of its Dask tasks. The
+        results of ``dask.delayed``, arrays that are persisted on a cluster, and stores without times or ETags
+        cannot be compared: they are resumed only with `identity`, specified from the first run on.
+    """
+
+    identity: str | None = option(None, _read_identity)
+
+
+@dataclass(frozen=True)
+class Content:
+    """One part of the identity of a run.
+
+    Parameters
+    ----------
+    value : str or None
+        A text or hash that is compared; None if it cannot be determined.
+    shown : str, default ""
+        What messages show of it.
+    advice : str, default ""
+        What to do if the value is None, and otherwise what is compared.
+    """
+
+    value: str | None
+    shown: str = ""
+    advice: str = ""
+
+    @classmethod
+    def of(cls, value: Any) -> Content:
+        """Hash an object by its content."""
+        return cls(content_hash(value))
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The identity of a run.
+
+    Parameters
+    ----------
+    parts : mapping of str to Content
+        Everything that changes the result, by its name in messages, such as "the option blend".
+
+    Examples
+    --------
+    >>> one, two = (run_identity({"the option edge": edge}, {"B4": np.ones(4)}) for edge in ("drop", "pad"))
+    >>> one.digest == two.digest
+    False
+    >>> two.explain_difference(one.to_json())
+    'the option edge was drop and is now pad'
+    """
+
+    parts: Mapping[str, Content]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all parts. If one cannot be determined, it is different from all others."""
+        values = [[name, _value(part)] for name, part in sorted(self.parts.items())]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parts in JSON's types, to store them with an unfinished result."""
+        parts = {name: [_value(part), part.shown] for name, part in self.parts.items()}
+        return {"format": _FORMAT, "parts": parts}
+
+    def explain_difference(self, stored: Any) -> str:
+        """Return how this run differs from the run with the given `to_json`; empty if it does not."""
+        if not isinstance(stored, Mapping) or stored.get("format") != _FORMAT:
+            return "it was written by another version of xee_tf"
+        before = stored["parts"]
+        for name, part in self.parts.items():
+            if name not in before:
+                return f"{name} was not part of it"
+            value, shown = before[name]
+            if part.value is None:
+                return f"it cannot be determined whether {name} is the same as before: {part.advice}"
+            if value == part.value:
+                continue
+            if shown != part.shown:
+                return f"{name} was {shorten(shown, 200)} and is now {shorten(part.shown, 200)}"
+            return f"{name} is not the same as before" + (f" ({part.advice})" if part.advice else "")
+        return next((f"{name} is missing now" for name in before if name not in self.parts), "")
+
+
+def run_identity(
+    parts: Mapping[str, Any], inputs: Mapping[str, Any], identity: str | None = None
+) -> RunIdentity:
+    """Determine the identity of a run.
+
+    Parameters
+    ----------
+    parts : mapping of str to Content or object
+        Options, grids, the model and so on, in the order in which differences are reported. The keys are
+        names for messages, such as "the option blend". Values that are no `Content` are compared as text.
+    inputs : mapping of str to object
+        Arrays and tables by name: of xarray, numpy, pandas or Dask.
+    identity : str, optional
+        See `IdentityOptions`.
+
+    Returns
+    -------
+    RunIdentity
+        The identity, in which inputs are named "the input 'B4'".
+    """
+    found = {"the option identity": Content(str(identity), repr(identity))}
+    for name, part in parts.items():
+        found[name] = part if isinstance(part, Content) else Content(str(part), str(part))
+    hasher = input_hasher()
+    for name, value in inputs.items():
+        found[f"the input {name!r}"] = _input(value, identity, hasher)
+    return RunIdentity(found)
+
+
+def _input(value: Any, identity: str | None, hasher: Hasher) -> Content:
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", ())
+    dims = getattr(value, "dims", range(len(shape)))
+    sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(dims, shape, strict=False))
+    shown = "" if dtype is None else f"{dtype} ({sizes})"
+    try:
+        compared = f"named {identity}" if identity is not None else _input_hash(value, hasher)
+    except UnknownContentError as error:
+        return Content(None, shown, f"{error}. {_VOUCH}")
+    return Content(hash_bytes([compared.encode(), shown.encode()]).hex(), shown, _COMPARED)
+
+
+def _input_hash(value: Any, hasher: Hasher) -> str:
+    if not isinstance(value, xr.DataArray | xr.Variable):
+        return input_hash(value, hasher)
+    if is_dask_collection(value.data if value.chunks is not None else None):
+        return input_hash(value.data, hasher)
+    return _values_hash(value)
+
+
+def _values_hash(array: xr.DataArray | xr.Variable) -> str:
+    """Return a hash of the values of an array, which may be in a file and is read part by part."""
+    longest: Hashable = max(array.dims, key=lambda dim: array.sizes[dim], default=None)
+    if longest is None:
+        return hash_bytes([Hasher().digest(np.asarray(array.values))]).hex()
+    step = max(1, _PART_BYTES * array.sizes[longest] // max(array.nbytes, 1))
+    parts = range(0, array.sizes[longest], step)
+    hasher = Hasher()
+    values = (np.asarray(array.isel({longest: slice(start, start + step)}).values) for start in parts)
+    return hash_bytes([hasher.digest(part) for part in values]).hex()
+
+
+def _value(part: Content) -> str:
+    return part.value if part.value is not None else f"unknown {uuid.uuid4().hex}"
