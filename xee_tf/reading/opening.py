@@ -96,10 +96,13 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     if per_patch > 1:
         expected += f" ({counted(total, 'patch', 'patches')} x {pixels:,} pixels)"
     named = beside and patches is None
+    if len(known) == len(shards):
+        shards = match_shards(shards, known)
     _check_counts(
         shards, total * per_patch, f"Expected {expected} for {name}", record_size is not None, named
     )
-    shards = match_shards(shards, known)
+    if len(known) != len(shards):  # after the check of counts, which explains missing shards better
+        shards = match_shards(shards, known)
     if 0 in steps.values():  # the kind of a series is the kind of its first step
         content = replace(content, layout=read_sequence_layout(_iter_records(shards)))
     found_bands = {band.name: band for band in content.bands}

@@ -11,6 +11,7 @@ from xee_tf.sidecars.find import (
     find_sources,
     find_tables,
 )
+from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
 from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
 from xee_tf.sidecars.mixer import Mixer
@@ -20,6 +21,7 @@ from xee_tf.sidecars.names import (
     RECORDS,
     TABLE,
     ExportNames,
+    destination_of,
     export_prefix,
     image_files,
     is_image,
@@ -50,6 +52,7 @@ __all__ = [
     "check_order",
     "describe_export",
     "describe_files",
+    "destination_of",
     "differing_crs",
     "differing_keys",
     "dim_lengths",
@@ -69,6 +72,7 @@ __all__ = [
     "prefix_of",
     "read_document",
     "read_manifest",
+    "require_whole",
     "step_names",
     "table_location",
 ]

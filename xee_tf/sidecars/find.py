@@ -352,6 +352,9 @@ def _tables_in(folder: Location) -> list[Location]:
     tables = [found for found in exports if not is_image(found)]
     if tables:
         return tables
+    for file in _files(folder):  # the shards of an interrupted export are not tables
+        if file.name.startswith(".") and file.name.endswith(".commit"):
+            require_whole(folder.child(file.name[1:].removesuffix(".commit")))
     shards = [re.compile(re.escape(prefix_of(image).name) + SHARD) for image in exports if has_prefix(image)]
     return [
         file
@@ -369,9 +372,6 @@ def _one_of(found: Sequence[Location], folder: Location, what: str) -> Location 
 
 
 def _nothing_in(folder: Location) -> MissingShardError:
-    for file in _files(folder):
-        if file.name.startswith(".") and file.name.endswith(".commit"):
-            require_whole(folder.child(file.name[1:].removesuffix(".commit")))
     return MissingShardError(
         f"The folder {folder} does not contain an export: expected a file that ends with {MIXER}."
     )

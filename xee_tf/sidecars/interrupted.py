@@ -14,6 +14,8 @@ def require_whole(destination: Location) -> None:
     Readers call it if the file that marks an export as complete does not exist. `destination` is the prefix
     of an image, or the file of a table.
     """
+    if destination.is_web or destination.is_root or not destination.name:
+        return
     try:
         problem = interruption(destination)
     except Exception as error:
