@@ -28,7 +28,16 @@ from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
 
-__all__ = ["Earlier", "Upload", "begin", "commit", "interruption", "look"]
+__all__ = [
+    "Earlier",
+    "Upload",
+    "begin",
+    "commit",
+    "interruption",
+    "look",
+    "recover",
+    "sync",
+]
 
 Seen = Mapping[str, str]
 """What exists at a destination: for each name, a text that changes if the file is replaced."""
@@ -63,7 +72,7 @@ class Earlier:
             staging.folder.child(_IDENTITY).write_bytes(json.dumps(self.identity).encode())
         if self.seen is not None:
             return
-        _recover_dead(staging)
+        recover(staging)
         remove_leftovers(staging.destination)
         with suppress(FileExistsError):
             file = staging.folder.child(_SEEN)
@@ -148,7 +157,7 @@ def begin(
     staging = staging or Staging.begin(destination)
     description = identity.to_json() if identity else None
     if compute:
-        _recover_dead(staging)
+        recover(staging)
         if destination.is_s3:
             abort_dead_uploads(destination, [staging])
         remove_leftovers(destination, [staging])
@@ -215,9 +224,13 @@ def look(destination: Location, files: Iterable[Location]) -> dict[str, str]:
 
 def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     if not file.is_local:
-        info = info or file.info()
-        known = [info.get(key) for key in ("ETag", "etag", "generation", "md5", "size", "type")]
-        return str([*known, renewed(info)])
+        infos = [info or file.info()]
+        if infos[0].get("type") == "directory":  # the metadata of a Zarr store
+            for name in _METADATA:
+                with suppress(FileNotFoundError):
+                    infos.append(file.child(name).info())
+        keys = ("ETag", "etag", "generation", "md5", "size", "type")
+        return str([[*map(each.get, keys), renewed(each)] for each in infos])
     found = os.stat(file.path)
     facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
     # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
@@ -306,11 +319,15 @@ def commit(
             f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
         )
     targets = [*(upload.target for upload in uploads), *staged]
-    with _journal(staging, targets, sidecars, earlier) as old:
-        if staging.destination.is_local:
-            _place_files(staging, staged, sidecars, old)
-        else:
-            _place_objects(staging, staged, sidecars, uploads, old)
+    try:
+        with _journal(staging, targets, sidecars, earlier) as old:
+            if staging.destination.is_local:
+                _place_files(staging, staged, sidecars, old)
+            else:
+                _place_objects(staging, staged, sidecars, uploads, old)
+    except DestinationExistsError:
+        staging.remove()  # what is staged will never be used
+        raise
     with suppress(DestinationError):  # the result is complete, and the next run removes what is left
         staging.remove()
         remove_leftovers(staging.destination)
@@ -331,7 +348,7 @@ def _journal(
     earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    _recover_dead(staging)
+    recover(staging)
     seen = earlier.when_begun(staging)
     journal = _Journal(
         process_token(),
@@ -416,7 +433,7 @@ def _place_files(
     aside = staging.folder.child(_OLD)
     os.makedirs(aside.path, exist_ok=True)
     for file in files:
-        _sync(staging.staged(file).path)
+        sync(staging.staged(file).path)
     sync_folder(staging.folder.path)
     sync_folder(staging.destination.parent.path)  # of the journal
     for file in old:
@@ -426,11 +443,11 @@ def _place_files(
     sync_folder(staging.destination.parent.path)
 
 
-def _sync(path: str) -> None:
+def sync(path: str) -> None:
     """Write a staged file, or a staged folder with all that it contains, to the disk."""
     if os.path.isdir(path):
         for entry in os.scandir(path):
-            _sync(entry.path)
+            sync(entry.path)
         sync_folder(path)
         return
     with open(path, "rb") as file:
@@ -562,7 +579,8 @@ def _read(staging: Staging) -> _Journal | None:
         ) from None
 
 
-def _recover_dead(staging: Staging) -> None:
+def recover(staging: Staging) -> None:
+    """Undo a commit that was interrupted."""
     journal = _read(staging)
     if journal is None or _is_committing(journal, _written(staging.journal)):
         return

@@ -120,7 +120,7 @@ def renewed(info: Mapping[str, Any]) -> float | None:
 def staging_folders(destination: Location) -> list[Location]:
     """Return the staging folders and temporary files of a destination, of living and dead runs."""
     name, folder = re.escape(destination.name), destination.parent
-    ours = re.compile(rf"\.{name}(\.commit(\.undo)?)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
+    ours = re.compile(rf"\.{name}(\.commit(\.undo)?|\.writer)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
     entries = [*folder.child(f".{destination.name}").listed()]
     if destination.is_local:
         entries += folder.child(f"{destination.name}.").listed()
