@@ -371,7 +371,7 @@ def test_a_failure_reaches_all_threads_of_a_chunk(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(chunk.__getitem__, (i, slice(None), slice(None))) for i in range(2)]
     for future in futures:
-        with pytest.raises(RecordError, match=r"scene-00003.tfrecord has become shorter"):
+        with pytest.raises(RecordError, match=r"scene-00003.tfrecord was replaced or modified"):
             future.result()
 
 

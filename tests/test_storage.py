@@ -337,7 +337,7 @@ def test_files_from_another_process_are_found(server):
     assert not ours.parent.exists()
     other.pipe("bucket/seen/scene-mixer.json", b"{}")
     other.pipe("bucket/seen/scene-00000.tfrecord.gz", b"")
-    with pytest.raises(DestinationExistsError, match="2 files of that export"):
+    with pytest.raises(DestinationExistsError, match="2 files of an earlier export"):
         image().tfexport("s3://bucket/seen/scene", **PATCHES, **options)
     other.pipe("bucket/seen/t.tfrecord.gz", b"")
     import pandas as pd

@@ -29,7 +29,16 @@ from xee_tf.records import (
     decode_features,
     decode_sequence_example,
 )
-from xee_tf.shards import Shard, inflated, open_shards, read_pieces, read_records, whole_frames
+from xee_tf.shards import (
+    Shard,
+    inflated,
+    match_shard,
+    open_shards,
+    read_pieces,
+    read_records,
+    whole_frames,
+)
+from xee_tf.sidecars import describe_files
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]
@@ -51,7 +60,12 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
     """
     if options.kernel_size is not None and options.patch_dimensions is None:
         raise OptionError("kernel_size requires patch_dimensions: pass the size of a patch, too.")
-    shards = open_shards(files)
+    described = describe_files(files)
+    opened = open_shards(files, [None if known is None else known[0] for known in described])
+    shards = [
+        shard if known is None else match_shard(shard, known[0], known[1].name)
+        for shard, known in zip(opened, described, strict=True)
+    ]
     requested = None if options.bands is None else read_names(options.bands, "bands")
     first = FirstRecord.from_shards(shards)
     if (data := first.data) is None:

@@ -10,6 +10,7 @@ import pyproj
 import xarray as xr
 from xarray.core import indexing
 
+from xee_tf.errors import MixerError
 from xee_tf.georef import GRID_MAPPING, apply_affine, grid_mapping, read_crs, write_georef
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, check_flags, one_of, spelled
@@ -17,7 +18,7 @@ from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chu
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions, RecordFiles
-from xee_tf.sidecars import Exported, Mixer, dim_lengths
+from xee_tf.sidecars import Exported, Mixer, differing_crs, dim_lengths
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
 
@@ -102,7 +103,7 @@ def open_image(
     MissingShardError
         If shards are missing, according to their numbers or to the number of records in the mixer.
     MixerError
-        If the mixer or the manifest is not valid, or they describe different patches.
+        If the mixer or the manifest is not valid or was modified, or they describe different patches.
     GeoreferenceError
         If the CRS in the mixer cannot be parsed; pass the right one as `crs`.
     OptionError
@@ -144,9 +145,24 @@ def open_image(
 
 
 def check_crs(export: OpenedExport) -> pyproj.CRS:
-    """Return the CRS of an opened export; raise a GeoreferenceError if it cannot be parsed."""
-    fix = "Pass the right one as crs=, for example crs='EPSG:32633'."
-    return read_crs(export.grid.crs, export.source or "the mixer", fix)
+    """Return the CRS of an opened export.
+
+    Raises
+    ------
+    GeoreferenceError
+        If it cannot be parsed.
+    MixerError
+        If it is not the CRS in the manifest.
+    """
+    fix, name = "Pass the right one as crs=, for example crs='EPSG:32633'.", export.source or "the mixer"
+    found, right = export.grid.crs, export.written_crs
+    crs = read_crs(found, name, fix)
+    if right not in (None, found) and crs != read_crs(right, "the manifest", fix):
+        raise MixerError(
+            f"{name} does not match the manifest of the export: {differing_crs(str(found), right)} in the "
+            f"manifest. {fix}"
+        )
+    return crs
 
 
 def lazy_dataset(

@@ -9,12 +9,16 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
+from crc32c import crc32c
+
 from xee_tf.shards.runs import Run, WrittenShard
 from xee_tf.shards.store import ShardNames
 from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import Earlier, Location, Staging, commit
 
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
+
+_READ = 1 << 20
 
 
 class StagedStore:
@@ -72,10 +76,15 @@ class StagedStore:
         return found
 
     def is_complete(self, shard: WrittenShard) -> bool:
-        """Return whether the file of a shard is as its receipt describes it."""
-        with suppress(FileNotFoundError):
-            return self.staged(shard.number).size() == shard.file.bytes
-        return False
+        """Return whether the file of a shard is as described: a power failure may have damaged it."""
+        try:
+            with self.staged(shard.number).open() as file:
+                crc = size = 0
+                while data := file.read(_READ):
+                    crc, size = crc32c(data, crc), size + len(data)
+        except FileNotFoundError:
+            return False
+        return (size, crc) == (shard.file.bytes, shard.file.crc32c)
 
     def abort(self) -> None:
         """Remove the folder, even if running tasks still write to it; keep it if the run can be resumed."""

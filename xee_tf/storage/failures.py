@@ -230,7 +230,8 @@ def _signs(error: BaseException | None) -> set[str]:
         if isinstance(response, dict):
             found.add(str(response.get("Error", {}).get("Code", "")))
             found.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")))
-        for name in ("error_code", "code", "status", "status_code"):
+        # aiohttp deprecates the code of an error that has a status.
+        for name in ("error_code", "status" if hasattr(error, "status") else "code", "status_code"):
             value = getattr(error, name, None)
             value = getattr(value, "value", value)
             if isinstance(value, str | int):

@@ -319,11 +319,15 @@ def commit(
             f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
         )
     targets = [*(upload.target for upload in uploads), *staged]
-    with _journal(staging, targets, sidecars, earlier) as old:
-        if staging.destination.is_local:
-            _place_files(staging, staged, sidecars, old)
-        else:
-            _place_objects(staging, staged, sidecars, uploads, old)
+    try:
+        with _journal(staging, targets, sidecars, earlier) as old:
+            if staging.destination.is_local:
+                _place_files(staging, staged, sidecars, old)
+            else:
+                _place_objects(staging, staged, sidecars, uploads, old)
+    except DestinationExistsError:
+        staging.remove()  # what is staged will never be used
+        raise
     with suppress(DestinationError):  # the result is complete, and the next run removes what is left
         staging.remove()
         remove_leftovers(staging.destination)

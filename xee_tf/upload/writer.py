@@ -112,7 +112,7 @@ class PredictionWriter(Summarized):
                 f"{str(destination)!r}."
             )
         self.location = Location.of(destination, storage_options)
-        _, self.mixer, manifest, _ = describe_export(mixer, False, storage_options)
+        _, self.mixer, manifest, *_ = describe_export(mixer, storage_options)
         listed = None if manifest is None else manifest.patches
         self._expected = self.mixer.total_patches if listed is None else len(listed)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
