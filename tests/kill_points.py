@@ -202,7 +202,11 @@ class _Parent:
     def close(self) -> None:
         with suppress(OSError):
             self._requests.close()
-        self._process.wait(10)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._answers.close()
 
 

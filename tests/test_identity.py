@@ -105,6 +105,309 @@ def test_different_functions(one, two):
     assert content(function_of(one)) != content(function_of(two))
 
 
+# Source code of a function, and of one that is the same or different, by what differs.
+NO_CHANGE = {
+    "docstring": (
+        "def f(b):\n    return None if b is None else b*2",
+        'def f(b):\n    "doc"\n    # c\n    return None if b is None else b*2',
+    ),
+    "docstring in class": (
+        "class C:\n    def __call__(s,b): return b\nf=C()",
+        "class C:\n    'doc'\n    def __call__(s,b):\n        'x'\n        return b\nf=C()",
+    ),
+    "annotations": (
+        "def f(b): return b",
+        "def f(b: int) -> int: return b",
+    ),
+    "log list": (
+        "calls=[]\ndef f(b):\n    calls.append(1)\n    return b",
+        "calls=[1,2]\ndef f(b):\n    calls.append(1)\n    return b",
+    ),
+    "log dict": (
+        "c={'n':0}\ndef f(b):\n    c['n'] += 1\n    return b",
+        "c={'n':7}\ndef f(b):\n    c['n'] += 1\n    return b",
+    ),
+    "nonlocal": (
+        "def mk(n):\n"
+        "    def f(b):\n"
+        "        nonlocal n\n"
+        "        n += 1\n"
+        "        return b\n"
+        "    return f\n"
+        "f=mk(0)",
+        "def mk(n):\n"
+        "    def f(b):\n"
+        "        nonlocal n\n"
+        "        n += 1\n"
+        "        return b\n"
+        "    return f\n"
+        "f=mk(5)",
+    ),
+    "self counter": (
+        "class C:\n"
+        "    def __init__(s,n): s.n=n; s.log=[1]*n\n"
+        "    def __call__(s,b):\n"
+        "        s.n += 1; s.log.append(1)\n"
+        "        return b\n"
+        "f=C(0)",
+        "class C:\n"
+        "    def __init__(s,n): s.n=n; s.log=[1]*n\n"
+        "    def __call__(s,b):\n"
+        "        s.n += 1; s.log.append(1)\n"
+        "        return b\n"
+        "f=C(3)",
+    ),
+    "lock": (
+        "import threading\nL=threading.Lock()\ndef f(b):\n    with L: return b",
+        "import threading\nL=threading.Lock()\ndef f(b):\n    with L: return b",
+    ),
+    "itertools.count": (
+        "import itertools\nI=itertools.count()\ndef f(b):\n    next(I)\n    return b",
+        "import itertools\nI=itertools.count(4)\ndef f(b):\n    next(I)\n    return b",
+    ),
+}
+CHANGE = {
+    "property": (
+        "class C:\n    @property\n    def k(s): return 1\n    def __call__(s,b): return b*s.k\nf=C()",
+        "class C:\n    @property\n    def k(s): return 2\n    def __call__(s,b): return b*s.k\nf=C()",
+    ),
+    "cached_property": (
+        "from functools import cached_property\n"
+        "class C:\n"
+        "    @cached_property\n"
+        "    def k(s): return 1\n"
+        "    def __call__(s,b): return b*s.k\n"
+        "f=C()",
+        "from functools import cached_property\n"
+        "class C:\n"
+        "    @cached_property\n"
+        "    def k(s): return 2\n"
+        "    def __call__(s,b): return b*s.k\n"
+        "f=C()",
+    ),
+    "staticmethod": (
+        "class C:\n    @staticmethod\n    def g(b): return b\n    def __call__(s,b): return s.g(b)\nf=C()",
+        "class C:\n    @staticmethod\n    def g(b): return -b\n    def __call__(s,b): return s.g(b)\nf=C()",
+    ),
+    "metaclass": (
+        "class M(type):\n    k=1\nclass C(metaclass=M):\n    pass\nf=lambda b: b*C.k",
+        "class M(type):\n    k=2\nclass C(metaclass=M):\n    pass\nf=lambda b: b*C.k",
+    ),
+    "slots": (
+        "class C:\n"
+        "    __slots__='k',\n"
+        "    def __init__(s,k): s.k=k\n"
+        "    def __call__(s,b): return b*s.k\n"
+        "f=C(1)",
+        "class C:\n"
+        "    __slots__='k',\n"
+        "    def __init__(s,k): s.k=k\n"
+        "    def __call__(s,b): return b*s.k\n"
+        "f=C(2)",
+    ),
+    "dataclass default": (
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class C:\n"
+        "    k: int=1\n"
+        "    def __call__(s,b): return b*s.k\n"
+        "f=C()",
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class C:\n"
+        "    k: int=2\n"
+        "    def __call__(s,b): return b*s.k\n"
+        "f=C()",
+    ),
+    "namedtuple": (
+        "from collections import namedtuple\nP=namedtuple('P','a b')\np=P(1,2)\nf=lambda b: b*p.a",
+        "from collections import namedtuple\nP=namedtuple('P','a b')\np=P(2,2)\nf=lambda b: b*p.a",
+    ),
+    "enum": (
+        "import enum\nclass E(enum.Enum):\n    A=1\nf=lambda b: b*E.A.value",
+        "import enum\nclass E(enum.Enum):\n    A=2\nf=lambda b: b*E.A.value",
+    ),
+    "singledispatch": (
+        "from functools import singledispatch\n@singledispatch\ndef g(b): return b\nf=lambda b: g(b)",
+        "from functools import singledispatch\n@singledispatch\ndef g(b): return -b\nf=lambda b: g(b)",
+    ),
+    "singledispatch reg": (
+        "from functools import singledispatch\n"
+        "@singledispatch\n"
+        "def g(b): return b\n"
+        "@g.register\n"
+        "def _(b: int): return 1\n"
+        "f=lambda b: g(b)",
+        "from functools import singledispatch\n"
+        "@singledispatch\n"
+        "def g(b): return b\n"
+        "@g.register\n"
+        "def _(b: int): return 2\n"
+        "f=lambda b: g(b)",
+    ),
+    "wraps": (
+        "import functools\nimport numpy as np\n@functools.wraps(np.mean)\ndef f(b): return b",
+        "import functools\nimport numpy as np\n@functools.wraps(np.mean)\ndef f(b): return -b",
+    ),
+    "decorated": (
+        "import functools\n"
+        "def d(g):\n"
+        "    @functools.wraps(g)\n"
+        "    def w(b): return g(b)*2\n"
+        "    return w\n"
+        "@d\n"
+        "def f(b): return b",
+        "import functools\n"
+        "def d(g):\n"
+        "    @functools.wraps(g)\n"
+        "    def w(b): return g(b)*3\n"
+        "    return w\n"
+        "@d\n"
+        "def f(b): return b",
+    ),
+    "decorated inner": (
+        "import functools\n"
+        "def d(g):\n"
+        "    @functools.wraps(g)\n"
+        "    def w(b): return g(b)*2\n"
+        "    return w\n"
+        "@d\n"
+        "def f(b): return b",
+        "import functools\n"
+        "def d(g):\n"
+        "    @functools.wraps(g)\n"
+        "    def w(b): return g(b)*2\n"
+        "    return w\n"
+        "@d\n"
+        "def f(b): return -b",
+    ),
+    "generator": (
+        "def g(): yield 1\nf=lambda b: sum(g())",
+        "def g(): yield 2\nf=lambda b: sum(g())",
+    ),
+    "global weights subscript": (
+        "import numpy as np\nW=np.arange(3.)\ndef f(b):\n    out=b.copy(); out[0]=W[0]; return out",
+        "import numpy as np\nW=np.arange(3.)+1\ndef f(b):\n    out=b.copy(); out[0]=W[0]; return out",
+    ),
+    "layers add": (
+        "class S:\n"
+        "    def __init__(s): s.l=[]\n"
+        "    def add(s,x): s.l.append(x)\n"
+        "    def __call__(s,b): return b*s.l[0]\n"
+        "f=S(); f.add(1)",
+        "class S:\n"
+        "    def __init__(s): s.l=[]\n"
+        "    def add(s,x): s.l.append(x)\n"
+        "    def __call__(s,b): return b*s.l[0]\n"
+        "f=S(); f.add(2)",
+    ),
+    "bound method": (
+        "class S:\n    def __init__(s,k): s.k=k\n    def p(s,b): return b*s.k\nf=S(1).p",
+        "class S:\n    def __init__(s,k): s.k=k\n    def p(s,b): return b*s.k\nf=S(2).p",
+    ),
+    "classmethod": (
+        "class S:\n    k=1\n    @classmethod\n    def p(c,b): return b*c.k\nf=S.p",
+        "class S:\n    k=2\n    @classmethod\n    def p(c,b): return b*c.k\nf=S.p",
+    ),
+    "try": (
+        "def f(b):\n    try: return b\n    except ValueError: return 0",
+        "def f(b):\n    try: return b\n    except TypeError: return 0",
+    ),
+    "with structured": (
+        "import numpy as np\nW=np.zeros(2,[('a','i1'),('b','f8')])\nf=lambda b: W",
+        "import numpy as np\nW=np.zeros(2,[('a','i1'),('b','f8')]); W['b']=1\nf=lambda b: W",
+    ),
+    "weakref": (
+        "import weakref\nclass Q: pass\nq=Q(); q.k=1\nr=weakref.ref(q)\nf=lambda b: b*r().k",
+        "import weakref\nclass Q: pass\nq=Q(); q.k=2\nr=weakref.ref(q)\nf=lambda b: b*r().k",
+    ),
+    "mappingproxy": (
+        "import types\nM=types.MappingProxyType({'a':1})\nf=lambda b: b*M['a']",
+        "import types\nM=types.MappingProxyType({'a':2})\nf=lambda b: b*M['a']",
+    ),
+    "regex": (
+        "import re\nM=re.compile('a')\nf=lambda b: M.match(b)",
+        "import re\nM=re.compile('b')\nf=lambda b: M.match(b)",
+    ),
+    "make_dataclass": (
+        "from dataclasses import make_dataclass\nC=make_dataclass('C',[('k',int,1)])\nf=lambda b: C().k",
+        "from dataclasses import make_dataclass\nC=make_dataclass('C',[('k',int,2)])\nf=lambda b: C().k",
+    ),
+    "xarray": (
+        "import xarray as xr\nW=xr.DataArray([1,2])\nf=lambda b: W",
+        "import xarray as xr\nW=xr.DataArray([1,3])\nf=lambda b: W",
+    ),
+    "pandas": (
+        "import pandas as pd\nW=pd.DataFrame({'a':[1,2],'s':['x','y']})\nf=lambda b: W",
+        "import pandas as pd\nW=pd.DataFrame({'a':[1,2],'s':['x','z']})\nf=lambda b: W",
+    ),
+    "masked array": (
+        "import numpy as np\nW=np.ma.masked_equal([1,2],1)\nf=lambda b: W",
+        "import numpy as np\nW=np.ma.masked_equal([1,2],2)\nf=lambda b: W",
+    ),
+    "super": (
+        "class A:\n    def g(s,b): return b\nclass B(A):\n    def g(s,b): return super().g(b)+1\nf=B().g",
+        "class A:\n    def g(s,b): return -b\nclass B(A):\n    def g(s,b): return super().g(b)+1\nf=B().g",
+    ),
+    "async": (
+        "async def f(b): return b",
+        "def f(b): return b",
+    ),
+    "random gen": (
+        "import numpy as np\nR=np.random.default_rng(1)\nf=lambda b: R.random()",
+        "import numpy as np\nR=np.random.default_rng(2)\nf=lambda b: R.random()",
+    ),
+    "counter also weight float": (
+        "class C:\n"
+        "    def __init__(s,n): s.n=n\n"
+        "    def __call__(s,b):\n"
+        "        s.n *= 1.0\n"
+        "        return b*s.n\n"
+        "f=C(1.5)",
+        "class C:\n"
+        "    def __init__(s,n): s.n=n\n"
+        "    def __call__(s,b):\n"
+        "        s.n *= 1.0\n"
+        "        return b*s.n\n"
+        "f=C(2.5)",
+    ),
+    "function in dict": (
+        "D={'a': lambda b: b}\nf=lambda b: D['a'](b)",
+        "D={'a': lambda b: -b}\nf=lambda b: D['a'](b)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", NO_CHANGE)
+def test_changes_without_effect(what):
+    one, two = (content_hash(function_of(source)) for source in NO_CHANGE[what])
+    assert one == two is not None
+
+
+@pytest.mark.parametrize("what", CHANGE)
+def test_changes_with_effect(what):
+    one, again, two = (content_hash(function_of(CHANGE[what][i])) for i in (0, 0, 1))
+    assert one == again is not None
+    assert one != two
+
+
+def test_functions_that_cannot_be_compared():
+    """numpy does not tell which function a ufunc calls."""
+    assert content_hash(np.frompyfunc(lambda b: b, 1, 1)) is None
+
+
+def test_versions_of_libraries_matter(monkeypatch):
+    from xee_tf.identity import code
+
+    functions = np.mean, np.sin, np.random.default_rng, np.poly1d, np.testing.assert_equal
+    before = [content_hash(each) for each in functions]
+    code.library_version.cache_clear()
+    monkeypatch.setattr(np, "__version__", "99.0")
+    assert not {content_hash(each) for each in functions}.intersection(before)
+    assert content_hash(np.trace) != content_hash(np.linalg.trace)
+    code.library_version.cache_clear()
+
+
 @dataclasses.dataclass(frozen=True)
 class Scale:
     factor: float
@@ -233,6 +536,74 @@ def test_keras_models_are_hashed_by_configuration_and_weights(tmp_path):
     for number in (0, 1):
         assert found["one"][number] == found["same"][number]
         assert len({found[name][number] for name in ("one", "weights", "layers")}) == 3
+
+
+OWN = """
+import keras
+
+@keras.saving.register_keras_serializable("own")
+def scale(x):
+    return x * {factor}
+
+@keras.saving.register_keras_serializable("own")
+class Shift(keras.layers.Layer):
+    def call(self, x):
+        return x + {term}
+"""
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_own_functions_and_classes_of_keras_models(tmp_path):
+    keras = pytest.importorskip("keras")
+
+    def built(factor=2, term=1, twice="lambda x: 2 * x", lines=0):
+        keras.utils.set_random_seed(1)
+        shift = function_of(OWN.format(factor=factor, term=term), "Shift")
+        scale = function_of(OWN.format(factor=factor, term=term), "scale")
+        layers = [
+            keras.Input((8, 8, 2)),
+            keras.layers.Conv2D(2, 1, activation=scale),
+            shift(),
+            keras.layers.Lambda(function_of(f"{lines * chr(10)}f = {twice}"), output_shape=(8, 8, 2)),
+        ]
+        return keras.Sequential(layers)
+
+    same = content_hash(built())
+    assert same is not None
+    assert content_hash(built(lines=3)) == same  # in the same session, Keras names the layers differently
+    compiled = built()
+    compiled.compile("adam", "mse")
+    assert content_hash(compiled) == same
+    others = [built(factor=3), built(term=2), built(twice="lambda x: 3 * x")]
+    assert len({same, *map(content_hash, others)}) == 4
+    built().save(tmp_path / "own.keras")
+    before = Model.from_keras(tmp_path / "own.keras").connector.content()
+    built()
+    assert Model.from_keras(tmp_path / "own.keras").connector.content() == before
+    built(factor=3)  # registers another function for the same file
+    assert Model.from_keras(tmp_path / "own.keras").connector.content() != before
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_keras_models_without_configuration():
+    keras = pytest.importorskip("keras")
+
+    class Scaled(keras.Model):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor, self.dense = factor, keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.factor * self.dense(x)
+
+    def built(factor):
+        keras.utils.set_random_seed(1)
+        model = Scaled(factor)
+        model(np.ones((1, 2)))
+        return content_hash(model)
+
+    assert built(1) == built(1) is not None
+    assert built(1) != built(2)
 
 
 def test_saved_models_are_hashed_by_their_files(tmp_path):

@@ -14,7 +14,7 @@ import sys
 import types
 import weakref
 from array import array
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -418,7 +418,8 @@ def _reduced_parts(value: Any) -> Iterator[_HashPart]:
     reduce: Callable[[Any], Any] | None = dispatch.get(type(value)) or copyreg.dispatch_table.get(type(value))
     reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
     if isinstance(reduced, str):
-        yield from (b"global", type(value).__module__.encode(), reduced.encode())
+        named = _name(value) if hasattr(value, "__qualname__") else type(value).__module__
+        yield from (b"global", named.encode(), reduced.encode())
         return
     function, arguments, *more = reduced
     yield from (b"object", (type(value),), (function,), (arguments,))
@@ -528,24 +529,47 @@ def _opened_state(hasher: Hasher, manager: Any) -> bytes:
 
 def _keras_parts(keras: Any, model: Any) -> Iterator[_HashPart]:
     """Yield the configuration and weights of a Keras model, and the code of its own classes and functions."""
-    config = keras.saving.serialize_keras_object(model)
-    yield from (b"keras", (_comparable_config(config),), (model.get_weights(),))
-    for layer in (model, *model._flatten_layers()):
+    layers = [model, *(each for each in model._flatten_layers() if each is not model)]
+    # Keras numbers layers and operations without a name in the order of their creation in the session.
+    operations = [operation for layer in layers for operation in getattr(layer, "operations", ())]
+    created = dict.fromkeys(each.name for each in (*layers, *operations))
+    names = {name: f"{re.sub('_[0-9]+$', '', name)} {number}" for number, name in enumerate(created)}
+    try:
+        config = _comparable_config(keras.saving.serialize_keras_object(model), names)
+    except Exception:  # of a class without get_config, whose code and attributes are sufficient
+        if is_library(type(model).__module__):
+            raise
+        config = None
+    yield from (b"keras", (config,), (model.get_weights(),))
+    for layer in layers:
         yield (type(layer),)
+        own = not is_library(type(layer).__module__)
         for name, each in sorted(vars(layer).items()):
             # Keras wraps methods of layers, such as `build`, in functions of instances.
-            if isinstance(each, types.FunctionType) and not hasattr(type(layer), name):
+            is_function = isinstance(each, types.FunctionType) and not hasattr(type(layer), name)
+            if is_function:
                 yield from (name.encode(), (each,))
+            elif own and not name.startswith("_") and _is_plain(each):
+                # Keras tracks lists in classes of its own.
+                yield from (name.encode(), (_comparable_config(each, names),))
 
 
-def _comparable_config(config: Any) -> Any:
-    """Remove memory addresses, settings of training and the pickled code of functions."""
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | str | np.ndarray | type(None)) or (
+        isinstance(value, tuple | list) and all(map(_is_plain, value))
+    )
+
+
+def _comparable_config(config: Any, names: Mapping[str, str]) -> Any:
+    """Remove memory addresses, settings of training and the pickled code of functions; rename layers."""
     if isinstance(config, dict):
         if config.get("class_name") == "__lambda__":
             return "lambda"
         ignored = ("shared_object_id", "compile_config")
-        return {name: _comparable_config(each) for name, each in config.items() if name not in ignored}
-    return [_comparable_config(each) for each in config] if isinstance(config, list | tuple) else config
+        return {key: _comparable_config(each, names) for key, each in config.items() if key not in ignored}
+    if isinstance(config, list | tuple):
+        return [_comparable_config(each, names) for each in config]
+    return names.get(config, config) if isinstance(config, str) else config
 
 
 def _name(value: Any) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -75,13 +76,17 @@ class KerasConnector(Connector):
             return load_saved_model(folder, str(self))
 
     def content(self) -> str | None:
-        """Hash configuration and weights, without the date in a ``.keras`` file."""
+        """Hash configuration, weights and the user's own classes, without the date in a ``.keras`` file."""
         if not zipfile.is_zipfile(self.path):
             return content_hash(Path(self.path).read_bytes())
         with zipfile.ZipFile(self.path) as archive:
             names = sorted(set(archive.namelist()) - {"metadata.json", "config.json"})
-            config = json.loads(archive.read("config.json"), object_pairs_hook=_without_addresses)
-            return content_hash((config, [(name, archive.read(name)) for name in names]))
+            text = archive.read("config.json").decode()
+            config = json.loads(text, object_pairs_hook=_without_addresses)
+            weights = [(name, archive.read(name)) for name in names]
+        keras = sys.modules.get("keras")
+        known = {} if keras is None else keras.saving.get_custom_objects()
+        return content_hash((config, weights, {name: known[name] for name in sorted(known) if name in text}))
 
     def version(self) -> Hashable:
         """Return the modification time of the file."""

@@ -43,6 +43,7 @@ class PartStore(StagedStore):
 
     Examples
     --------
+    >>> from xee_tf.shards.runs import Run
     >>> from xee_tf.shards.store import OneFile
     >>> file = Location("memory://part-store/s.tfrecord")
     >>> store = PartStore(Staging.begin(file), OneFile(file, compressed=False), Earlier(list, {}))

@@ -112,8 +112,11 @@ class ShardStore(Protocol):
             If a shard is not in the store, or cannot be moved.
         """
 
+    def all_finished(self, count: int) -> dict[int, WrittenShard]:
+        """Return the complete shards that an interrupted run has staged, of `count` shards."""
+
     def abort(self) -> None:
-        """Remove all staged files."""
+        """Remove all staged files, unless the run can be resumed."""
 
 
 @contextmanager
