@@ -24,6 +24,7 @@ setup: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Environment and test data fo
 test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import contracts and tests
 	$(BIN)/python $(PYTEST) --durations=15
 
+test-full: export XEE_TF_RANDOM_EXAMPLES = 1
 test-full: lint $(DATA)/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 

@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from cyclopts import App, Argument, CycloptsError, Parameter, UnknownCommandError
 
@@ -85,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 on success, 1 after an error, 2 after a usage error, 130 after Ctrl-C. The message of
-        an error is printed to standard error.
+        Exit status: 0 on success, 1 after an error, 2 after a usage error, 130 after Ctrl-C, 143
+        after SIGTERM. The message of an error is printed to standard error.
 
     Examples
     --------
@@ -102,9 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         names, apps = _import_command(tokens)
         warnings.formatwarning = _warning_formatter(names, apps, tokens)
-        app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
-    except KeyboardInterrupt:
-        return 130
+        with _sigterm_raises():
+            app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
+    except KeyboardInterrupt as error:
+        notes = getattr(error, "__notes__", ["Run it again."])
+        return _fail(
+            names, " ".join(["Interrupted.", *notes]), 130 if type(error) is KeyboardInterrupt else 143
+        )
     except CycloptsError as error:
         return _fail(
             names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2
@@ -121,6 +126,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         warnings.formatwarning = format_warning
     return 0
+
+
+def _sigterm_raises() -> AbstractContextManager[object]:
+    """Let SIGTERM raise a subclass of KeyboardInterrupt; commands that only print help do not need it."""
+    if "xee_tf" not in sys.modules:
+        return nullcontext()
+    from xee_tf.signals import sigterm_raises
+
+    return sigterm_raises()
 
 
 def _import_command(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[App]]:

@@ -16,6 +16,7 @@ from tests.oracle import cut_patches
 from xee_tf.wire import encode_varint
 
 tf = optional("tensorflow")
+DecodeError = optional("google.protobuf.message", "DecodeError")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,27 @@ def masked_crc(data):
     """The masked CRC-32C of data: rotated right by 15 bits, plus a constant."""
     crc = crc32c(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def parse_message(kind, data):
+    """Parse an Example or a SequenceExample (the class `kind`) as protobuf does; None if it is invalid.
+
+    A message is invalid if Python's protobuf (upb) or C++ protobuf, which TensorFlow uses, refuses it, as
+    xee_tf does: upb accepts the field number 0 in unknown groups, and C++ drops the bits of a field number
+    beyond its range. The values are those of C++; upb ignores map entries that have unknown fields.
+    """
+    names = [field.name for field in kind.DESCRIPTOR.fields]
+    types = [tf.string] * len(names)
+    try:
+        kind.FromString(data)
+        # With sanitize=True, C++ protobuf parses the message and writes it again.
+        parts = tf.io.decode_proto(data, kind.DESCRIPTOR.full_name, names, types, sanitize=True).values
+    except (DecodeError, tf.errors.DataLossError):
+        return None
+    message = kind()
+    for name, part in zip(names, parts, strict=True):
+        getattr(message, name).ParseFromString(b"".join(part.numpy()))
+    return message
 
 
 def parsed_tensor(data, array):

@@ -202,7 +202,11 @@ class _Parent:
     def close(self) -> None:
         with suppress(OSError):
             self._requests.close()
-        self._process.wait(10)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._answers.close()
 
 
@@ -347,8 +351,8 @@ class _Changes:
             return
         if full and kind not in _NEED_SPACE:
             return
-        if torn is not None:
-            torn()
+        if torn is not None and (self.error is not None or self.action == "kill"):
+            torn()  # a process that goes on does all of it afterwards
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error), os.path.join(self.folder, name))
         self.write_report()

@@ -920,7 +920,7 @@ def test_ctrl_c_exits_without_a_traceback(monkeypatch, capsys):
 
     monkeypatch.setattr(xee_tf, "inspect", interrupted)
     assert main(["inspect", "x"]) == 130
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "xee-tf inspect: Interrupted. Run it again.\n"
 
 
 def test_bugs_have_a_traceback(monkeypatch):

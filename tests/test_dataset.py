@@ -342,7 +342,7 @@ def test_missing_records_raise(tmp_path):
     dataset = tf_dataset(mixer, inputs="B3")
     last = sorted(tmp_path.glob("*.tfrecord.gz"))[-1]
     last.write_bytes(b"")  # the numbers of the shards are complete
-    with pytest.raises(tf.errors.FailedPreconditionError, match="elements"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"scene-00005.tfrecord.gz has the CRC-32C"):
         joined(dataset)
     last.unlink()
     with pytest.raises(MissingShardError, match="Expected 16 records"):
@@ -353,8 +353,10 @@ def test_missing_records_raise(tmp_path):
     ("options", "message"),
     [
         ({"inputs": "B9"}, "Band 'B9' not found; available: 'B3', 'B4', 'class', 'height'"),
-        ({"inputs": []}, "inputs is empty: pass the name of at least one band"),
-        ({"inputs": ["B3", "B3"]}, "band 'B3' appears twice in inputs"),
+        ({"inputs": b"B3"}, r"inputs must be a list of names, such as \['B4', 'B3'\]; got b'B3'"),
+        ({"inputs": "B3", "targets": {"B4"}}, "targets must be a list of names"),
+        ({"inputs": []}, "inputs is empty: pass at least one name"),
+        ({"inputs": ["B3", "B3"]}, "inputs contains 'B3' more than once"),
         ({"inputs": "B3", "unit": "tile"}, "unit must be 'patch', 'pixel' or None; got 'tile'"),
         ({"inputs": "B3", "margins": "cut"}, "margins must be 'keep', 'trim' or None; got 'cut'"),
         ({"inputs": "B3", "batch_size": 0}, "batch_size must be a whole number from 1"),

@@ -244,7 +244,7 @@ def test_chunks_are_loaded_once_with_few_tasks(tmp_path, chunks, kernel, bands):
     (optimized,) = dask.optimize(delayed)
     tasks = sum(not isinstance(node, DataNode) for node in optimized.__dask_graph__().values())
     assert plan.tasks == tasks
-    assert plan.tasks <= 3 * number_of_chunks + 2 * plan.shards
+    assert plan.tasks <= 5 * number_of_chunks + 2 * plan.shards
     assert not any(source.loads for source in sources.values())
     delayed.compute()
     for source in sources.values():
@@ -336,7 +336,7 @@ def test_overwrite_removes_old_export(tmp_path):
     ds.tfexport(tmp_path / "scene", index=True, **OPTIONS)
     ds.tfexport(tmp_path / "scene_2", **OPTIONS)
     with pytest.raises(
-        xee_tf.DestinationExistsError, match=r"scene-00000.tfrecord.gz already exists .*if_exists='overwrite'"
+        xee_tf.DestinationExistsError, match=r"scene-.* already exists .*if_exists='overwrite'"
     ):
         ds.tfexport(tmp_path / "scene", **OPTIONS)
     result = ds.tfexport(tmp_path / "scene", **{**OPTIONS, "max_file_size": 2**30}, if_exists="overwrite")
@@ -531,7 +531,7 @@ INVALID = [
     ({"default_value": float("nan")}, None, xee_tf.OptionError, "finite number, such as -9999; got nan"),
     ({"feature_types": "int"}, None, xee_tf.OptionError, "'float' or 'band'; got 'int'"),
     ({"edge": "wrap"}, None, xee_tf.OptionError, "'drop' or 'pad'; got 'wrap'"),
-    ({"if_exists": "append"}, None, xee_tf.OptionError, "'error' or 'overwrite'; got 'append'"),
+    ({"if_exists": "append"}, None, xee_tf.OptionError, "'error', 'overwrite' or 'resume'; got 'append'"),
     (
         {"patch_size": 16},
         None,

@@ -80,7 +80,7 @@ def model_of(folder, limit=None, die=False):
 
 
 def check(store):
-    found = xr.open_zarr(store, decode_coords="all", consolidated=False)
+    found = xr.open_zarr(store, decode_coords="all")
     ds = scene()
     np.testing.assert_array_equal(found.twice, ds.a * 2)
     np.testing.assert_array_equal(found.pair[:, 1], ds.a)
@@ -138,7 +138,7 @@ def test_store_with_another_prediction_is_an_error(tmp_path):
     with pytest.raises(DestinationExistsError, match="resume is False"):
         predict_to_zarr(model, scene(), store, resume=False)
     predict_to_zarr(model, scene().isel(time=[0]), store, if_exists="overwrite")
-    assert xr.open_zarr(store.path, consolidated=False).sizes["time"] == 1
+    assert xr.open_zarr(store.path).sizes["time"] == 1
     (tmp_path / "other.zarr").mkdir()
     zarr.open_group(str(tmp_path / "other.zarr"), mode="w")
     with pytest.raises(DestinationExistsError, match="does not contain a prediction"):
@@ -433,7 +433,7 @@ def test_run_is_continued_by_a_second_run_of_the_script(tmp_path):
         codes.append(done.returncode)
     assert codes == [1, 0], done.stderr.decode()
     assert len((tmp_path / "calls").read_text()) == 5  # four tiles, one of which was repeated
-    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    found = xr.open_zarr(tmp_path / "p.zarr")
     np.testing.assert_array_equal(found.p, image().B + image().A)
 
 
@@ -502,9 +502,7 @@ def test_empty_folder_is_replaced(tmp_path):
         predict_to_zarr(index(), image(), tmp_path / "p.zarr")
     predict_to_zarr(index(), image(), tmp_path / "p.zarr", if_exists="overwrite")
     assert {path.name for path in tmp_path.iterdir()} == {"p.zarr"}
-    np.testing.assert_array_equal(
-        xr.open_zarr(tmp_path / "p.zarr", consolidated=False).p, image().B - image().A
-    )
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "p.zarr").p, image().B - image().A)
 
 
 def test_old_store_is_kept_until_the_new_store_is_complete(tmp_path):
@@ -521,7 +519,7 @@ def test_old_store_is_kept_until_the_new_store_is_complete(tmp_path):
     predict_to_zarr(model_of(calls), scene(), store)  # the old store is still complete
     predict_to_zarr(model_of(calls), other, store, if_exists="overwrite")
     assert len(list(calls.iterdir())) == CALLS  # no tile was predicted twice
-    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).twice, other.a * 2)
+    np.testing.assert_array_equal(xr.open_zarr(store).twice, other.a * 2)
     assert {path.name for path in tmp_path.iterdir()} == {"calls", "out.zarr"}
 
 
@@ -529,30 +527,14 @@ def test_complete_replacement_is_moved_into_place(tmp_path, monkeypatch):
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image(), store)
     with monkeypatch.context() as patch:
-        patch.setattr("xee_tf.predict.to_zarr.replace_store", lambda new, old: os._exit if 1 / 0 else None)
+        patch.setattr("xee_tf.predict.to_zarr.commit", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_to_zarr(index(), image(1), store, if_exists="overwrite")
-    (tmp_path / "p.zarr").rename(tmp_path / "p.zarr.old")  # the state after an interrupted swap
+    shutil.rmtree(store)
     monkeypatch.setattr("xee_tf.predict.to_zarr.run_graph", None)
     predict_to_zarr(index(), image(1), store)
-    expected = image(1).B - image(1).A
-    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, expected)
-
-
-@pytest.mark.parametrize("written", [(), ("zarr.json",), ("zarr.json", "p/zarr.json")])
-def test_run_that_was_interrupted_before_its_store_had_metadata(written, tmp_path, monkeypatch):
-    store, whole = tmp_path / "p.zarr", tmp_path / "whole.zarr"
-    with monkeypatch.context() as patch:
-        patch.setattr(xr.Dataset, "to_zarr", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            predict_to_zarr(index(), image(), store)
-    predict_to_zarr(index(), image(), whole)
-    for name in written:
-        (store / name).parent.mkdir(exist_ok=True)
-        shutil.copy(whole / name, store / name)
-    predict_to_zarr(index(), image(), store)
-    assert {path.name for path in tmp_path.iterdir()} == {"p.zarr", "whole.zarr"}
-    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, image().B - image().A)
+    np.testing.assert_array_equal(xr.open_zarr(store).p, image(1).B - image(1).A)
+    assert os.listdir(tmp_path) == ["p.zarr"]
 
 
 @pytest.mark.parametrize("copy", [shutil.move, shutil.copytree])
@@ -579,7 +561,7 @@ def test_complete_store_with_missing_files_is_predicted_again(lost, tmp_path):
         return
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     predict_to_zarr(index(), image().chunk(x=16, y=16), store)
-    np.testing.assert_array_equal(xr.open_zarr(store, consolidated=False).p, image().B - image().A)
+    np.testing.assert_array_equal(xr.open_zarr(store).p, image().B - image().A)
     before = tree(tmp_path)
     predict_to_zarr(index(), image().chunk(x=16, y=16), store)
     assert tree(tmp_path) == before
@@ -618,17 +600,17 @@ def test_files_next_to_a_store_are_kept(tmp_path):
     for seed in (0, 0, 1):
         predict_to_zarr(index(), image(seed), tmp_path / "p.zarr", if_exists="overwrite")
     assert before.items() <= tree(tmp_path).items()
-    np.testing.assert_array_equal(
-        xr.open_zarr(tmp_path / "p.zarr", consolidated=False).p, image(1).B - image(1).A
-    )
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "p.zarr").p, image(1).B - image(1).A)
 
 
 def test_store_that_a_worker_cannot_access(tmp_path):
     from xee_tf.predict.to_zarr import _ChunkWriter
-    from xee_tf.storage import Location
+    from xee_tf.storage import Location, Staging, StoredBand
 
-    writer = _ChunkWriter(Location.of(tmp_path / "absent.zarr"), ("p",), ((0, 1), (0, 1)))
-    with pytest.raises(DestinationError, match=r"absent\.zarr cannot be written"):
+    store = Location.of(tmp_path / "absent.zarr")
+    bands = (StoredBand(store, "p", 3, Staging.begin(store)),)
+    writer = _ChunkWriter(bands, store.child("finished"), ((0, 1), (0, 1)))
+    with pytest.raises(DestinationError, match=r"band 'p' in .*absent\.zarr cannot be written"):
         writer((0, 0), [np.ones((1, 1))])
 
 
@@ -665,7 +647,7 @@ def test_attributes_and_coordinates_that_zarr_cannot_store_are_omitted(tmp_path)
     ds.coords["row"].attrs["owner"] = NotStorable()
     for _ in range(2):
         predict_to_zarr(index(), ds, tmp_path / "p.zarr")
-    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
+    found = xr.open_zarr(tmp_path / "p.zarr", decode_coords="all")
     np.testing.assert_array_equal(found.p, ds.B - ds.A)
     assert found.rio.crs == "EPSG:32633"
     assert not found.attrs
@@ -699,7 +681,7 @@ def test_coordinates_of_mapped_dimensions(steps, tmp_path):
     )
     for _ in range(2):
         predict_to_zarr(index(), ds, tmp_path / "p.zarr")
-    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
+    found = xr.open_zarr(tmp_path / "p.zarr", decode_coords="all")
     np.testing.assert_array_equal(found.p, (ds.B - ds.A).transpose("step", "y", "x"))
     if isinstance(steps, pd.MultiIndex | pd.IntervalIndex):
         return
@@ -721,7 +703,7 @@ def test_encodings_of_the_source_are_not_copied(tmp_path):
     ds.to_zarr(tmp_path / "v2.zarr", zarr_format=2, consolidated=True)
     source = xr.open_zarr(tmp_path / "v2.zarr", decode_coords="all")
     predict_to_zarr(index(bands=["B", "A"]), source, tmp_path / "p.zarr")
-    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False)
+    found = xr.open_zarr(tmp_path / "p.zarr")
     np.testing.assert_array_equal(found.time, TIMES)
     np.testing.assert_array_equal(found.p, (source.B - source.A))
 
@@ -732,7 +714,7 @@ def test_custom_names_of_dimensions(names, tmp_path):
     ds = image().rename(x=x, y=y).drop_attrs().rio.write_crs(32633).rio.set_spatial_dims(x, y)
     for _ in range(2):
         predict_to_zarr(index(), ds, tmp_path / "p.zarr")
-    found = xr.open_zarr(tmp_path / "p.zarr", consolidated=False, decode_coords="all")
+    found = xr.open_zarr(tmp_path / "p.zarr", decode_coords="all")
     assert found.p.dims == (y, x)
     assert found.rio.crs == "EPSG:32633"
     np.testing.assert_array_equal(found.p, ds.B - ds.A)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
@@ -20,7 +22,7 @@ from xee_tf.geometry import Size
 from xee_tf.models.hosted import HostedKeywords, HostedOptions
 from xee_tf.models.options import ModelKeywords
 from xee_tf.models.spec import ModelSpec
-from xee_tf.options import Options, Spelling, choice, flag, option, parse, spelled
+from xee_tf.options import Options, Spelling, choice, flag, option, parse, read_names, spelled
 from xee_tf.predict.options import PredictKeywords, PredictOptions
 
 
@@ -69,6 +71,79 @@ def test_none_means_default_if_class_permits() -> None:
 
 def test_parse_ignores_other_options() -> None:
     assert parse(Tiling, {"edge": "pad", "progress": True}) == Tiling(edge="pad")
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("B4", ("B4",)),
+        (("B4", "B3"), ("B4", "B3")),
+        (np.array(["B4", "B3"]), ("B4", "B3")),
+        (pd.Index(["B4", "B3"]), ("B4", "B3")),
+        ({"B4": 1, "B3": 2}.keys(), ("B4", "B3")),
+        ((name for name in "ab"), ("a", "b")),
+    ],
+)
+def test_names_are_read_in_order(value: Any, names: tuple[str, ...]) -> None:
+    found = read_names(value, "bands")
+    assert found == names
+    assert {type(name) for name in found} == {str}
+
+
+INVALID_NAMES = [
+    *(5, True, 1.5, object, b"B4", bytearray(b"B4"), memoryview(b"B4"), np.array("B4")),
+    *({"B4", "B3"}, frozenset(["B4"]), {"B4": 1}, [4], ["B4", 3], ["B4", None], [["B4"]], [b"B4"]),
+    *([], (), "", ["B4", ""], ["B4", "B3", "B4"]),
+]
+
+
+@pytest.mark.parametrize("value", INVALID_NAMES, ids=lambda value: re.sub(r"0x\w+", "", repr(value)))
+def test_names_that_are_not_a_list_of_different_names_raise(value: Any) -> None:
+    with pytest.raises(OptionError, match=r"^columns (must be a list of names, such as|is empty|contains)"):
+        read_names(value, "columns")
+
+
+def test_names_may_be_omitted_where_the_option_permits() -> None:
+    assert read_names([], "columns", allow_empty=True) == ()
+    with pytest.raises(OptionError, match=r"^columns is empty: .*, such as \['a', 'b'\]\.$"):
+        read_names([], "columns", ["a", "b"])
+
+
+@pytest.mark.parametrize("value", [b"a", {"B4": 1}, {"B4"}, ["B4", "B4"], [4], [""]], ids=repr)
+def test_all_options_of_names_are_checked(value: Any, tmp_path: Path) -> None:
+    """The error begins with the name of the option, and nothing is written."""
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("geopandas")
+    scene = raster({"B4": np.zeros((8, 8), "f4")})
+    patches = scene.tfexport(tmp_path / "scene", patch_dimensions=4)
+    sites = pd.DataFrame({"B4": [1.0], "longitude": [13.5], "latitude": [45.0]})
+    table = xee_tf.export_table(sites, tmp_path / "sites").path
+    before = sorted(tmp_path.iterdir())
+    calls: dict[str, list[Callable[..., Any]]] = {
+        "bands": [
+            partial(xee_tf.open_image, patches),
+            partial(xee_tf.upload_image, None, patches, tmp_path / "scene.tif"),
+            partial(xee_tf.PredictionWriter, tmp_path / "p.tfrecord", patches),
+            partial(xee_tf.Model.from_function, np.sum),
+        ],
+        "columns": [
+            partial(xee_tf.open_table, table),
+            partial(xee_tf.export_table, sites, tmp_path / "t"),
+            partial(xee_tf.sample_table, scene, None, tmp_path / "t", n=1, seed=0),
+            partial(xee_tf.upload_table, table, tmp_path / "t.gpkg"),
+        ],
+        "properties": [partial(xee_tf.sample_table, scene, None, tmp_path / "t", n=1, seed=0)],
+        **{
+            name: [partial(xee_tf.Model.from_function, np.sum)]
+            for name in ("input_properties", "array_dims", "output_bands", "output_properties")
+            if not (isinstance(value, dict) and name.startswith("output"))
+        },
+    }
+    for name, functions in calls.items():
+        for call in functions:
+            with pytest.raises(OptionError, match=rf"^{name} (must be a list of names|contains)"):
+                call(**{name: value})
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_spelled_function() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
 
-from tests.foreign import delimited, frame
+from tests.foreign import delimited, frame, parse_message
 from tests.optional import optional
 from tests.strategies import layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
@@ -24,6 +24,7 @@ from xee_tf.records import (
     Ragged,
     RecordLayout,
     decode_records,
+    decode_sequence_example,
     encode_records,
     iter_frames,
     kind_of,
@@ -44,8 +45,6 @@ from xee_tf.varints import decode_varints, encode_varints, varint_bound
 from xee_tf.wire import encode_varint, varint_size
 
 tf = optional("tensorflow")
-DecodeError = optional("google.protobuf.message", "DecodeError")
-UnknownFieldSet = optional("google.protobuf.unknown_fields", "UnknownFieldSet")
 
 Example = tf.train.Example
 
@@ -264,10 +263,8 @@ def test_malformed_integers_between_valid_records_raise(values, index, body):
     message = encode_example(("a", 3, delimited(1, body)), ("b", 2, delimited(1, struct.pack("<f", 1))))
     index = min(index, len(frames))
     frames.insert(index, frame(message))
-    try:
-        expected = list(Example.FromString(message).features.feature["a"].int64_list.value)
-    except DecodeError:
-        expected = []
+    parsed = parse_message(Example, message)
+    expected = [] if parsed is None else list(parsed.features.feature["a"].int64_list.value)
     if len(expected) != 1:
         with pytest.raises(RecordError, match=f"record {index}: "):
             decode_records(b"".join(frames), layout)
@@ -362,16 +359,11 @@ def test_unpacked_lists_duplicate_names_and_unknown_fields_are_decoded(parts, be
 
 
 def compare_with_protobuf(message):
-    try:
-        expected = Example.FromString(message)
-    except DecodeError:
+    if (expected := parse_message(Example, message)) is None:
         with pytest.raises(RecordError):
             decode_example(message)
-        return
-    found = decoded_bytes(decode_example(message))
-    # Python's protobuf drops map entries with unknown fields; C++ and xee_tf keep them.
-    if not any(field.field_number == 1 for field in UnknownFieldSet(expected.features)):
-        assert found == message_bytes(expected)
+    else:
+        assert decoded_bytes(decode_example(message)) == message_bytes(expected)
 
 
 @given(st.data())
@@ -400,8 +392,38 @@ def test_damaged_messages_are_handled_as_by_protobuf(data):
 @example(b"\x0a\x80")
 @example(b"\x0b" * 200)
 @example(b"\x0e")
+@example(b"\x0b\x01" + bytes(8) + b"\x0c")
 def test_random_bytes_are_handled_as_by_protobuf(noise):
     compare_with_protobuf(noise)
+
+
+@pytest.mark.parametrize(
+    ("field", "error"),
+    [
+        (b"\x00\x00", "invalid number 0"),
+        (b"\x01" + bytes(8), "invalid number 0"),
+        (b"\x02\x00", "invalid number 0"),
+        (b"\x05" + bytes(4), "invalid number 0"),
+        (b"\xb8\x80\x80\x80\x10\x05", "invalid number 536870919"),
+        (b"\xb8\x80\x80\x80\x80\x00\x05", "tag of field 7 is longer than 5 bytes"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "decode"), [("Example", decode_example), ("SequenceExample", decode_sequence_example)]
+)
+def test_invalid_tags_raise_in_unknown_groups_too(kind, decode, field, error):
+    for message in (field, b"\x0b" + field + b"\x0c", b"\x3b\x43" + field + b"\x44\x3c"):
+        assert parse_message(getattr(tf.train, kind), message) is None
+        with pytest.raises(RecordError, match=error):
+            decode(message)
+
+
+@pytest.mark.parametrize("kind", ["Example", "SequenceExample"])
+def test_tensorflow_refuses_the_field_number_0_in_an_unknown_group(kind):
+    """Unlike Python's protobuf; see `parse_message`."""
+    tf.io.decode_proto(b"\x0b\x09" + bytes(8) + b"\x0c", f"tensorflow.{kind}", [], [], sanitize=True)
+    with pytest.raises(tf.errors.DataLossError):
+        tf.io.decode_proto(b"\x0b\x01" + bytes(8) + b"\x0c", f"tensorflow.{kind}", [], [], sanitize=True)
 
 
 @given(layouts())

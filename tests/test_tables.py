@@ -331,12 +331,12 @@ def test_rounded_integers_give_a_warning(tmp_path):
         export_table(frame, tmp_path / "t")
 
 
-def test_columns_are_a_sequence_of_names(tmp_path):
+def test_columns_are_a_list_of_names(tmp_path):
     frame = pd.DataFrame({"B2": [1, 2], "B3": [3, 4]})
-    with pytest.raises(OptionError, match=r"columns must be a sequence of names, .*; got 3"):
+    with pytest.raises(OptionError, match=r"columns must be a list of names, .*; got 3"):
         export_table(frame, tmp_path / "t", columns=3)
     path = export_table(frame, tmp_path / "t").path
-    with pytest.raises(OptionError, match=r"columns must be a sequence of names, .*; got True"):
+    with pytest.raises(OptionError, match=r"columns must be a list of names, .*; got True"):
         open_table(path, columns=True)
     for options in ({"selectors": ["B3"]}, {"bands": "B3"}):
         assert list(open_table(path, **options)) == ["B3"]

@@ -377,7 +377,7 @@ def check_alignment(
     # patches are in row-major order, from the top left
     tiles = predictions.reshape(rows, columns, height, width)
     mosaic = tiles.swapaxes(1, 2).reshape(rows * height, columns * width)
-    stored = xr.open_zarr(store, decode_coords="all", consolidated=False)
+    stored = xr.open_zarr(store, decode_coords="all")
     patches = xee_tf.open_image(mixer)
     checks = {
         f"number of patches ({count})": count == rows * columns,

@@ -35,6 +35,7 @@ MAX_VARINT = 10
 """Maximum length of a varint in bytes."""
 
 _MASK = (1 << 64) - 1
+_MAX_TAG = 5  # bytes, as in protobuf
 _MAX_DEPTH = 100  # of nested groups: protobuf's own limit
 _VARINT, _DELIMITED = 0, 2  # wire types
 
@@ -169,10 +170,12 @@ def read_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 def _tag(data: memoryview, position: int) -> tuple[int, int, int]:
     """Return the field number, the wire type, and the position of the payload."""
-    tag, position = read_varint(data, position)
+    tag, end = read_varint(data, position)
     if tag >> 3 == 0 or tag >> 32:
         raise RecordError(f"A field has the invalid number {tag >> 3}.")
-    return tag >> 3, tag & 7, position
+    if end - position > _MAX_TAG:
+        raise RecordError(f"The tag of field {tag >> 3} is longer than {_MAX_TAG} bytes.")
+    return tag >> 3, tag & 7, end
 
 
 def _skip(data: memoryview, position: int, number: int, wire: int, depth: int) -> int:

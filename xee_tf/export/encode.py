@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -41,6 +41,8 @@ class BlockEncoder:
         Whether the proportion of masked pixels is needed.
     store : ShardStore
         The store for the records.
+    finished : collection of int
+        Shards that are complete, whose records are not needed.
     """
 
     grid: PatchGrid
@@ -51,6 +53,7 @@ class BlockEncoder:
     masked_threshold: float
     count_masked: bool
     store: ShardStore
+    finished: Collection[int] = ()
 
     def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> list[Part]:
         """Store the records of one block; return one part for each of their shards."""
@@ -83,16 +86,23 @@ class BlockEncoder:
                 y, x = layout.y.patches, layout.x.patches
                 return [cut_row(array, window, y, x, row, columns) for array in arrays]
 
+            first = row * self.grid.patches_per_row + columns[0]
+            parts = [
+                part
+                for part in self.shards.split(first, first + len(columns))
+                if part[0] not in self.finished
+            ]
+            if not parts:
+                continue
             share = keep = None
             if masked is not None:
                 share = cut([masked[None]])[0].mean(axis=(1, 2, 3))
                 keep = share <= self.masked_threshold
-            first = row * self.grid.patches_per_row + columns[0]
             encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
             per_patch = self.record.per_patch
             kept = np.ones(len(columns), bool) if keep is None else keep
             before = np.concatenate([[0], np.cumsum(kept)])
-            for shard, begin, end in self.shards.split(first, first + len(columns)):
+            for shard, begin, end in parts:
                 edges = before[np.array(self._member_edges(layout.x, row, begin, end)) - first]
                 numbers = np.flatnonzero(kept[begin - first : end - first])
                 run = pack_run(

@@ -3,48 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask.tokenize import tokenize
 
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
-from xee_tf.export.joining import ShardTasks
+from xee_tf.export.job import ExportJob
+from xee_tf.export.joining import ShardTasks, blocks_to_do
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, ChunkedArray, Delayed, add_task, first_of, order_blocks, work_on_blocks
+from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
 from xee_tf.shards import ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
-__all__ = ["ExportJob", "export_graph"]
+__all__ = ["export_graph"]
 
 _NAME = "tfrecord"
 
 
-@dataclass(frozen=True)
-class ExportJob:
-    """One export to run.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        The plan of the export.
-    arrays : list of ChunkedArray
-        Arrays of shape (y, x) or (step, y, x): one for each band, followed by the user's mask if there is
-        one.
-    label : str
-        Name of the step of a split dimension; empty if no dimension is split.
-    """
-
-    plan: ExportPlan
-    arrays: list[ChunkedArray]
-    label: str = ""
-
-
-def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Delayed:
+def export_graph(
+    jobs: Sequence[ExportJob],
+    stores: Sequence[ShardStore],
+    complete: Mapping[str, ExportResult] | None = None,
+) -> Delayed:
     """Build one graph for all jobs, so that a chunk that several jobs need is loaded once.
 
     Parameters
@@ -53,6 +37,8 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
         The exports.
     stores : sequence of ShardStore
         A store for each job.
+    complete : mapping of str to ExportResult, optional
+        Results of other steps of a split dimension.
 
     Returns
     -------
@@ -61,15 +47,22 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
     """
     # Every graph has unique keys, so that results of an interrupted run are never used.
     runs = [uuid.uuid4().hex[:12] for _ in jobs]
+    finished = [store.all_finished(job.plan.shards) for job, store in zip(jobs, stores, strict=True)]
     graph, blocks = work_on_blocks(
         [
-            BlockJob(f"{_NAME}-encode-{run}", job.arrays, job.plan.block_layout, _encoder(job.plan, store))
-            for job, store, run in zip(jobs, stores, runs, strict=True)
+            BlockJob(
+                f"{_NAME}-encode-{run}",
+                job.arrays,
+                job.plan.block_layout,
+                _encoder(job.plan, store, frozenset(done)),
+                blocks_to_do(job.plan, done),
+            )
+            for job, store, run, done in zip(jobs, stores, runs, finished, strict=True)
         ]
     )
     joiners = [
-        ShardTasks(graph.tasks, job.plan, store, run, parts)
-        for job, store, run, parts in zip(jobs, stores, runs, blocks, strict=True)
+        ShardTasks(graph.tasks, job.plan, store, run, parts, done)
+        for job, store, run, parts, done in zip(jobs, stores, runs, blocks, finished, strict=True)
     ]
     summarize = run_sizes if joiners[0].in_memory else first_of
     ordered = order_blocks(graph.tasks, blocks, f"{_NAME}-order-{runs[0]}", summarize)
@@ -79,11 +72,12 @@ def export_graph(jobs: Sequence[ExportJob], stores: Sequence[ShardStore]) -> Del
         results.append(add_task(graph.tasks, f"{_NAME}-commit-{run}", commit, joiner.join(done)))
     if jobs[0].label:
         labels = [job.label for job in jobs]
-        results = [add_task(graph.tasks, f"{_NAME}-all-{runs[0]}", _by_label, labels, results)]
+        key = f"{_NAME}-all-{runs[0]}"
+        results = [add_task(graph.tasks, key, _by_label, labels, results, complete or {})]
     return graph.delayed(f"{_NAME}-export-{runs[0]}", results[0])
 
 
-def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
+def _encoder(plan: ExportPlan, store: ShardStore, finished: frozenset[int]) -> BlockEncoder:
     return BlockEncoder(
         grid=plan.grid,
         record=plan.record,
@@ -93,6 +87,7 @@ def _encoder(plan: ExportPlan, store: ShardStore) -> BlockEncoder:
         masked_threshold=plan.masked_threshold,
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         store=store,
+        finished=finished,
     )
 
 
@@ -129,8 +124,11 @@ def _manifest(job: ExportJob) -> ImageManifest:
         grid=plan.grid,
         options=options,
         key=tokenize(names, plan.grid, bands.rules, bands.has_mask, options),
+        identity=None if job.identity is None else job.identity.to_json(),
     )
 
 
-def _by_label(labels: Sequence[str], results: Sequence[ExportResult]) -> dict[str, ExportResult]:
-    return dict(zip(labels, results, strict=True))
+def _by_label(
+    labels: Sequence[str], results: Sequence[ExportResult], complete: Mapping[str, ExportResult]
+) -> dict[str, ExportResult]:
+    return dict(sorted({**complete, **dict(zip(labels, results, strict=True))}.items()))

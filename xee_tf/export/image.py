@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
+import dask
 import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import read_bands
-from xee_tf.export.graph import ExportJob, export_graph
+from xee_tf.export.graph import export_graph
+from xee_tf.export.job import ExportJob
 from xee_tf.export.joining import store_of
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
 from xee_tf.export.patches import plan_records
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
+from xee_tf.export.resuming import complete_export, identify_export
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window, spatial_dims, whole_image
 from xee_tf.graph import Delayed, chunk_grids, run_graph
+from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
@@ -33,7 +37,7 @@ __all__ = ["Image", "export_image", "plan_export"]
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 
-@spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
+@spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)
 def export_image(
     image: Image, destination: PathLike, **options: Unpack[ExportKeywords]
 ) -> ExportResult | dict[str, ExportResult] | Delayed:
@@ -78,7 +82,8 @@ def export_image(
     DestinationError
         If `destination` cannot be written to.
     DestinationExistsError
-        If an export with this prefix exists and `if_exists` is "error".
+        If an export with this prefix exists and `if_exists` is "error", or if `if_exists` is "resume" and the
+        export that exists, or was interrupted, was written from something else.
 
     Examples
     --------
@@ -101,18 +106,28 @@ def export_image(
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
     require_writable(jobs[0].plan.names.prefix)
+    if jobs[0].plan.options.if_exists == "resume":
+        identity = parse(IdentityOptions, options).identity
+        jobs = [replace(job, identity=identify_export(job, identity)) for job in jobs]
+    found = {job.label: complete_export(job) for job in jobs}
+    complete = {label: result for label, result in found.items() if result is not None}
+    todo = [job for job in jobs if job.label not in complete]
+    if not todo:
+        result = complete if jobs[0].label else complete[""]
+        return result if source.compute else dask.delayed(result)
     stores = []
-    for plan in (job.plan for job in jobs):
-        run = begin(plan.names.prefix, plan.names.existing, plan.options.if_exists, source.compute)
-        stores.append(store_of(plan, *run))
-    delayed = export_graph(jobs, stores)
+    for job in todo:
+        names, if_exists = job.plan.names, job.plan.options.if_exists
+        run = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
+        stores.append(store_of(job.plan, *run))
+    delayed = export_graph(todo, stores, complete)
     if not source.compute:
         return delayed
     with aborted_on_failure(stores):
         return run_graph(delayed, source.progress)
 
 
-@spelled(IMAGE_SPELLING, ExportOptions, ExportSource)
+@spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)
 def plan_export(
     image: Image, destination: PathLike | None = None, **options: Unpack[ExportKeywords]
 ) -> ExportPlan:
@@ -124,7 +139,9 @@ def plan_export(
         The raster, as for `export_image`.
     destination : str or path-like, optional
         Prefix of the files, as for `export_image`. Default: the plan has no file names.
-    if_exists : {"error", "overwrite"}, default "error"
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        No effect on a plan.
+    identity : str, optional
         No effect on a plan.
     progress : bool, default False
         No effect on a plan.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
 from xee_tf.graph import TaskRef, Tasks, add_task
-from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, place_runs
+from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging
 
-__all__ = ["ShardTasks", "store_of"]
+__all__ = ["ShardTasks", "blocks_to_do", "store_of"]
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
@@ -29,6 +29,24 @@ def store_of(plan: ExportPlan, staging: Staging, earlier: Earlier) -> ShardStore
     if plan.places_known:
         return FileStore(staging, names, earlier, patch_bytes, plan.patches_per_shard)
     return FileStore(staging, names, earlier, spill=plan.row_bytes > _HELD_BYTES)
+
+
+def owners_of(plan: ExportPlan, shard: int) -> list[Block]:
+    """Return the blocks that have patches of a shard."""
+    grid, layout, patches = plan.grid, plan.block_layout, plan.patch_shards.patches_of(shard)
+    (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
+    if bottom > top:
+        left, right = 0, grid.patches_per_row - 1
+    return list(product(layout.y.owners(top, bottom), layout.x.owners(left, right)))
+
+
+def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | None:
+    """Return the blocks that have patches of shards that are not finished; None if all have."""
+    if not finished:
+        return None
+    return {
+        block for shard in range(plan.shards) if shard not in finished for block in owners_of(plan, shard)
+    }
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,8 @@ class ShardTasks:
         Suffix of the names of the tasks.
     blocks : mapping
         References to the parts of each block.
+    finished : mapping of int to WrittenShard
+        Shards that an interrupted run has completed.
     """
 
     tasks: Tasks
@@ -54,8 +74,9 @@ class ShardTasks:
     store: ShardStore
     run: str
     blocks: Mapping[Block, TaskRef]
+    finished: Mapping[int, WrittenShard]
 
-    def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef]:
+    def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef | WrittenShard]:
         """Add the tasks of all shards; return references to these.
 
         Parameters
@@ -64,14 +85,18 @@ class ShardTasks:
             References to the parts of each block or, if these are in memory, to the sizes of their runs, in
             a chain of tasks.
         """
-        if isinstance(self.store, S3Store):
-            return self._append(self.store, ordered)
         store: Any = self.store
-        parts = self._place(store, ordered) if self.in_memory else ordered
-        return [
-            add_task(self.tasks, self._key("shard", number), store.finish, *self._first(number), needed)
-            for number, needed in self._owners(parts)
-        ]
+        if isinstance(store, S3Store):
+            added = self._append(store, ordered)
+        else:
+            parts = self._place(store, ordered) if self.in_memory else ordered
+            added = {
+                number: add_task(
+                    self.tasks, self._key("shard", number), store.finish, *self._first(number), needed
+                )
+                for number, needed in self._owners(parts)
+            }
+        return [self.finished.get(number) or added[number] for number in range(self.plan.shards)]
 
     @property
     def in_memory(self) -> bool:
@@ -90,16 +115,11 @@ class ShardTasks:
 
     def _owners(self, found: Mapping[Block, TaskRef]) -> list[tuple[int, list[TaskRef]]]:
         """Return each shard with references to the results of the blocks that have records of it."""
-        grid, layout = self.plan.grid, self.plan.block_layout
-        shards = []
-        for number in range(self.plan.shards):
-            patches = self.plan.patch_shards.patches_of(number)
-            (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
-            if bottom > top:
-                left, right = 0, grid.patches_per_row - 1
-            owners = product(layout.y.owners(top, bottom), layout.x.owners(left, right))
-            shards.append((number, [found[block] for block in owners if block in found]))
-        return shards
+        return [
+            (number, [found[block] for block in owners_of(self.plan, number) if block in found])
+            for number in range(self.plan.shards)
+            if number not in self.finished
+        ]
 
     def _rows(self) -> list[tuple[int, list[Block]]]:
         return [(row, list(blocks)) for row, blocks in groupby(self.blocks, key=lambda block: block[0])]
@@ -109,7 +129,7 @@ class ShardTasks:
         placed = {}
         offsets: TaskRef | None = None
         for row, blocks in self._rows():
-            headers = {shard: self.plan.header_size(shard) for shard in self.plan.shards_of(row)}
+            headers = {shard: self.plan.header_size(shard) for shard in self._shards_of(row)}
             known = [sizes[block] for block in blocks]
             offsets = add_task(self.tasks, self._key("offsets", row), place_runs, headers, known, offsets)
             for block in blocks:
@@ -117,18 +137,26 @@ class ShardTasks:
                 placed[block] = add_task(self.tasks, key, store.place, self.blocks[block], offsets)
         return placed
 
-    def _append(self, store: S3Store, sizes: Mapping[Block, TaskRef]) -> list[TaskRef]:
+    def _shards_of(self, row: int) -> list[int]:
+        return [shard for shard in self.plan.shards_of(row) if shard not in self.finished]
+
+    def _append(self, store: S3Store, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
         """Add tasks that append each row of blocks to uploads."""
-        uploads = add_task(self.tasks, self._key("begin"), store.begin, list(range(self.plan.shards)))
+        uploads = add_task(self.tasks, self._key("begin"), store.begin, self._missing())
         states: dict[int, TaskRef] = {}
         for row, blocks in self._rows():
             parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
-            for shard in self.plan.shards_of(row):
+            for shard in self._shards_of(row):
                 key = self._key("append", row, shard)
                 states[shard] = add_task(
                     self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
                 )
-        return [
-            add_task(self.tasks, self._key("shard", shard), store.finish, uploads, *self._first(shard), state)
+        return {
+            shard: add_task(
+                self.tasks, self._key("shard", shard), store.finish, uploads, *self._first(shard), state
+            )
             for shard, state in states.items()
-        ]
+        }
+
+    def _missing(self) -> list[int]:
+        return [shard for shard in range(self.plan.shards) if shard not in self.finished]

@@ -73,6 +73,7 @@ class ExportKeywords(TypedDict, total=False):
     edge: Edge
     index: bool
     if_exists: IfExists
+    identity: str | None
     split_dim: str | None
     region: Any
     region_crs: Any
@@ -143,8 +144,10 @@ class ExportOptions(Options):
     index : bool, default False
         Whether to write ``<destination>-index.parquet`` (GeoParquet) with the file, record, patch, row,
         column, proportion of masked pixels and outline of every patch.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if an export with this prefix exists.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if an export with this prefix exists. "resume" keeps the complete shards of an interrupted
+        export that was also run with "resume", and writes the others; it returns a complete export without
+        writing anything. If the export would be different, it raises an error; see `identity`.
     """
 
     _keywords: ClassVar[type] = ExportKeywords

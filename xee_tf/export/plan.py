@@ -117,7 +117,26 @@ class ExportPlan(Summarized):
         return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
 
     def header_size(self, shard: int) -> int:
-        """Size of the first gzip header of a shard in bytes, which holds an index; 0 if not compressed."""
+        """Return the size of the first gzip header of a shard, which holds an index.
+
+        Parameters
+        ----------
+        shard : int
+            Number of the shard.
+
+        Returns
+        -------
+        int
+            Size in bytes; 0 if the shard is not compressed.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xee_tf
+        >>> ds = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))}, attrs={"crs": "EPSG:32633"},
+        ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)})
+        >>> xee_tf.plan_export(ds, patch_dimensions=128).header_size(0) > 50
+        True
+        """
         if not self.compressed:
             return 0
         patches, columns = self.patch_shards.patches_of(shard), self.grid.patches_per_row
@@ -187,7 +206,26 @@ class ExportPlan(Summarized):
         return self.record.exact and not self.compressed and self.masked_threshold == 1
 
     def shards_of(self, row: int) -> range:
-        """Return the numbers of the shards with the patches of a row of blocks."""
+        """Return the numbers of the shards with the patches of a row of blocks.
+
+        Parameters
+        ----------
+        row : int
+            Number of the row of blocks.
+
+        Returns
+        -------
+        range
+            The numbers; empty if the row has no patches.
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xee_tf
+        >>> ds = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))}, attrs={"crs": "EPSG:32633"},
+        ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)})
+        >>> xee_tf.plan_export(ds, patch_dimensions=128).shards_of(0)
+        range(0, 1)
+        """
         patches, columns = self.block_layout.y.owned(row), self.grid.patches_per_row
         if not patches:
             return range(0)

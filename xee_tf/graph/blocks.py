@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -47,12 +47,15 @@ class BlockJob:
         The blocks; its planes are the planes of the arrays.
     work : callable
         See `Work`; must be picklable.
+    blocks : collection of (int, int), optional
+        The blocks to work on. Default: all that have patches.
     """
 
     name: str
     arrays: Sequence[ChunkedArray]
     layout: BlockLayout
     work: Work
+    blocks: Collection[Block] | None = None
 
 
 def chunk_grids(arrays: Sequence[ChunkedArray]) -> tuple[ChunkGrid, ...]:
@@ -89,7 +92,7 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     blocks = []
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
-        blocks.append(block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name))
+        blocks.append(block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks))
     return graph, blocks
 
 
@@ -142,6 +145,7 @@ def block_tasks(
     loaded: Mapping[Block, Ref],
     work: TaskRef,
     name: str,
+    chosen: Collection[Block] | None = None,
 ) -> dict[Block, TaskRef]:
     """Add tasks that do the work of every block that owns patches.
 
@@ -160,6 +164,8 @@ def block_tasks(
         A `BlockWork`; by reference, because it may be large (a model, or all points of a sample).
     name : str
         See `BlockJob`.
+    chosen : collection of (int, int), optional
+        See `BlockJob.blocks`.
 
     Returns
     -------
@@ -173,6 +179,8 @@ def block_tasks(
     }
     blocks = {}
     for block in layout.blocks():
+        if chosen is not None and block not in chosen:
+            continue
         others = sorted({piece.home for piece in layout.pieces(*block)} - {block})
         kept = [strips[home] for home in others]
         chunks, own = homes.get(block, []), loaded.get(block, [])

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
+import dask
+from dask import threaded
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
+from dask.system import CPU_COUNT
 from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError
 from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
+from xee_tf.signals import explain_interruption, interruptible
 
 __all__ = ["each_chunk", "progress_bar", "run_graph"]
+
+_WAIT = 20.0  # seconds to wait for running tasks
 
 
 def each_chunk(
@@ -55,8 +63,12 @@ def each_chunk(
     return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
-def run_graph(delayed: Delayed, progress: bool) -> Any:
+def run_graph(delayed: Delayed, progress: bool, how_to_go_on: str = "") -> Any:
     """Compute a Delayed; with `progress`, show Dask's progress bar.
+
+    If this is interrupted by Ctrl-C or SIGTERM, or fails, tasks that are running are first completed, at most
+    for some seconds, so that they do not write anything later. The message of an interruption then contains
+    `how_to_go_on`.
 
     Raises
     ------
@@ -64,14 +76,77 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         If it needs data that is persisted on another cluster than the one that would compute it.
     """
     _require_reachable(delayed.__dask_graph__())
-    if progress and (client := _client()):
+    with interruptible():
+        try:
+            return _run(delayed, progress)
+        except KeyboardInterrupt as error:
+            if how_to_go_on:
+                explain_interruption(error, how_to_go_on)
+            raise
+
+
+def _run(delayed: Delayed, progress: bool) -> Any:
+    if client := _client():
+        return _run_on_cluster(client, delayed, progress)
+    if get_scheduler(collections=[delayed]) is threaded.get and dask.config.get("pool", None) is None:
+        return _run_in_threads(delayed, progress)
+    with progress_bar(progress):
+        return delayed.compute()
+
+
+def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
+    try:
+        if not progress:
+            return delayed.compute()
         from distributed import progress as show_progress
 
         future = client.compute(delayed)
         show_progress(future)
         return future.result()
-    with progress_bar(progress):
-        return delayed.compute()
+    except BaseException:
+        with suppress(Exception):  # such as a closed cluster; the caller is about to clean up
+            _wait_for_tasks(client, set(delayed.__dask_graph__()))
+        raise
+
+
+def _wait_for_tasks(client: Any, keys: Container[Any]) -> None:
+    """Wait until workers no longer run tasks of a graph, because nothing stops a running task."""
+
+    def running(dask_worker: Any) -> list[Any]:
+        return [task.key for task in dask_worker.state.all_running_tasks]
+
+    end = time.monotonic() + _WAIT
+    while time.monotonic() < end:
+        found = client.run(running, on_error="ignore")
+        if not any(key in keys for each in found.values() for key in each):
+            return
+        time.sleep(0.1)
+
+
+def _run_in_threads(delayed: Delayed, progress: bool) -> Any:
+    """Compute in threads; if this is interrupted or fails, wait until no thread works on it any more."""
+    pool = _Pool(dask.config.get("num_workers", None) or CPU_COUNT)
+    try:
+        with progress_bar(progress):
+            return delayed.compute(pool=pool)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        wait(pool.running.copy(), timeout=_WAIT)
+
+
+class _Pool(ThreadPoolExecutor):
+    """A pool of threads that knows which tasks have not finished."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self.running: set[Future[Any]] = set()
+
+    def submit(self, *call: Any, **options: Any) -> Future[Any]:
+        """Submit a task."""
+        future = super().submit(*call, **options)
+        self.running.add(future)
+        future.add_done_callback(self.running.discard)
+        return future
 
 
 def progress_bar(progress: bool) -> AbstractContextManager[Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
-from xee_tf.options import LIMITS, Spelling, integer, is_number
+from xee_tf.options import LIMITS, Spelling, integer, is_number, read_names
 
 __all__ = [
     "MODEL_SPELLING",
@@ -16,8 +16,6 @@ __all__ = [
     "ModelKeywords",
     "read_inputs",
     "read_name",
-    "read_names",
-    "read_nonempty_names",
     "read_outputs",
     "read_shapes",
     "read_types",
@@ -33,6 +31,9 @@ REPLACED = LIMITS | {
 
 MODEL_SPELLING = Spelling("model options", replaced=REPLACED)
 """The names of the options of a model, in ``ee.Model`` and here."""
+
+
+_OUTPUTS = ("forest", "water")  # an example for error messages
 
 
 class ModelKeywords(TypedDict, total=False):
@@ -54,28 +55,6 @@ class ModelKeywords(TypedDict, total=False):
     output_bands: Mapping[str, Any] | Sequence[str] | str | None
     output_properties: Mapping[str, Any] | Sequence[str] | str | None
     output_multiplier: float | None
-
-
-def read_names(value: Any, name: str) -> tuple[str, ...]:
-    """Parse a sequence of unique names."""
-    if isinstance(value, str):
-        value = [value]
-    ordered = isinstance(value, Iterable) and not isinstance(value, Mapping | Set | bytes)
-    names = list(value) if ordered else []
-    if not ordered or not all(isinstance(item, str) for item in names):
-        raise OptionError(f"{name} must be a list of names; got {value!r}.")
-    if "" in names:
-        raise OptionError(f"{name} contains an empty name: {names}.")
-    if len(set(names)) != len(names):
-        raise OptionError(f"{name} contains duplicate names: {names}.")
-    return tuple(map(str, names))
-
-
-def read_nonempty_names(value: Any, name: str) -> tuple[str, ...]:
-    """Parse a sequence of at least one name."""
-    if not (names := read_names(value, name)):
-        raise OptionError(f"{name} is empty: pass at least one name, or omit it for the default.")
-    return names
 
 
 def read_name(value: Any, name: str) -> str:
@@ -120,13 +99,13 @@ def _shape(value: Any, name: str) -> tuple[int, ...]:
 def read_outputs(value: Any, name: str) -> dict[str, PixelType]:
     """Parse outputs: ``["p"]``, ``{"p": "float32"}`` or ``{"p": {"type": ..., "dimensions": ...}}``."""
     if not isinstance(value, Mapping):
-        return dict.fromkeys(read_nonempty_names(value, name), PixelType())
+        return dict.fromkeys(read_names(value, name, _OUTPUTS), PixelType())
     found = _mapping(value, name, "{'p': {'type': 'float', 'dimensions': 1}}")
     if not found:
         raise OptionError(
             f"{name} is empty: declare at least one output, or omit it for a model with a signature."
         )
-    read_names(list(found), name)
+    read_names(list(found), name, _OUTPUTS)
     return {key: _output(info, f"{name}[{key!r}]") for key, info in found.items()}
 
 

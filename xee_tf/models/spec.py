@@ -14,15 +14,13 @@ from xee_tf.models.options import (
     ModelKeywords,
     read_inputs,
     read_name,
-    read_names,
-    read_nonempty_names,
     read_outputs,
     read_shapes,
     read_types,
 )
 from xee_tf.models.projection import Projection
 from xee_tf.models.types import PixelType
-from xee_tf.options import Options, flag, number, option
+from xee_tf.options import Options, flag, number, option, read_names
 
 __all__ = ["ModelSpec"]
 
@@ -111,11 +109,15 @@ class ModelSpec(Options):
     _: KW_ONLY
     inputs: Mapping[str, str] | None = option(None, read_inputs)
     input_name: str | None = option(None, read_name)
-    bands: tuple[str, ...] | None = option(None, read_nonempty_names)
-    input_properties: tuple[str, ...] = option((), read_names)
+    bands: tuple[str, ...] | None = option(None, read_names)
+    input_properties: tuple[str, ...] = option(
+        (), partial(read_names, example=("elevation", "slope"), allow_empty=True)
+    )
     input_type_override: Mapping[str, PixelType] | None = option(None, read_types)
     input_shapes: Mapping[str, tuple[int, ...]] | None = option(None, read_shapes)
-    array_dims: tuple[str, ...] | None = option(None, read_names)
+    array_dims: tuple[str, ...] | None = option(
+        None, partial(read_names, example=("time",), allow_empty=True)
+    )
     proj: Projection | None = option(None, Projection.of)
     fix_input_proj: bool = option(False, flag)
     input_tile_size: Size | None = option(None, Size.from_xy)

@@ -157,25 +157,37 @@ def read_depths(given: Mapping[str, Any]) -> dict[str, int]:
     return {name: depth(value, f"tensor_depths[{name!r}]") for name, value in given.items()}
 
 
-def read_names(value: Any, name: str, example: Sequence[str]) -> list[Any]:
-    """Return the names in an option as a list; the option may be a single name.
+def read_names(
+    value: Any, name: str, example: Sequence[str] = ("B4", "B3"), *, allow_empty: bool = False
+) -> tuple[str, ...]:
+    """Return the names in an option, which must be unique; the option may be a single name.
 
     Examples
     --------
-    >>> read_names("B4", "bands", ["B4", "B3"])
-    ['B4']
-    >>> read_names(5, "bands", ["B4", "B3"])
+    >>> read_names("B4", "bands")
+    ('B4',)
+    >>> read_names(5, "bands")
     Traceback (most recent call last):
-    xee_tf.errors.OptionError: bands must be a sequence of names, such as ['B4', 'B3']; got 5.
+    xee_tf.errors.OptionError: bands must be a list of names, such as ['B4', 'B3']; got 5.
     """
-    if isinstance(value, str):
-        return [value]
+    # Sets have no order. The values of a mapping would be lost, and bytes would become numbers.
+    refused = isinstance(value, Mapping | set | frozenset | bytes | bytearray | memoryview)
     try:
-        return list(value)
-    except TypeError:
-        raise OptionError(
-            f"{name} must be a sequence of names, such as {example}; got {shorten(repr(value))}."
-        ) from None
+        given = [value] if isinstance(value, str) else None if refused else list(value)
+    except TypeError:  # not iterable
+        given = None
+    if given is None or not all(isinstance(item, str) for item in given):
+        got = shorten(repr(value if given is None else given))
+        raise OptionError(f"{name} must be a list of names, such as {list(example)}; got {got}.")
+    names = tuple(map(str, given))
+    if not names and not allow_empty:
+        raise OptionError(f"{name} is empty: pass at least one name, such as {list(example)}.")
+    if "" in names:
+        raise OptionError(f"{name} contains an empty name: {shorten(repr(given))}. Remove it.")
+    if len(set(names)) < len(names):
+        repeated = next(item for item in names if names.count(item) > 1)
+        raise OptionError(f"{name} contains {repeated!r} more than once: {shorten(repr(given))}.")
+    return names
 
 
 def check_storage_options(value: Any) -> None:

@@ -11,7 +11,7 @@ from xee_tf.options.checks import Check
 
 __all__ = ["IfExists", "Options", "keyword_parameters", "option", "parse"]
 
-IfExists = Literal["error", "overwrite"]
+IfExists = Literal["error", "overwrite", "resume"]
 
 Kind = TypeVar("Kind", bound="Options")
 

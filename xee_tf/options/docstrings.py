@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -57,15 +58,24 @@ def document_options(*kinds: type) -> Callable[[Documented], Documented]:
             return function
         before, own, after = _split(function.__doc__)
         described: dict[str, str] = {}
-        sources = [base.__doc__ for kind in kinds for base in kind.__mro__]
-        for section in (*(_split(each)[1] for each in reversed(sources)), own):
-            described |= _entries(section)
+        for kind in reversed(kinds):
+            described |= _class_entries(kind)
+        described |= _entries(own)
         parameters = inspect.signature(function).parameters
         if shown := dict.fromkeys(described[name] for name in parameters if name in described):
             function.__doc__ = f"{before}{_HEADING}" + "\n".join(shown) + after
         return function
 
     return decorate
+
+
+@functools.cache  # several functions take the options of a class
+def _class_entries(kind: type) -> dict[str, str]:
+    """Return the entries in the docstrings of a class and its bases; those of the class have precedence."""
+    entries: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        entries |= _entries(_split(base.__doc__)[1])
+    return entries
 
 
 def _split(docstring: str | None) -> tuple[str, str, str]:

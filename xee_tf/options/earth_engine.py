@@ -29,7 +29,6 @@ EXPORT_REPLACED = LIMITS | {
     "outputPrefix": "it is the destination, as in 'gs://bucket/scene' or 'out/scene'",
     "driveFileNamePrefix": "it is the destination, as in 'out/scene'",
     "assetId": "use a destination such as 'out/scene'",
-    "overwrite": "use if_exists='overwrite' to replace existing files",
     "append": "appending is not supported; choose another destination",
 }
 """Options of all exports (``ee.batch.Export``)."""

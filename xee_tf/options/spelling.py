@@ -22,6 +22,13 @@ R = TypeVar("R")
 _REMOVAL = "0.3"
 """Version that removes the names in `Spelling.renamed`."""
 
+_DESTINATION_REPLACED = {
+    "overwrite": "use if_exists='overwrite' to replace existing files",
+    "path": "the option is named destination",
+    "store": "the option is named destination",
+}
+"""Names of other libraries and Earth Engine that no function with a `destination` has."""
+
 
 @dataclass(frozen=True)
 class Spelling:
@@ -37,7 +44,8 @@ class Spelling:
     aliases : mapping of str to str
         Earth Engine names to names of this package, where they differ by more than their case.
     replaced : mapping of str to str
-        Earth Engine names that are not supported, to what to use instead.
+        Earth Engine names that are not supported, to what to use instead. Functions with a `destination` also
+        explain ``path``, ``store`` and ``overwrite``.
     notes : mapping of str to str
         Options that have another meaning in Earth Engine, to an explanation, which errors show together with
         those of `replaced`.
@@ -102,7 +110,7 @@ class Spelling:
         for key, value, nested in self._flatten(given, known):
             name = self.nested.get(_without_prefix(key)) if nested else self._name(key, known)
             if name is None:
-                if (instead := self._instead(key)) is None:
+                if (instead := self._instead(key, known)) is None:
                     (unknown_nested if nested or self._has_prefix(key) else unknown)[key] = value
                 elif value is not None:
                     replaced[key] = instead
@@ -171,9 +179,13 @@ class Spelling:
         snake, alias = _snake(key), self.aliases.get(_camel(key))
         return snake if snake in known else alias if alias in known else None
 
-    def _instead(self, key: str) -> str | None:
+    def _instead(self, key: str, known: Collection[str]) -> str | None:
+        """Return what to use instead of a name that is not supported; None for an unknown name."""
+        replaced = self.replaced
+        if "destination" in known:
+            replaced = {**_DESTINATION_REPLACED, **replaced}
         spellings = (key, _camel(key), _snake(key))
-        return next((self.replaced[name] for name in spellings if name in self.replaced), None)
+        return next((replaced[name] for name in spellings if name in replaced), None)
 
 
 READ_SPELLING = Spelling(

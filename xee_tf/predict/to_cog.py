@@ -13,17 +13,13 @@ from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.storage import Location, PathLike, require_free, require_writable
-from xee_tf.upload import WRITE_REPLACED, require_format, write_raster
+from xee_tf.upload import require_format, write_raster
 
 __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={
-        **PREDICT_SPELLING.replaced,
-        **WRITE_REPLACED,
-        "merge": "the file contains only predictions; omit it",
-    },
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
 
 
@@ -53,8 +49,10 @@ def predict_to_cog(
         it is complete.
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the destination exists.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the destination exists. "overwrite" replaces it when the new file is complete, with its
+        side files (``.aux.xml``, ``.ovr``, ``.msk``, world files, RPCs). "resume" writes it if it is missing;
+        an existing GeoTIFF does not tell what it was written from, so that it is an error.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -107,5 +105,5 @@ def predict_to_cog(
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr"
-    write_raster(predicted, location, progress=progress, remedy=remedy)
+    write_raster(predicted, location, if_exists=if_exists, progress=progress, remedy=remedy)
     return location

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack, get_args
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.blocks import chunk_edges
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationExistsError, OptionError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
@@ -24,33 +23,39 @@ from xee_tf.predict.resuming import identify_run
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
-    PREPARED,
     RECORD,
     Location,
     PathLike,
+    Staging,
+    StoredBand,
     beside,
-    create_store,
+    claim,
+    clear_store,
+    commit,
+    earlier_store,
     explain_changes,
-    open_arrays,
+    finish_store,
+    has_root,
+    hide_store,
+    prepare_store,
     read_record,
-    replace_store,
+    recover,
+    remove_other_runs,
+    remove_temporary_files,
     require_own_store,
     require_reachable,
     require_writable,
+    staged_runs,
+    stored_bands,
     to_storable,
-    write_record,
 )
-from xee_tf.upload import WRITE_REPLACED, require_format
+from xee_tf.upload import require_format
 
 __all__ = ["predict_to_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
-    replaced={
-        **PREDICT_SPELLING.replaced,
-        **WRITE_REPLACED,
-        "merge": "the store contains only predictions; omit it",
-    },
+    replaced={**PREDICT_SPELLING.replaced, "merge": "the store contains only predictions; omit it"},
     renamed={"store": "destination"},
 )
 
@@ -90,11 +95,10 @@ def predict_to_zarr(
     resume : bool, default True
         Whether to resume an interrupted run and keep a complete store. False starts again and requires
         ``if_exists="overwrite"`` if the store exists.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces
-        only empty folders and stores that this package wrote. On a local disk, the new store is written to
-        ``<destination>.replacement``, and the old store is kept until the new one is complete. In an object
-        store, the old store is deleted before the first chunk is predicted.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces only
+        empty folders and stores that this package wrote: the new store is staged in a hidden folder beside
+        the old one, which is kept until the new one is complete. "error" and "resume" are the same here.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -103,8 +107,8 @@ def predict_to_zarr(
     Returns
     -------
     Location
-        The store, which is path-like: open it with ``xr.open_zarr(store, decode_coords="all",
-        consolidated=False)``. `os.fspath` returns its local path or URL.
+        The store, which is path-like: open it with ``xr.open_zarr(store, decode_coords="all")``.
+        `os.fspath` returns its local path or URL.
 
     Raises
     ------
@@ -120,10 +124,16 @@ def predict_to_zarr(
 
     Notes
     -----
-    A chunk is recorded in the folder ``.xee_tf`` inside the store when all its bands are written. Recorded
-    chunks are not predicted again; partly written chunks are. A store can be moved and resumed elsewhere.
-    Another call does not change a complete store, unless some of its files are missing: then all of it is
-    predicted again.
+    The store cannot be opened before it is complete, because the metadata of its root are written last. A
+    chunk is recorded in the folder ``.xee_tf`` inside the store when all its bands are written. Recorded
+    chunks are not predicted again; partly written chunks are. An unfinished store can be moved and resumed
+    elsewhere. Another call does not change a complete store, unless some of its files are missing: then all
+    of it is predicted again.
+
+    Only one run at a time writes to a store: while the file ``.<name>.writer`` beside it names a process that
+    exists, other runs are refused. In an object store, where objects cannot be renamed, the objects of a
+    complete new store are copied over the old one: the old store is lost as soon as this begins, and neither
+    can be opened until it has ended. If it is interrupted, the next call completes it.
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
@@ -140,12 +150,14 @@ def predict_to_zarr(
     ...     {"y": [105.0, 75.0, 45.0, 15.0], "x": [15.0, 45.0, 75.0, 105.0]}).rio.write_crs("EPSG:32633")
     >>> model = xee_tf.Model.from_function(lambda b: 2 * b[..., 0], input_tile_size=2, output_bands=["twice"])
     >>> store = predict_to_zarr(model, scene, tempfile.mkdtemp() + "/twice.zarr")
-    >>> predicted = xr.open_zarr(store, decode_coords="all", consolidated=False)
+    >>> predicted = xr.open_zarr(store, decode_coords="all")
     >>> float(predicted.twice[3, 3]), predicted.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
+    if if_exists == "resume" and not resume:
+        raise OptionError("if_exists='resume' contradicts resume=False: omit one of them.")
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
     require_reachable(location)
@@ -154,52 +166,95 @@ def predict_to_zarr(
     predicted = prediction.dataset
     check_zarr(predicted.variables, location, RENAME)
     description = identify_run(model, prediction, identity)
-    target, replacement = location, _replacement(location)
-    difference = ""
-    if location.exists():
-        difference = _explain_difference(location, description) if resume else "resume is False"
-        if difference and if_exists == "error":
-            raise DestinationExistsError(
-                f"{location} exists and cannot be resumed: {difference}. Choose another name, or replace "
-                "it with if_exists='overwrite'."
-            )
-        if difference:
-            require_own_store(location)
-            target = replacement
-    elif replacement.exists() and not _explain_difference(replacement, description):
-        target = replacement  # a previous run was interrupted before it moved the complete store
-    require_writable(target)
-    if target != location and target.exists():
-        difference = _explain_difference(target, description) if resume else "resume is False"
-    if difference and target.exists():
-        require_own_store(target)
-        target.remove(recursive=True)
-    bands = {str(name): band.data for name, band in predicted.data_vars.items()}
-    if read_record(target).get("state", BEGUN) == BEGUN:
-        if target.exists():  # an interrupted run left part of the metadata or an empty folder
-            require_own_store(target)
-            target.remove(recursive=True)
-        create_store(to_storable(predicted), target, compute=False, **{_DESCRIPTION: description.to_json()})
-    if not _is_complete(target, bands):
-        record, markers = read_record(target), target.child(RECORD).child(_FINISHED)
-        if record["state"] == COMPLETE:  # files are missing, and it is unknown of which chunks
-            record["state"] = PREPARED
-            if markers.exists():
-                markers.remove(recursive=True)
-            write_record(target, record)
-        chunks = _outer_chunks(prediction)
-        finished = set(markers.entries()) if markers.exists() else set()
-        indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
-        if indices:
-            edges = tuple(map(chunk_edges, chunks))
-            writer = _ChunkWriter(target, tuple(bands), edges)
-            run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
-        write_record(target, {**record, "state": COMPLETE, "files": _count_files(target, bands)})
-        if markers.exists():
-            markers.remove(recursive=True)
-    if target != location:
-        replace_store(target, location)
+    require_writable(location)
+    with claim(beside(location)) as run:
+        recover(run)
+        earlier = earlier_store(run.destination)
+        run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
+        run.sign()
+        done = target == run.destination and _is_complete(target, predicted.data_vars)
+        remove_other_runs(run, _staged_predictions(run) if done else ())
+        try:
+            _write_store(prediction, target, run, description, progress)
+            if target != run.destination:
+                commit(run, [run.destination], earlier=earlier)
+        finally:
+            if target == run.destination:
+                run.remove()  # otherwise, it contains a store that can be resumed
     return location
+
+
+def _find_target(
+    run: Staging, description: RunIdentity, *, resume: bool, overwrite: bool
+) -> tuple[Staging, Location]:
+    """Return where to write: the destination, or the staging folder of a run if there is a store to keep."""
+    store = run.destination
+    staged = _interrupted_run(run, description) if resume else None
+    if not store.exists():
+        return (staged, staged.staged(store)) if staged is not None else (run, store)
+    difference = _explain_difference(store, description) if resume else "resume is False"
+    if not difference:
+        return run, store
+    if not overwrite:
+        raise DestinationExistsError(
+            f"{store} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
+            "if_exists='overwrite'."
+        )
+    require_own_store(store)
+    if not has_root(store):  # it is empty or unfinished
+        clear_store(store, run)
+        return run, store
+    chosen = staged or run
+    return chosen, chosen.staged(store)
+
+
+def _staged_predictions(run: Staging) -> list[Staging]:
+    """Return earlier runs that staged a prediction, complete or not; they have lost their claims."""
+    runs = staged_runs(run.destination)
+    return [each for each in runs if _DESCRIPTION in read_record(each.staged(run.destination))]
+
+
+def _interrupted_run(run: Staging, description: RunIdentity) -> Staging | None:
+    """Return an earlier run that staged the same prediction, complete or not."""
+    for other in _staged_predictions(run):
+        if not _explain_difference(other.staged(run.destination), description):
+            return other
+    return None
+
+
+def _write_store(
+    prediction: Prediction, store: Location, run: Staging, description: RunIdentity, progress: bool
+) -> None:
+    """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
+    predicted = prediction.dataset
+    bands = {str(name): band.data for name, band in predicted.data_vars.items()}
+    if _is_complete(store, bands):
+        _remove_markers(store)
+        return
+    remove_temporary_files(store)
+    record = read_record(store)
+    if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
+        hide_store(store)
+        _remove_markers(store)
+    elif "root" not in record or record["state"] == BEGUN:
+        clear_store(store, run)
+        prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
+    markers = _markers(store)
+    finished = set(markers.entries()) if markers.exists() else set()
+    chunks = _outer_chunks(prediction)
+    indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
+    if indices:
+        if has_root(store):
+            hide_store(store)
+        edges = tuple(map(chunk_edges, chunks))
+        writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), markers, edges)
+        run_graph(
+            each_chunk(writer, list(bands.values()), indices, "xee-tf-write"),
+            progress,
+            "Finished chunks are kept: run it again to continue.",
+        )
+    finish_store(store, files=_count_files(store, bands))
+    _remove_markers(store)
 
 
 @dataclass(frozen=True)
@@ -209,23 +264,25 @@ class _ChunkWriter:
     `edges` are the boundaries of chunks along mapped dimensions, y and x.
     """
 
-    location: Location
-    bands: tuple[str, ...]
+    bands: tuple[StoredBand, ...]
+    markers: Location
     edges: tuple[tuple[int, ...], ...]
 
     def __call__(self, index: tuple[int, ...], blocks: Sequence[npt.NDArray[Any]]) -> None:
         spans = [slice(*edge[number : number + 2]) for edge, number in zip(self.edges, index, strict=True)]
-        try:
-            group = open_arrays(self.location)
-            for name, block in zip(self.bands, blocks, strict=True):
-                inner = [slice(None)] * (block.ndim - len(spans))
-                group[name][(*spans[:-2], *inner, *spans[-2:])] = block
-        except OSError as error:
-            raise DestinationError(
-                f"A chunk of {self.location} cannot be written on {socket.gethostname()}: {error}. All "
-                "worker processes need access to the store."
-            ) from error
-        self.location.child(RECORD).child(_FINISHED).child(_chunk_name(index)).write_bytes(b"")
+        for band, block in zip(self.bands, blocks, strict=True):
+            inner = [slice(None)] * (block.ndim - len(spans))
+            band[(*spans[:-2], *inner, *spans[-2:])] = block
+        self.markers.child(_chunk_name(index)).write_bytes(b"")
+
+
+def _markers(store: Location) -> Location:
+    return store.child(RECORD).child(_FINISHED)
+
+
+def _remove_markers(store: Location) -> None:
+    if _markers(store).exists():
+        _markers(store).remove(recursive=True)
 
 
 def _explain_difference(store: Location, description: RunIdentity) -> str:
@@ -236,19 +293,16 @@ def _explain_difference(store: Location, description: RunIdentity) -> str:
     return description.explain_difference(record[_DESCRIPTION]) or explain_changes(store)
 
 
-def _is_complete(store: Location, bands: Iterable[str]) -> bool:
+def _is_complete(store: Location, bands: Iterable[Hashable]) -> bool:
     """Return whether all chunks were written and none of their files is missing."""
     record = read_record(store)
-    return record.get("state") == COMPLETE and _count_files(store, bands) >= record.get("files", 0)
+    if record.get("state") != COMPLETE or not has_root(store):
+        return False
+    return bool(_count_files(store, bands) >= record.get("files", 0))
 
 
-def _count_files(store: Location, bands: Iterable[str]) -> int:
-    return sum(store.child(band).count_files() for band in bands)
-
-
-def _replacement(location: Location) -> Location:
-    """Return where a store is written that will replace an existing store."""
-    return beside(location, ".replacement") if location.is_local else location
+def _count_files(store: Location, bands: Iterable[Hashable]) -> int:
+    return sum(store.child(str(band)).count_files() for band in bands)
 
 
 def _outer_chunks(prediction: Prediction) -> tuple[tuple[int, ...], ...]:

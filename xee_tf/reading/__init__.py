@@ -8,7 +8,6 @@ from xee_tf.reading.lazy import dask_arrays
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions, RecordFiles
-from xee_tf.reading.selection import band_names
 from xee_tf.reading.verifying import Verification, verify
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "RecordFiles",
     "Unit",
     "Verification",
-    "band_names",
     "check_crs",
     "dask_arrays",
     "fit_fill_value",

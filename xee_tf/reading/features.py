@@ -12,13 +12,14 @@ from dataclasses import replace
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.options import read_names
 from xee_tf.reading.content import NO_MARGIN, PIXEL, Content, Unit, choose_features
 from xee_tf.reading.first_record import FirstRecord, parse_record
 from xee_tf.reading.infer import Inference, infer_bands
 from xee_tf.reading.margins import is_patch, margin_beside_labels
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.reading.options import ReadOptions
-from xee_tf.reading.selection import band_names, check_depths, choose_bands
+from xee_tf.reading.selection import check_depths, choose_bands
 from xee_tf.records import (
     FRAMING,
     Feature,
@@ -28,7 +29,16 @@ from xee_tf.records import (
     decode_features,
     decode_sequence_example,
 )
-from xee_tf.shards import Shard, inflated, open_shards, read_pieces, read_records, whole_frames
+from xee_tf.shards import (
+    Shard,
+    inflated,
+    match_shard,
+    open_shards,
+    read_pieces,
+    read_records,
+    whole_frames,
+)
+from xee_tf.sidecars import describe_files
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]
@@ -50,8 +60,13 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
     """
     if options.kernel_size is not None and options.patch_dimensions is None:
         raise OptionError("kernel_size requires patch_dimensions: pass the size of a patch, too.")
-    shards = open_shards(files)
-    requested = None if options.bands is None else band_names("bands", options.bands)
+    described = describe_files(files)
+    opened = open_shards(files, [None if known is None else known[0] for known in described])
+    shards = [
+        shard if known is None else match_shard(shard, known[0], known[1].name)
+        for shard, known in zip(opened, described, strict=True)
+    ]
+    requested = None if options.bands is None else read_names(options.bands, "bands")
     first = FirstRecord.from_shards(shards)
     if (data := first.data) is None:
         raise RecordError(f"{first.shard} contains no records.")

@@ -10,6 +10,7 @@ import pyproj
 import xarray as xr
 from xarray.core import indexing
 
+from xee_tf.errors import MixerError
 from xee_tf.georef import GRID_MAPPING, apply_affine, grid_mapping, read_crs, write_georef
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, check_flags, one_of, spelled
@@ -17,7 +18,7 @@ from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chu
 from xee_tf.reading.opened import Margins, OpenedExport
 from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions, RecordFiles
-from xee_tf.sidecars import Exported, Mixer, dim_lengths
+from xee_tf.sidecars import Exported, Mixer, differing_crs, dim_lengths
 
 __all__ = ["check_crs", "lazy_dataset", "open_image"]
 
@@ -43,9 +44,9 @@ def open_image(
 
     Files may be from `xee_tf.export_image`, Earth Engine or TensorFlow: compressed or not, in one gzip member
     or several, with float, int64 or bytes lists, with scalar and array bands, with one Example per patch, or
-    with one SequenceExample or Example per pixel. Only file sizes, indices and one record are read on
-    opening. Computing reads the necessary records, and decompresses only the gzip members that contain them
-    if xee_tf compressed the shards.
+    with one SequenceExample or Example per pixel. Only file sizes and one record are read on opening, and
+    indices if there is no manifest. Computing reads the necessary records, and decompresses only the gzip
+    members that contain them if xee_tf compressed the shards.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def open_image(
         of a chunk. None means lazy arrays without Dask, which read the records of a window when indexed.
     verify : bool, default True
         Whether to verify the CRC-32C of every record that is read and, with a manifest, whether the records
-        are from the same export.
+        are those of the export: the runs of records that contain them are compared with its checksums.
     storage_options : mapping of str to object, optional
         Options for fsspec.
 
@@ -102,14 +103,15 @@ def open_image(
     MissingShardError
         If shards are missing, according to their numbers or to the number of records in the mixer.
     MixerError
-        If the mixer or the manifest is not valid, or they describe different patches.
+        If the mixer or the manifest is not valid or was modified, or they describe different patches.
     GeoreferenceError
         If the CRS in the mixer cannot be parsed; pass the right one as `crs`.
     OptionError
         If an option is not valid, the path is not that of an exported image, or the kernel or depths cannot
         be inferred.
     RecordError
-        If a shard is truncated, corrupt or out of order. Errors in records are raised when they are computed.
+        If a shard is truncated, corrupt, out of order, from another export, or was replaced after it was
+        opened. Errors in records are raised when they are computed.
 
     See Also
     --------
@@ -144,9 +146,24 @@ def open_image(
 
 
 def check_crs(export: OpenedExport) -> pyproj.CRS:
-    """Return the CRS of an opened export; raise a GeoreferenceError if it cannot be parsed."""
-    fix = "Pass the right one as crs=, for example crs='EPSG:32633'."
-    return read_crs(export.grid.crs, export.source or "the mixer", fix)
+    """Return the CRS of an opened export.
+
+    Raises
+    ------
+    GeoreferenceError
+        If it cannot be parsed.
+    MixerError
+        If it is not the CRS in the manifest.
+    """
+    fix, name = "Pass the right one as crs=, for example crs='EPSG:32633'.", export.source or "the mixer"
+    found, right = export.grid.crs, export.written_crs
+    crs = read_crs(found, name, fix)
+    if right not in (None, found) and crs != read_crs(right, "the manifest", fix):
+        raise MixerError(
+            f"{name} does not match the manifest of the export: {differing_crs(str(found), right)} in the "
+            f"manifest. {fix}"
+        )
+    return crs
 
 
 def lazy_dataset(

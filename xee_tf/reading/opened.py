@@ -58,6 +58,8 @@ class OpenedExport:
         The mixer, or else the manifest.
     restore_dtypes : bool
         Whether to convert stored integers to the dtype of their band.
+    written_crs : str, optional
+        The CRS in the manifest, unless the user specified another one.
     """
 
     content: Content
@@ -72,6 +74,7 @@ class OpenedExport:
     share: bool = True
     source: str | None = None
     restore_dtypes: bool = False
+    written_crs: str | None = None
 
     def __str__(self) -> str:
         return self.shards[0].location.name

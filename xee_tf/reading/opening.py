@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from xee_tf.sidecars import (
     Exported,
     ExportedImage,
     ImageManifest,
+    ManifestShard,
     Mixer,
     ShardInfo,
     check_order,
@@ -44,14 +45,19 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     """
     kernel, bands = options.kernel, options.bands
     beside = options.records is None  # shards next to the manifest must match it
-    name, described, manifest, location = describe_export(mixer, not beside, options.storage_options)
+    name, described, manifest, location, listed = describe_export(mixer, options.storage_options)
+    written = None if manifest is None or manifest.grid is None else manifest.grid.crs
     if options.crs is not None:
-        described = replace(described, crs=crs_text(crs_option(options.crs)))
+        described, written = replace(described, crs=crs_text(crs_option(options.crs))), None
     pixels = described.patch.pixels
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
 
-    found = open_shards(_locate_shards(options, location, manifest))
+    locations = _locate_shards(options, location, manifest, listed)
+    known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
+    if known and location is not None and not beside and locations != listed_shards(location, known):
+        known = ()  # predictions, for example
+    found = open_shards(locations, known, listed)
     first = FirstRecord.from_shards(found)
     layout, steps = _read_layout(first, None if total else manifest)
     if layout is None:
@@ -90,17 +96,19 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     if per_patch > 1:
         expected += f" ({counted(total, 'patch', 'patches')} x {pixels:,} pixels)"
     named = beside and patches is None
-    _check_counts(
-        shards, total * per_patch, f"Expected {expected} for {name}", record_size is not None, named
-    )
-    if manifest is not None and beside:
-        shards = match_shards(shards, manifest.shards)
+    exact = record_size is not None
+    _check_order(shards, exact, named)
+    if len(known) == len(shards):
+        shards = match_shards(shards, known)
+    _check_total(shards, total * per_patch, f"Expected {expected} for {name}", exact, named)
+    if len(known) != len(shards):  # after the check of the total, which explains missing shards better
+        shards = match_shards(shards, known)
     if 0 in steps.values():  # the kind of a series is the kind of its first step
         content = replace(content, layout=read_sequence_layout(_iter_records(shards)))
-    known = {band.name: band for band in content.bands}
+    found_bands = {band.name: band for band in content.bands}
     export = OpenedExport(
         content,
-        tuple(known[each] for each in choose_bands(list(known), bands)),
+        tuple(found_bands[each] for each in choose_bands(list(found_bands), bands)),
         described.grid(content.margin),
         tuple(shards),
         first.size or FRAMING,
@@ -108,15 +116,16 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
         verify=options.verify,
         source=None if location is None else str(location),
         restore_dtypes=beside and not inferred,
+        written_crs=written,
     )
     if options.default_value is None:
         return export
-    written = None if manifest is None or inferred else manifest.default_value
-    return export.mask_default_value(options.default_value, written)
+    default_value = None if manifest is None or inferred else manifest.default_value
+    return export.mask_default_value(options.default_value, default_value)
 
 
 def _locate_shards(
-    options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None
+    options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None, names: Collection[str]
 ) -> list[Location]:
     """Return the shards in the option `records`, or else those next to the mixer."""
     records, storage_options = options.records, options.storage_options
@@ -137,9 +146,9 @@ def _locate_shards(
     if mixer is None:
         raise OptionError("A Mixer object has no path: pass the shards as records=[...], in order.")
     try:
-        return find_records(mixer)
+        return find_records(mixer, names)
     except MissingShardError:
-        if manifest is None or not manifest.shards or prefix_of(mixer).siblings():
+        if manifest is None or not manifest.shards or names or prefix_of(mixer).siblings():
             raise
         return listed_shards(mixer, manifest.shards)  # a server without folder listings
 
@@ -160,21 +169,17 @@ def _read_layout(
 def _iter_records(shards: Sequence[Shard]) -> Iterator[memoryview]:
     """Yield all records in order."""
     for shard in shards:
-        for first, buffer in read_records(shard, 0, shard.records):
+        for first, buffer in read_records(shard, 0, shard.records, verify=False):
             yield from iter_frames(buffer, source=str(shard), first=first)
 
 
-def _check_counts(shards: Sequence[Shard], total: int, expected: str, exact: bool, named: bool) -> None:
-    """Check that shards contain the expected number of records, in order.
+def _check_order(shards: Sequence[Shard], exact: bool, named: bool) -> None:
+    """Check that shards are in order, as far as their numbers of records tell.
 
     Parameters
     ----------
     shards : sequence of Shard
         The shards.
-    total : int
-        Expected number of records.
-    expected : str
-        The beginning of the error message.
     exact : bool
         Whether all records have the same size.
     named : bool
@@ -202,6 +207,12 @@ def _check_counts(shards: Sequence[Shard], total: int, expected: str, exact: boo
                     "and only the last shard may contain fewer: a shard is truncated, or shards are out of "
                     "order. If they are correct, pass them as records=[...]."
                 )
+
+
+def _check_total(shards: Sequence[Shard], total: int, expected: str, exact: bool, named: bool) -> None:
+    """Check that shards contain the expected number of records; `expected` begins the error message."""
+    counts = [shard.records for shard in shards]
+    full = counts[0]
     if sum(counts) == total:
         return
     message = f"{expected}; {shards[0]} contains {full}."

@@ -16,7 +16,7 @@ from xee_tf.geometry import PatchGrid, Window
 from xee_tf.reading.content import choose_features, fit_fill_value
 from xee_tf.reading.opened import OpenedExport
 from xee_tf.records import RecordLayout, decode_records
-from xee_tf.shards import Shard, check_runs, read_records, shard_spans
+from xee_tf.shards import Shard, read_records, shard_spans
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["Target", "fill_patches", "fill_window", "patches_in_window"]
@@ -206,8 +206,8 @@ def _runs(
     """Yield runs of records ``start`` to ``stop - 1``: the index of the first record, and the values."""
     for shard, begin, end in shard_spans(export.shards, start, stop):
         expected, end = shard.first + begin, shard.first + end
-        buffers = read_records(shard, begin, end - shard.first, share=export.share)
-        for first, buffer in check_runs(shard, buffers) if export.verify else buffers:
+        stop = end - shard.first
+        for first, buffer in read_records(shard, begin, stop, share=export.share, verify=export.verify):
             count, values = _decode(export, layout, buffer, shard, first)
             if expected + count > end:
                 raise RecordError(f"{shard} is corrupt: it contains more records than were counted.")

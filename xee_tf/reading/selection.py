@@ -11,28 +11,19 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.options import did_you_mean, read_depths, read_names
 from xee_tf.sidecars import ImageManifest, dim_lengths, distinct_dims
 
-__all__ = ["band_names", "check_depths", "choose_bands", "override_depths"]
+__all__ = ["check_depths", "choose_bands", "override_depths"]
 
 
-def band_names(option: str, names: str | Sequence[str]) -> list[str]:
-    """Return the names in an option as a list; the option may be a single name."""
-    return read_names(names, option, ["B4", "B3"])
-
-
-def choose_bands(known: Sequence[str], chosen: str | Sequence[str] | None) -> list[str]:
+def choose_bands(known: Sequence[str], chosen: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the chosen bands; all bands if the option is None."""
     if chosen is None:
-        return list(known)
-    names = band_names("bands", chosen)
+        return tuple(known)
+    names = read_names(chosen, "bands")
     for name in names:
         if name not in known:
             raise OptionError(
-                f"Band {name!r} not found; available: {quoted(known)}.{did_you_mean(str(name), known)}"
+                f"Band {name!r} not found; available: {quoted(known)}.{did_you_mean(name, known)}"
             )
-        if names.count(name) > 1:
-            raise OptionError(f"Band {name!r} appears twice in bands.")
-    if not names:
-        raise OptionError(f"bands must contain at least one name; available: {quoted(known)}.")
     return names
 
 

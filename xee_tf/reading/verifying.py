@@ -14,10 +14,10 @@ from crc32c import crc32c
 from dask.utils import format_bytes
 
 from xee_tf.display import aligned, counted
-from xee_tf.errors import MixerError, RecordError, XeeTFError, shorten
+from xee_tf.errors import MixerError, RecordError, XeeTFError
 from xee_tf.reading.opening import open_export
-from xee_tf.records import FOOTER, run_crc
-from xee_tf.shards import GZIP, HEAD_BYTES, inflated, read_index, read_pieces, scan_records
+from xee_tf.records import FOOTER
+from xee_tf.shards import GZIP, HEAD_BYTES, differing_run, inflated, read_index, read_pieces, scan_records
 from xee_tf.sidecars import (
     IMAGE_MANIFEST,
     Exported,
@@ -26,6 +26,7 @@ from xee_tf.sidecars import (
     Manifest,
     ManifestShard,
     Mixer,
+    differing_crs,
     differing_keys,
     find_exports,
     find_records,
@@ -231,10 +232,9 @@ def _check_mixer(location: Location, manifest: Manifest | None) -> list[str]:
         return [str(error)]
     if not isinstance(manifest, ImageManifest) or manifest.grid is None:
         return []
-    grid = manifest.grid
-    wrong = differing_keys(mixer, grid)
-    if mixer.crs != grid.crs:
-        wrong.append(f"crs is {shorten(repr(mixer.crs))}, but {shorten(repr(grid.crs))}")
+    wrong = differing_keys(mixer, manifest.grid)
+    if mixer.crs != manifest.grid.crs:
+        wrong.append(differing_crs(mixer.crs, manifest.grid.crs))
     return [f"{location}: {each} in the manifest." for each in wrong]
 
 
@@ -272,8 +272,8 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
         )
     elif (run := _differing_run(footers, known)) is not None:
         problems.append(
-            f"{location}: records {run[0]} to {run[1]} do not match the manifest: the file is from another "
-            "export, or was modified."
+            f"{location}: records {run[0]} to {run[1] - 1} do not match the manifest: the file is from "
+            "another export, or was modified."
         )
     return Verification((), 1, records, raw.size, True, tuple(problems))
 
@@ -285,14 +285,9 @@ def _is_recompressed(location: Location) -> bool:
 
 
 def _differing_run(footers: Sequence[npt.NDArray[np.uint8]], known: ManifestShard) -> tuple[int, int] | None:
-    """Return the first and last record of the first run that differs from the manifest."""
+    """Return the first run that differs from the manifest, as (start, stop)."""
     joined = np.concatenate([np.empty((0, FOOTER), np.uint8), *footers])
-    start = 0
-    for count, expected in zip(known.run_records.tolist(), known.run_crcs.tolist(), strict=True):
-        if run_crc(joined[start : start + count]) != expected:
-            return start, start + count - 1
-        start += count
-    return None
+    return differing_run(joined, known.run_starts, known.run_crcs) if len(known.run_crcs) else None
 
 
 class _ChecksummedFile:

@@ -1,9 +1,9 @@
 """Write and read shards: TFRecord files with an index, in local folders and object stores."""
 
-from xee_tf.shards.access import Shard, read_records, shard_spans
+from xee_tf.shards.access import read_records
 from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.inflate import GZIP
-from xee_tf.shards.matching import check_first_runs, check_runs, check_shard, match_shards
+from xee_tf.shards.matching import differing_run, match_shard, match_shards
 from xee_tf.shards.members import (
     HEAD_BYTES,
     IMAGE_MEMBER,
@@ -19,7 +19,9 @@ from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
 from xee_tf.shards.s3_store import S3Store
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
+from xee_tf.shards.shard import Shard, file_stamp, shard_spans
 from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
+from xee_tf.shards.whole import check_file, checked_rows
 
 __all__ = [
     "GZIP",
@@ -38,12 +40,14 @@ __all__ = [
     "ShardStore",
     "WrittenShard",
     "aborted_on_failure",
-    "check_first_runs",
-    "check_runs",
-    "check_shard",
+    "check_file",
+    "checked_rows",
+    "differing_run",
+    "file_stamp",
     "first_record",
     "index_header_size",
     "inflated",
+    "match_shard",
     "match_shards",
     "member_edges",
     "number_shards",

@@ -1,108 +1,34 @@
-"""Represent a shard of an export, and read some of its records."""
+"""Read some of the records of a shard, and compare them with the manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import RecordError
+from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.records import frame_offsets
 from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
+from xee_tf.shards.matching import check_runs
 from xee_tf.shards.members import inflate_member
-from xee_tf.storage import Location
+from xee_tf.shards.shard import Shard, check_stamp
 
-__all__ = ["THREADS", "Shard", "read_records", "shard_spans"]
-
-THREADS = 16
-"""Number of shards to open concurrently; the threads mostly wait for an object store."""
+__all__ = ["read_records"]
 
 _READ = 4 << 20  # approximate bytes of records per buffer
 _JOINED = 256 << 10  # small buffers are joined up to this size in bytes, because each costs the caller a call
 
-Access = Literal["plain", "members", "stream"]
-
-
-@dataclass(frozen=True, eq=False)
-class Shard:
-    """One TFRecord file; small and picklable.
-
-    Parameters
-    ----------
-    location : Location
-        The file.
-    size : int
-        Size of the file in bytes.
-    identity : str
-        Token of the content, which changes if the file is replaced.
-    access : {"plain", "members", "stream"}
-        Not compressed; compressed with a member index of this package; or compressed by another program.
-    first : int
-        Number of the first record, counted over the export.
-    records : int
-        Number of records.
-    record_size : int or None
-        Size of each record with its framing in bytes; None if it varies.
-    starts, offsets : ndarray of int64, optional
-        For "members", the first record and the first byte of each group of members, and the ends. Otherwise,
-        if the size of records varies, `offsets` has the first byte of each record before compression, and the
-        end.
-    announced : int or None
-        Expected value of `first`, from the member index.
-    run_starts : ndarray of int64, optional
-        First record of each run of the manifest, and the end.
-    run_crcs : ndarray of uint32, optional
-        Checksums of the runs; see `run_crc`.
-    """
-
-    location: Location
-    size: int
-    identity: str
-    access: Access
-    first: int = 0
-    records: int = 0
-    record_size: int | None = None
-    starts: npt.NDArray[np.int64] | None = None
-    offsets: npt.NDArray[np.int64] | None = None
-    announced: int | None = None
-    run_starts: npt.NDArray[np.int64] | None = None
-    run_crcs: npt.NDArray[np.uint32] | None = None
-
-    @property
-    def same_features(self) -> bool:
-        """Whether all records are known to have the same features, as in files with a member index."""
-        return self.access == "members"
-
-    def __dask_tokenize__(self) -> tuple[str, str]:
-        return self.location.url, self.identity
-
-    def __str__(self) -> str:
-        return str(self.location)
-
-
-def shard_spans(shards: Iterable[Shard], start: int, stop: int) -> Iterator[tuple[Shard, int, int]]:
-    """Yield the shards with the records ``start..stop`` of an export, with the range inside each shard.
-
-    Examples
-    --------
-    >>> shards = [Shard(Location("a"), 0, "", "plain", 0, 4), Shard(Location("b"), 0, "", "plain", 4, 2)]
-    >>> [(str(shard), begin, end) for shard, begin, end in shard_spans(shards, 3, 9)]
-    [('a', 3, 4), ('b', 0, 2)]
-    """
-    for shard in shards:
-        begin, end = max(start - shard.first, 0), min(stop - shard.first, shard.records)
-        if begin < end:
-            yield shard, begin, end
-
 
 def read_records(
-    shard: Shard, start: int, stop: int, *, share: bool = True
+    shard: Shard, start: int, stop: int, *, share: bool = True, verify: bool = True
 ) -> Iterator[tuple[int, memoryview]]:
     """Read the records ``start..stop`` of a shard as buffers of whole frames.
+
+    The runs of the manifest that contain these records are read as a whole and compared with their checksums.
+    A buffer is checked after the caller has processed it, so that an error about a corrupt record comes
+    first. Without a manifest, an error is raised if the file has been replaced since it was opened.
 
     Parameters
     ----------
@@ -112,6 +38,8 @@ def read_records(
         Range of records inside the shard.
     share : bool
         Whether to cache decompressed bytes for other readers.
+    verify : bool
+        Whether to compare the runs with the manifest.
 
     Yields
     ------
@@ -119,28 +47,83 @@ def read_records(
         Number of the first record of the buffer.
     buffer : memoryview
         Consecutive records with their framing.
+
+    Raises
+    ------
+    RecordError
+        If the file cannot be decompressed, or does not match the manifest.
+    """
+    if start >= stop:
+        return
+    checked = verify and shard.run_starts is not None
+    if not checked:
+        check_stamp(shard)
+    try:
+        buffers = _read_buffers(shard, start, stop, share, whole_runs=checked)
+        for held, buffer in check_runs(shard, buffers) if checked else buffers:
+            wanted = range(max(start, held.start), min(stop, held.stop))
+            if wanted:
+                yield wanted.start, buffer if wanted == held else _part(shard, buffer, held, wanted)
+    except FileNotFoundError:
+        raise MissingShardError(f"{shard} does not exist: it was removed after it was opened.") from None
+
+
+def _read_buffers(
+    shard: Shard, start: int, stop: int, share: bool, *, whole_runs: bool
+) -> Iterator[tuple[range, memoryview]]:
+    """Yield buffers and the numbers of their records, which may begin before `start` and end after `stop`.
+
+    With `whole_runs`, they contain whole runs of the manifest.
     """
     if shard.access == "members":
         yield from _joined(_read_members(shard, start, stop, share))
         return
-    edge = _byte_of(shard, start)
-    while start < stop:
-        if shard.offsets is None:
-            end = min(stop, start + max(1, _READ // (shard.record_size or 1)))
+    begin, end = start, stop
+    if whole_runs and shard.run_starts is not None:
+        begin, end = _surround(shard.run_starts, start, stop)
+    if shard.starts is not None and not shard.record_size:
+        yield from _read_groups(shard, *_surround(shard.starts, begin, end))
+        return
+    edge = _byte_of(shard, begin)
+    while begin < end:
+        if shard.offsets is None or shard.record_size:
+            until = min(end, begin + max(1, _READ // (shard.record_size or 1)))
         else:
-            fitting = int(np.searchsorted(shard.offsets, shard.offsets[start] + _READ, "right")) - 1
-            end = min(stop, max(start + 1, fitting))
-        span = _byte_of(shard, start), _byte_of(shard, end)
+            fitting = int(np.searchsorted(shard.offsets, shard.offsets[begin] + _READ, "right")) - 1
+            until = min(end, max(begin + 1, fitting))
+        span = _byte_of(shard, begin), _byte_of(shard, until)
         if shard.access == "plain":
-            yield start, _read_plain(shard, *span)
+            yield range(begin, until), _read_plain(shard, *span)
         else:
-            yield start, _read_stream(shard, *span, edge, share)
-        start = end
+            yield range(begin, until), _read_stream(shard, *span, edge, share)
+        begin = until
+
+
+def _surround(starts: npt.NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
+    """Extend a range of records to whole groups."""
+    first = int(np.searchsorted(starts, start, "right")) - 1
+    last = int(np.searchsorted(starts, stop, "left"))
+    return int(starts[first]), int(starts[last])
+
+
+def _read_groups(shard: Shard, start: int, stop: int) -> Iterator[tuple[range, memoryview]]:
+    """Yield whole groups of an uncompressed file whose records vary in size."""
+    starts, offsets = shard.starts, shard.offsets
+    assert starts is not None
+    assert offsets is not None
+    group, last = np.searchsorted(starts, [start, stop]).tolist()
+    while group < last:
+        until = min(last, max(group + 1, int(np.searchsorted(offsets, offsets[group] + _READ, "right")) - 1))
+        data = _read_plain(shard, int(offsets[group]), int(offsets[until]))
+        yield range(int(starts[group]), int(starts[until])), data
+        group = until
 
 
 def _byte_of(shard: Shard, record: int) -> int:
     """Return the first byte of a record, before compression."""
-    return int(shard.offsets[record]) if shard.offsets is not None else record * (shard.record_size or 0)
+    if shard.record_size or shard.offsets is None:
+        return record * (shard.record_size or 0)
+    return int(shard.offsets[record])
 
 
 def _read_plain(shard: Shard, begin: int, end: int) -> memoryview:
@@ -164,7 +147,8 @@ def _read_stream(shard: Shard, begin: int, end: int, edge: int, share: bool) -> 
     return data
 
 
-def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[tuple[int, memoryview]]:
+def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[tuple[range, memoryview]]:
+    """Yield the decompressed groups that contain the records, as a whole."""
     starts, offsets = shard.starts, shard.offsets
     assert starts is not None
     assert offsets is not None
@@ -185,32 +169,27 @@ def _read_members(shard: Shard, start: int, stop: int, share: bool) -> Iterator[
         else:
             loaded = load(list(range(len(groups))))  # lazily: only one is in memory at a time
         for i, data in zip(groups, loaded, strict=True):
-            first, end = int(starts[i]), int(starts[i + 1])
-            begin, finish = max(start, first), min(stop, end)
-            view = memoryview(data)
-            if (begin, finish) != (first, end):
-                view = _part(shard, view, range(first, end), range(begin, finish))
-            yield begin, view
+            yield range(int(starts[i]), int(starts[i + 1])), memoryview(data)
         group = until
 
 
-def _joined(buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+def _joined(buffers: Iterable[tuple[range, memoryview]]) -> Iterator[tuple[range, memoryview]]:
     """Join small consecutive buffers; large ones are not copied."""
-    first, size = 0, 0
+    held = range(0)
+    size = 0
     parts: list[memoryview] = []
-    for record, view in buffers:
+    for records, view in buffers:
         if parts and size + len(view) > _JOINED:
-            yield first, _whole(parts)
+            yield held, _whole(parts)
             size, parts = 0, []
-        if not parts:
-            first = record
+        held = range(held.start if parts else records.start, records.stop)
         parts.append(view)
         size += len(view)
         if size >= _JOINED:
-            yield first, _whole(parts)
+            yield held, _whole(parts)
             size, parts = 0, []
     if parts:
-        yield first, _whole(parts)
+        yield held, _whole(parts)
 
 
 def _whole(parts: Sequence[memoryview]) -> memoryview:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
@@ -22,11 +22,12 @@ from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
 from xee_tf.shards.runs import Part, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
-from xee_tf.storage import Earlier, Staging
+from xee_tf.storage import Earlier, Staging, storage_errors
 
 __all__ = ["FileStore", "Offsets", "RunSizes", "place_runs", "run_sizes"]
 
 
+_LEFT = "The files that exist were not changed."
 _BINARY = getattr(os, "O_BINARY", 0)  # on Windows
 
 RunSizes = Sequence[tuple[int, int, int]]
@@ -214,15 +215,9 @@ class FileStore(StagedStore):
             finally:
                 os.close(file)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DestinationError(
-                f"Cannot write {self.names.prefix} (temporary files in {self.staging.folder}): {error}. "
-                "Nothing was changed."
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        """Convert errors of the disk to errors that name the export."""
+        return storage_errors("write", self.names.prefix.url, local=True, left=_LEFT)
 
 
 def _write(file: int, pieces: Sequence[Any], offset: int) -> None:

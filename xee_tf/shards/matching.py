@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from xee_tf.display import counted
 from xee_tf.errors import RecordError
 from xee_tf.records import frame_footers, frame_offsets, run_crc
-from xee_tf.shards.access import THREADS, Shard, read_records
+from xee_tf.shards.shard import Shard
 from xee_tf.sidecars import ManifestShard
 
-__all__ = ["check_first_runs", "check_runs", "check_shard", "match_shards"]
-
-_LONG = 1024  # average bytes of a record above which reading each header takes little time
+__all__ = ["check_runs", "differing_run", "foreign_run", "match_shard", "match_shards", "other_file"]
 
 
 def match_shards(shards: Sequence[Shard], described: Sequence[ManifestShard]) -> list[Shard]:
@@ -37,19 +35,17 @@ def match_shards(shards: Sequence[Shard], described: Sequence[ManifestShard]) ->
             f"The manifest lists {counted(len(described), 'shard')}, but got {len(shards):,} ({shards[0]} to "
             f"{shards[-1]}): they belong to another export. If the shards are correct, remove the manifest."
         )
-    found = []
     for shard, known in zip(shards, described, strict=True):
-        check_shard(shard, known, "the manifest")
-        starts = np.concatenate([[0], np.cumsum(known.run_records, dtype=np.int64)])
-        has_runs = len(known.run_crcs) > 0
-        found.append(replace(shard, run_starts=starts, run_crcs=known.run_crcs) if has_runs else shard)
-    return found
+        if shard.records != known.file.records:
+            raise other_file(shard, known, "the manifest")
+    return [match_shard(shard, known, "the manifest") for shard, known in zip(shards, described, strict=True)]
 
 
-def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
-    """Check the number of records and the size of a file against a manifest.
+def match_shard(shard: Shard, known: ManifestShard, manifest: str) -> Shard:
+    """Add the runs of a manifest to an opened file, after a check of its size.
 
-    The size is not compared if another program compressed or decompressed the file.
+    The size is not compared if another program compressed or decompressed the file. The number of records is
+    compared only if it is known.
 
     Raises
     ------
@@ -57,20 +53,28 @@ def check_shard(shard: Shard, known: ManifestShard, manifest: str) -> None:
         If they differ.
     """
     unchanged = known.same_kind(shard.location) and shard.access != "stream"
-    if shard.records != known.file.records or (unchanged and shard.size != known.file.bytes):
-        raise RecordError(
-            f"{shard} has {counted(shard.records, 'record')} in {counted(shard.size, 'byte')}, but "
-            f"{manifest} describes {known.file.records:,} in {known.file.bytes:,}: the file belongs to "
-            "another export or was modified. If it is correct, remove the manifest."
-        )
+    if shard.records not in (0, known.file.records) or (unchanged and shard.size != known.file.bytes):
+        raise other_file(shard, known, manifest)
+    if not len(known.run_crcs):
+        return shard
+    crc = known.file.crc32c if known.is_same_file(shard.location, shard.size) else None
+    return replace(shard, run_starts=known.run_starts, run_crcs=known.run_crcs, crc32c=crc)
 
 
-def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
-    """Yield buffers of `read_records`, and compare the checksums of complete runs with the manifest.
+def other_file(shard: Shard, known: ManifestShard, manifest: str) -> RecordError:
+    """Return the error for a file that has another size or number of records than in its manifest."""
+    held = f"{counted(shard.records, 'record')} in " if shard.records else ""
+    return RecordError(
+        f"{shard} has {held}{counted(shard.size, 'byte')}, but {manifest} describes "
+        f"{known.file.records:,} records in {known.file.bytes:,}: the file belongs to another export or was "
+        "modified. If it is correct, remove the manifest."
+    )
 
-    A buffer is checked after the caller has processed it, so that an error about a corrupt record comes
-    first. Short records of varying length are not checked, because finding their ends would take longer than
-    reading them.
+
+def check_runs(
+    shard: Shard, buffers: Iterable[tuple[range, memoryview]]
+) -> Iterator[tuple[range, memoryview]]:
+    """Yield buffers and the numbers of their records, and compare each run with the manifest afterwards.
 
     Raises
     ------
@@ -78,52 +82,51 @@ def check_runs(shard: Shard, buffers: Iterable[tuple[int, memoryview]]) -> Itera
         If a run does not match the manifest.
     """
     starts, crcs = shard.run_starts, shard.run_crcs
-    if starts is None or crcs is None or not (shard.record_size or shard.size > shard.records * _LONG):
-        yield from buffers
-        return
-    crc = 0
-    reached = -1  # the end of the part of the current run that `crc` covers
-    for first, buffer in buffers:
-        yield first, buffer
-        if shard.record_size:
-            ends = np.arange(shard.record_size, len(buffer) + 1, shard.record_size)
-        else:
-            ends = frame_offsets(buffer, source=str(shard), first=first)[1:]
-        found = frame_footers(buffer, ends)
-        last = first + len(found)
-        run = int(np.searchsorted(starts, first, "right")) - 1
-        edges = starts[run : int(np.searchsorted(starts, last, "left")) + 1].tolist()
-        for begin, end, expected in zip(
-            edges, edges[1:], crcs[run : run + len(edges)].tolist(), strict=False
-        ):
-            start, stop = max(begin, first), min(end, last)
-            if start == begin:
-                crc, reached = 0, begin
-            if reached != start:
-                continue
-            crc, reached = run_crc(found[start - first : stop - first], crc), stop
-            if stop == end and crc != expected:
-                raise RecordError(
-                    f"{shard}: records {begin} to {end - 1} do not match the manifest: the shard belongs to "
-                    "another export, or shards were swapped. If the records are correct, remove the manifest."
-                )
+    assert starts is not None
+    assert crcs is not None
+    crc = 0  # of the part of the current run that previous buffers contain
+    for records, buffer in buffers:
+        yield records, buffer
+        footers = _footers(shard, records, buffer)
+        run = int(np.searchsorted(starts, records.start, "right")) - 1
+        begin = records.start
+        while begin < records.stop:
+            end = min(int(starts[run + 1]), records.stop)
+            if begin == starts[run]:
+                crc = 0
+            crc = run_crc(footers[begin - records.start : end - records.start], crc)
+            if end == starts[run + 1] and crc != crcs[run]:
+                raise foreign_run(shard, int(starts[run]), end)
+            begin, run = end, run + 1
 
 
-def check_first_runs(shards: Sequence[Shard]) -> None:
-    """Compare the first run of each shard with the manifest.
+def differing_run(
+    footers: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], crcs: npt.NDArray[np.uint32]
+) -> tuple[int, int] | None:
+    """Return the first run whose checksum is not that of the footers of all records, as (start, stop)."""
+    for start, stop, expected in zip(starts[:-1].tolist(), starts[1:].tolist(), crcs.tolist(), strict=True):
+        if run_crc(footers[start:stop]) != expected:
+            return start, stop
+    return None
 
-    Shards with a member index are skipped, because their sizes are compared already.
 
-    Raises
-    ------
-    RecordError
-        If a run does not match the manifest.
-    """
+def foreign_run(shard: Shard, start: int, stop: int) -> RecordError:
+    """Return the error for a run that does not match the manifest."""
+    return RecordError(
+        f"{shard}: records {start} to {stop - 1} do not match the manifest: the shard belongs to another "
+        "export, shards were swapped, or the file was replaced after it was opened. If the records are "
+        "correct, remove the manifest."
+    )
 
-    def check(shard: Shard) -> None:
-        if shard.run_starts is not None and len(shard.run_starts) > 1 and shard.access != "members":
-            for _ in check_runs(shard, read_records(shard, 0, int(shard.run_starts[1]), share=False)):
-                pass
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(check, shards))
+def _footers(shard: Shard, records: range, buffer: memoryview) -> npt.NDArray[np.uint8]:
+    """Return the footers of the records of a buffer."""
+    size = shard.record_size
+    if size and len(buffer) == size * len(records):
+        return frame_footers(buffer, np.arange(size, len(buffer) + 1, size))
+    offsets = frame_offsets(buffer, source=str(shard), first=records.start)
+    if len(offsets) != len(records) + 1:
+        raise RecordError(
+            f"{shard} is corrupt: from record {records.start} on, the records do not match its index."
+        )
+    return frame_footers(buffer, offsets[1:])

@@ -1,33 +1,52 @@
 """Open the shards of an export, and count the records of each.
 
-As little as possible is read: the size of an uncompressed file, the index in the header of a file compressed
-by this package, and the length in the last four bytes of another gzip file. Files are scanned only if these
-do not match the number of records in the mixer, or the size of records varies.
+As little as possible is read: nothing of a file that has the size in its manifest; otherwise the size of an
+uncompressed file, the index in the header of a file compressed by this package, and the length in the last
+four bytes of another gzip file. Files are scanned only if these do not match the number of records in the
+mixer, or the size of records varies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
-from dask.tokenize import tokenize
 
 from xee_tf.errors import MissingShardError, RecordError
-from xee_tf.records import FRAMING, HEADER, iter_frames, read_length
-from xee_tf.shards.access import THREADS, Shard, read_records
+from xee_tf.records import FRAMING, iter_frames, read_length
+from xee_tf.shards.access import read_records
 from xee_tf.shards.inflate import GZIP, inflate_file
+from xee_tf.shards.matching import other_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.scan import record_offsets, scan_records
+from xee_tf.shards.shard import THREADS, Shard, file_stamp
+from xee_tf.sidecars import ManifestShard
 from xee_tf.storage import Location
 
 __all__ = ["first_record", "number_shards", "open_shards"]
 
+_HEAD = 64 << 10  # bytes to read of an uncompressed file, which usually contain the first record
 
-def open_shards(locations: Sequence[Location]) -> list[Shard]:
+
+def open_shards(
+    locations: Sequence[Location],
+    described: Sequence[ManifestShard | None] = (),
+    listed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Shard]:
     """Determine the size, the compression and the member index, if any, of each file.
+
+    Parameters
+    ----------
+    locations : sequence of Location
+        The files in order.
+    described : sequence of ManifestShard or None
+        The description of each file in the manifest. It is used if the file has the same size.
+    listed : mapping from name to mapping, optional
+        What a listing of the folder says about files, so that they need not be asked for.
 
     Raises
     ------
@@ -36,21 +55,34 @@ def open_shards(locations: Sequence[Location]) -> list[Shard]:
     RecordError
         If a file is a folder, or shorter than its index.
     """
+    known = described if len(described) == len(locations) else [None] * len(locations)
+    told = {name: info for name, info in (listed or {}).items() if info.get("size") is not None}
+    infos = [told.get(location.name) for location in locations]
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(_probe, locations))
+        return list(pool.map(_probe, locations, known, infos))
 
 
-def _probe(location: Location) -> Shard:
+def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, Any] | None) -> Shard:
     try:
-        info = location.fs.info(location.path)
+        info = info or location.fs.info(location.path)
+        stamp = file_stamp(location, info)
     except FileNotFoundError:
         raise MissingShardError(f"{location} does not exist.") from None
     if info["type"] != "file":
         raise RecordError(f"{location} is a folder, not a TFRecord file.")
-    size = int(info["size"])
-    shard = Shard(location, size, tokenize(location.url, sorted(info.items(), key=str)), "plain")
+    size = int(stamp[0])
+    shard = Shard(location, size, "plain", stamp=stamp)
+    compressed = location.name.endswith(".gz")
+    if known is not None and known.run_sizes is not None and known.is_same_file(location, size):
+        return replace(
+            shard,
+            access="members" if compressed else "plain",
+            records=known.file.records,
+            starts=known.run_starts,
+            offsets=np.concatenate([[0], np.cumsum(known.run_sizes)]),
+        )
     # A file named .gz usually has an index: read it with the first request.
-    head = location.read_bytes(0, min(size, HEAD_BYTES if location.name.endswith(".gz") else 2))
+    head = location.read_bytes(0, min(size, HEAD_BYTES if compressed else 2))
     if not head.startswith(GZIP):
         return shard
     if len(head) < min(size, HEAD_BYTES):
@@ -59,6 +91,8 @@ def _probe(location: Location) -> Shard:
         index = read_index(head)
     except RecordError as error:
         raise RecordError(f"{location}: {error}") from None
+    if index is not None and sum(index.sizes) < size and known is not None and known.same_kind(location):
+        raise other_file(shard, known, "the manifest")
     if index is None or sum(index.sizes) < size:  # no index, or data was appended later
         return replace(shard, access="stream")
     if sum(index.sizes) > size:
@@ -80,10 +114,11 @@ def first_record(shard: Shard) -> bytes | None:
     source = str(shard)
     data: bytes | memoryview = b""
     if shard.access == "members" and shard.records:
-        data = next(read_records(shard, 0, 1, share=False))[1]
+        data = next(read_records(shard, 0, 1, share=False, verify=False))[1]
     elif shard.access == "plain" and shard.size:
-        head = shard.location.read_bytes(0, min(shard.size, HEADER))
-        data = shard.location.read_bytes(0, read_length(memoryview(head), 0, 0, source) + FRAMING)
+        head = shard.location.read_bytes(0, min(shard.size, _HEAD))
+        size = read_length(memoryview(head), 0, 0, source) + FRAMING
+        data = head[:size] if size <= len(head) else shard.location.read_bytes(0, size)
     elif shard.access == "stream":
         rows = next(scan_records(inflate_file(shard.location, shard.size, 1 << 16), source), None)
         data = b"" if rows is None else rows[0].data
@@ -121,6 +156,9 @@ def _count_quickly(shard: Shard, record_size: int | None) -> Shard | None:
     """Count records without reading them; return None if that is not possible."""
     if shard.access == "members":
         return replace(shard, record_size=record_size)
+    if shard.starts is not None:
+        exact = record_size is not None and record_size * shard.records == shard.size
+        return replace(shard, record_size=record_size if exact else None)
     if record_size is None:
         return None
     length = shard.size

@@ -43,6 +43,7 @@ class PartStore(StagedStore):
 
     Examples
     --------
+    >>> from xee_tf.shards.runs import Run
     >>> from xee_tf.shards.store import OneFile
     >>> file = Location("memory://part-store/s.tfrecord")
     >>> store = PartStore(Staging.begin(file), OneFile(file, compressed=False), Earlier(list, {}))
@@ -233,7 +234,7 @@ class AppendingStore(StagedStore):
 
     def abort(self) -> None:
         """Remove the file."""
-        self._file.close()
+        self._file.discard()  # if the disk is full, close would fail again
         super().abort()
 
 

@@ -34,7 +34,7 @@ class Run:
     records : tuple of int
         Number of records in each gzip member; if not compressed, in each group of the same size.
     sizes : tuple of int
-        Size of each gzip member in bytes; if not compressed, the size of the run.
+        Size of each item of `records` in bytes, compressed or not.
     crcs : tuple of int
         CRC-32C of the footers of the records, for each item of `records`; see `run_crc`.
     patches, masked : tuple
@@ -121,7 +121,7 @@ def pack_run(
     >>> layout = RecordLayout((Feature.of("B4", "f4", 2),))
     >>> encoded = encode_records(layout, [np.zeros((5, 2), "f4")])
     >>> run, pieces = pack_run(encoded, [0, 2, 5], compressed=False, first=0)
-    >>> run.records, run.sizes == (len(encoded.buffer),), len(pieces)
+    >>> run.records, run.size == len(encoded.buffer), len(pieces)
     ((2, 3), True, 1)
     """
     offsets = encoded.offsets[edges[0] : edges[-1] + 1]
@@ -136,7 +136,7 @@ def pack_run(
     run = Run(
         first=first,
         records=tuple(b - a for a, b in spans),
-        sizes=tuple(len(piece) for piece in pieces),
+        sizes=tuple(map(len, pieces) if compressed else (int(offsets[b] - offsets[a]) for a, b in spans)),
         crcs=tuple(run_crc(ends[a:b]) for a, b in spans),
         patches=tuple(patches),
         masked=tuple(masked),
@@ -184,9 +184,13 @@ class WrittenShard:
 
     def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
         """Return the description for a manifest, in which `name` is the file without its folder."""
+        sizes = np.array(self.of_runs("sizes"), np.int64)
+        # The header with the index is longer than the one it replaces.
+        sizes[np.flatnonzero(sizes)[:1]] += self.file.bytes - sizes.sum()
         return ManifestShard(
             replace(self.file, path=name),
             np.array(self.of_runs("records"), np.uint32),
             np.array(self.of_runs("crcs"), np.uint32),
             np.array(self.of_runs("patches"), np.int64) if patches else None,
+            sizes,
         )

@@ -192,8 +192,15 @@ class S3Store(StagedStore):
         commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
         return tuple(shard.file for shard in shards)
 
+    def is_complete(self, shard: WrittenShard) -> bool:
+        """Return whether the upload of a shard is as its receipt describes it."""
+        return bool(shard.upload)
+
     def abort(self) -> None:
-        """Abort the uploads, and remove the folder."""
+        """Abort the uploads, and remove the folder; keep them if the run can be resumed."""
+        if self.earlier.identity is not None:
+            super().abort()
+            return
         for shard, upload in known_uploads(self.staging.folder.child(UPLOADS)).items():
             with suppress(DestinationError):  # it was completed or aborted
                 call_s3(self.names.shard(shard), "abort_multipart_upload", UploadId=upload)

@@ -17,8 +17,8 @@ from xee_tf.records import (
     read_length,
     truncated_record,
 )
-from xee_tf.shards.access import Shard
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file, inflate_stream
+from xee_tf.shards.shard import Shard
 from xee_tf.storage import Location
 
 __all__ = ["inflated", "read_pieces", "record_offsets", "scan_records", "whole_frames"]

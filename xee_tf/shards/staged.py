@@ -9,12 +9,16 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
+from crc32c import crc32c
+
 from xee_tf.shards.runs import Run, WrittenShard
 from xee_tf.shards.store import ShardNames
 from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import Earlier, Location, Staging, commit
 
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
+
+_READ = 1 << 20
 
 
 class StagedStore:
@@ -58,9 +62,41 @@ class StagedStore:
         commit(self.staging, targets, sidecars, earlier=self.earlier)
         return tuple(shard.file for shard in shards)
 
+    def all_finished(self, count: int) -> dict[int, WrittenShard]:
+        """Return the complete shards that an interrupted run has staged, of `count` shards."""
+        if self.earlier.identity is None:
+            return {}
+        found = {}
+        with suppress(FileNotFoundError):
+            for name in self.staging.folder.entries():
+                if name == self.receipt(int(name[:5]) if name[:5].isdigit() else count).name:
+                    shard = read_receipt(self.staging.folder.child(name).read_bytes())
+                    if self.is_complete(shard):
+                        found[shard.number] = shard
+        return found
+
+    def is_complete(self, shard: WrittenShard) -> bool:
+        """Return whether the file of a shard is as described: a power failure may have damaged it."""
+        try:
+            with self.staged(shard.number).open() as file:
+                crc = size = 0
+                while data := file.read(_READ):
+                    crc, size = crc32c(data, crc), size + len(data)
+        except FileNotFoundError:
+            return False
+        return (size, crc) == (shard.file.bytes, shard.file.crc32c)
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a later run can take up what is staged."""
+        return self.earlier.identity is not None
+
     def abort(self) -> None:
-        """Remove the folder, even if running tasks still write to it."""
-        self.staging.abort()
+        """Remove the folder, even if running tasks still write to it; keep it if the run can be resumed."""
+        if self.is_resumable:
+            self.staging.release()
+        else:
+            self.staging.abort()
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:

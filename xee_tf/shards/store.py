@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
+from xee_tf.signals import explain_interruption, interruptible
 from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
@@ -111,16 +112,29 @@ class ShardStore(Protocol):
             If a shard is not in the store, or cannot be moved.
         """
 
+    def all_finished(self, count: int) -> dict[int, WrittenShard]:
+        """Return the complete shards that an interrupted run has staged, of `count` shards."""
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a later run can take up what is staged."""
+
     def abort(self) -> None:
-        """Remove all staged files."""
+        """Remove all staged files, unless the run can be resumed."""
+
+
+_DELETED = "Temporary files were deleted, and nothing else was changed. Run it again."
+_KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."
 
 
 @contextmanager
 def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
     """Abort stores if the body of the with statement fails or is interrupted."""
-    try:
-        yield
-    except BaseException:
-        for store in stores:
-            store.abort()
-        raise
+    with interruptible():
+        try:
+            yield
+        except BaseException as error:
+            for store in stores:
+                store.abort()
+            explain_interruption(error, _KEPT if any(store.is_resumable for store in stores) else _DELETED)
+            raise

@@ -1,7 +1,7 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
-from xee_tf.sidecars.described import describe_export, differing_keys, manifest_name
+from xee_tf.sidecars.described import describe_export, differing_crs, differing_keys, manifest_name
 from xee_tf.sidecars.documents import ManifestShard, ShardInfo
 from xee_tf.sidecars.find import (
     Exported,
@@ -11,6 +11,7 @@ from xee_tf.sidecars.find import (
     find_sources,
     find_tables,
 )
+from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
 from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
 from xee_tf.sidecars.mixer import Mixer
@@ -20,6 +21,7 @@ from xee_tf.sidecars.names import (
     RECORDS,
     TABLE,
     ExportNames,
+    destination_of,
     export_prefix,
     image_files,
     is_image,
@@ -28,7 +30,7 @@ from xee_tf.sidecars.names import (
     table_location,
 )
 from xee_tf.sidecars.packing import is_unchanged
-from xee_tf.sidecars.shard_files import check_order, find_records, listed_shards
+from xee_tf.sidecars.shard_files import check_order, describe_files, find_records, listed_shards
 
 __all__ = [
     "IMAGE_MANIFEST",
@@ -49,6 +51,9 @@ __all__ = [
     "TableManifest",
     "check_order",
     "describe_export",
+    "describe_files",
+    "destination_of",
+    "differing_crs",
     "differing_keys",
     "dim_lengths",
     "distinct_dims",
@@ -67,6 +72,7 @@ __all__ = [
     "prefix_of",
     "read_document",
     "read_manifest",
+    "require_whole",
     "step_names",
     "table_location",
 ]

@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xee_tf.errors import ManifestError, MissingShardError, MixerError
+from xee_tf.errors import ManifestError, MissingShardError, MixerError, shorten
 from xee_tf.geometry import PatchGrid
 from xee_tf.sidecars.find import Exported, find_export
+from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import parse_dimensions, read_manifest
-from xee_tf.sidecars.mixer import Mixer
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, has_prefix, prefix_of
+from xee_tf.sidecars.mixer import Mixer, read_mixer
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, destination_of, has_prefix, prefix_of
 from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location
 
-__all__ = ["describe_export", "differing_keys", "manifest_name"]
+__all__ = ["describe_export", "differing_crs", "differing_keys", "manifest_name"]
 
 
 class Described(NamedTuple):
@@ -33,52 +34,60 @@ class Described(NamedTuple):
         The manifest, if the export has one.
     location : Location or None
         The file of the mixer or of the manifest; None for a `Mixer` object.
+    listed : mapping from name to mapping
+        The files beside it in an object store, as listed; empty on a local disk.
     """
 
     name: str
     mixer: Mixer
     manifest: ImageManifest | None
     location: Location | None
+    listed: Mapping[str, Mapping[str, Any]] = {}
 
 
-def describe_export(
-    source: Exported | Mixer, own_records: bool, storage_options: Mapping[str, Any] | None
-) -> Described:
-    """Read the mixer and the manifest of an export; raise an error if they describe different patches.
-
-    If the user also passes the shards (`own_records`), a manifest that does not match the mixer is ignored.
-    """
+def describe_export(source: Exported | Mixer, storage_options: Mapping[str, Any] | None) -> Described:
+    """Read the mixer and the manifest of an export; raise an error if they describe different patches."""
     if isinstance(source, Mixer):
         return Described("the mixer", source, None, None)
     location = find_export(source, storage_options)
     manifest = None
+    prefix = prefix_of(location)
+    listed = prefix.listed() if has_prefix(location) and not location.is_local else {}
+
+    def missing(file: Location) -> bool:
+        return file.name not in listed if listed else not file.exists()
+
+    def size(file: Location) -> int | None:
+        found = listed.get(file.name, {}).get("size")
+        return None if found is None else int(found)
+
     if has_prefix(location):
-        prefix = prefix_of(location)
-        manifest = read_manifest(prefix.with_suffix(IMAGE_MANIFEST))
-        if manifest is None and location.name.endswith(MIXER):
-            old = prefix.with_suffix(OLD_MANIFEST)
-            if old.exists():
-                manifest = parse_dimensions(old.read_bytes().decode("utf-8", "replace"), str(old))
+        file = prefix.with_suffix(IMAGE_MANIFEST)
+        manifest = None if listed and missing(file) else read_manifest(file, size(file))
+        old = prefix.with_suffix(OLD_MANIFEST)
+        if manifest is None and location.name.endswith(MIXER) and not missing(old):
+            manifest = parse_dimensions(old.read_bytes().decode("utf-8", "replace"), str(old))
     if isinstance(manifest, TableManifest):
         raise ManifestError(f"{manifest_name(location)} is the manifest of a table, not of an image.")
     if location.name.endswith(IMAGE_MANIFEST):
+        if manifest is None:
+            require_whole(destination_of(location))
         if manifest is None or manifest.grid is None:
             raise ManifestError(f"{location} does not exist, or does not describe the grid of an image.")
-        return Described(str(location), Mixer.from_grid(manifest.grid), manifest, location)
+        return Described(str(location), Mixer.from_grid(manifest.grid), manifest, location, listed)
     try:
-        mixer = Mixer.read(location)
-    except FileNotFoundError:
-        raise MissingShardError(f"The mixer {location} was not found.") from None
+        mixer = read_mixer(location, size(location))
+    except MissingShardError:
+        require_whole(destination_of(location))
+        raise
     if manifest is not None and manifest.grid is not None:
-        wrong = differing_keys(mixer, manifest.grid)[:1]
-        if wrong and not own_records:
+        wrong = differing_keys(mixer, manifest.grid)
+        if wrong:
             raise MixerError(
                 f"{location} does not match the manifest of the export: {wrong[0]} in "
                 f"{manifest_name(location)}. Restore the mixer; if it is correct, remove the manifest."
             )
-        if wrong:
-            manifest = None
-    return Described(str(location), mixer, manifest, location)
+    return Described(str(location), mixer, manifest, location, listed)
 
 
 def manifest_name(location: Location | None) -> str:
@@ -89,7 +98,7 @@ def manifest_name(location: Location | None) -> str:
 def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     """Describe how a mixer differs from a grid: key, value and expected value.
 
-    The CRS is not compared, because users may edit it in the mixer.
+    The CRS is not compared: readers that need it call `differing_crs`.
 
     Examples
     --------
@@ -109,3 +118,8 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
     if not np.allclose(matrix, expected, rtol=1e-12, atol=0):
         wrong.append(f"doubleMatrix is {matrix}, but {expected}")
     return wrong
+
+
+def differing_crs(found: str, right: str | None) -> str:
+    """Describe how the CRS of a mixer differs from that of the manifest."""
+    return f"crs is {shorten(repr(found))}, but {shorten(repr(right))}"

@@ -180,16 +180,29 @@ class ManifestShard:
         record). It identifies the content of the run, whether or not the file is compressed.
     patches : ndarray of int64, optional
         The patch index of each record, if patches were dropped.
+    run_sizes : ndarray of int64, optional
+        Number of bytes of each run in the file; the first run includes the header of a gzip file. Missing in
+        files of version 0.1.0.
     """
 
     file: ShardInfo
     run_records: npt.NDArray[np.uint32]
     run_crcs: npt.NDArray[np.uint32]
     patches: npt.NDArray[np.int64] | None = None
+    run_sizes: npt.NDArray[np.int64] | None = None
+
+    @property
+    def run_starts(self) -> npt.NDArray[np.int64]:
+        """The number of the first record of each run, and the end."""
+        return np.concatenate([[0], np.cumsum(self.run_records, dtype=np.int64)])
 
     def same_kind(self, location: Location) -> bool:
         """Return whether a file has the same compression, by its name, and hence the same bytes."""
         return location.name.endswith(".gz") == self.file.path.endswith(".gz")
+
+    def is_same_file(self, location: Location, size: int) -> bool:
+        """Return whether a file has the compression and the size that the manifest describes."""
+        return self.same_kind(location) and size == self.file.bytes
 
     def document(self) -> dict[str, Any]:
         """Encode the shard for a manifest."""
@@ -201,6 +214,8 @@ class ManifestShard:
             "runRecords": pack(self.run_records, "<u4"),
             "runCrcs": pack(self.run_crcs, "<u4"),
         }
+        if self.run_sizes is not None and self.run_sizes.max(initial=0) < 1 << 32:
+            document["runSizes"] = pack(self.run_sizes, "<u4")
         if self.patches is not None:
             document["patches"] = pack(self.patches, "<i8")
         return document
@@ -223,9 +238,13 @@ class ManifestShard:
             unpack(document.get("runRecords", ""), "<u4"),
             unpack(document.get("runCrcs", ""), "<u4"),
             unpack(document["patches"], "<i8") if "patches" in document else None,
+            unpack(document["runSizes"], "<u4").astype(np.int64) if "runSizes" in document else None,
         )
         if len(shard.run_records) != len(shard.run_crcs):
             raise ValueError(f"{name} has {len(shard.run_records)} runs but {len(shard.run_crcs)} checksums")
         if len(shard.run_records) and int(shard.run_records.sum(dtype=np.int64)) != file.records:
             raise ValueError(f"the runs of {name} do not add up to its {file.records} records")
+        sizes = shard.run_sizes
+        if sizes is not None and (len(sizes) != len(shard.run_crcs) or sizes.sum() not in (0, file.bytes)):
+            raise ValueError(f"the runs of {name} do not add up to its {file.bytes} bytes")
         return shard

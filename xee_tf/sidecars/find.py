@@ -11,6 +11,7 @@ import xarray as xr
 
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, MixerError, OptionError
+from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     MIXER,
@@ -24,6 +25,7 @@ from xee_tf.sidecars.names import (
     prefix_of,
     table_location,
 )
+from xee_tf.sidecars.shard_files import require_all_shards
 from xee_tf.storage import Location, PathLike
 
 __all__ = [
@@ -134,6 +136,7 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         return location
     if _table_file(location) is not None:
         raise OptionError(f"{location} is a table: open it with xee_tf.open_table.")
+    require_whole(location)
     example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
     raise MissingShardError(
         f"The export {location} was not found: expected a mixer{example}, a folder that contains one, or an "
@@ -164,6 +167,7 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
             raise OptionError(
                 f"{location} contains an image, {images[0].name}: open it with xee_tf.open_image."
             )
+    require_whole(exported)
     tried = f"{location}" if location == exported else f"{location} or {exported}"
     raise MissingShardError(f"No table was found at {tried}.")
 
@@ -197,7 +201,10 @@ def find_sources(
     if location.name.endswith(TABLE_MANIFEST):
         return [find_table(location)]
     if location.name.endswith(RECORDS):
-        return _matching(location)
+        files = _matching(location)
+        if location.is_pattern:
+            require_all_shards(files, location)
+        return files
     if (found := _beside(location) or _table_file(location)) is not None:
         return [found]
     if location.is_folder():
@@ -313,7 +320,9 @@ def _beside(prefix: Location) -> Location | None:
     if not prefix.name or prefix.is_root:
         return None
     suffixes = ("" if prefix.name.endswith("-") else "-") + MIXER, MIXER, f"-{IMAGE_MANIFEST}"
-    found = (prefix.with_suffix(suffix) for suffix in suffixes)
+    found = [prefix.with_suffix(suffix) for suffix in suffixes]
+    if not prefix.is_local and (listed := prefix.listed()):
+        return next((location for location in found if location.name in listed), None)
     return next((location for location in found if location.exists()), None)
 
 
@@ -343,6 +352,9 @@ def _tables_in(folder: Location) -> list[Location]:
     tables = [found for found in exports if not is_image(found)]
     if tables:
         return tables
+    for file in _files(folder):  # the shards of an interrupted export are not tables
+        if file.name.startswith(".") and file.name.endswith(".commit"):
+            require_whole(folder.child(file.name[1:].removesuffix(".commit")))
     shards = [re.compile(re.escape(prefix_of(image).name) + SHARD) for image in exports if has_prefix(image)]
     return [
         file

@@ -72,6 +72,8 @@ class ImageManifest:
         detected. An equal key is necessary for equal content, not sufficient.
     version : str
         The version of xee_tf that wrote the manifest.
+    identity : mapping, optional
+        What the export was written from, if it can be resumed.
 
     Examples
     --------
@@ -96,6 +98,7 @@ class ImageManifest:
     options: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     version: str = __version__
+    identity: Mapping[str, Any] | None = None
 
     @property
     def patches(self) -> npt.NDArray[np.int64] | None:
@@ -122,6 +125,8 @@ class ImageManifest:
             "options": dict(self.options),
             "shards": [shard.document() for shard in self.shards],
         }
+        if self.identity is not None:
+            document["identity"] = self.identity
         return render(document)
 
     @classmethod
@@ -152,6 +157,7 @@ class ImageManifest:
             options=dict(document.get("options", {})),
             key=str(document.get("key", "")),
             version=str(document.get("version", "")),
+            identity=document.get("identity"),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from xee_tf.errors import ManifestError, OptionError, shorten
 from xee_tf.sidecars.manifest import FORMAT_VERSION, ImageManifest, Manifest, TableManifest
+from xee_tf.sidecars.packing import is_unchanged, read_whole
 from xee_tf.storage import Location, is_inaccessible
 
 __all__ = ["manifest_of", "parse_dimensions", "read_document", "read_manifest"]
@@ -50,15 +51,31 @@ reads version 1: use a newer xee_tf, or remove the file to have its content infe
         ) from None
 
 
-def read_manifest(location: Location) -> Manifest | None:
-    """Read the manifest at a location; return None if the file does not exist."""
-    document = read_document(location)
-    return None if document is None else manifest_of(document, str(location))
+def read_manifest(location: Location, size: int | None = None) -> Manifest | None:
+    """Read the manifest at a location; return None if the file does not exist.
+
+    `size` is the number of bytes of the file, if it is known from a listing.
+
+    Raises
+    ------
+    ManifestError
+        If the file is not valid, or was modified.
+    """
+    document = read_document(location, size)
+    if document is None:
+        return None
+    manifest = manifest_of(document, str(location))
+    if not is_unchanged(document):
+        raise ManifestError(
+            f"{location} was modified: its checksum does not match. Restore it, or remove it to have its "
+            "content inferred."
+        )
+    return manifest
 
 
-def read_document(location: Location) -> Any:
+def read_document(location: Location, size: int | None = None) -> Any:
     """Read and parse the JSON of the manifest at a location; return None if the file does not exist."""
-    text = _read(location)
+    text = _read(location, size)
     try:
         return None if text is None else json.loads(text, parse_float=_in_range, parse_constant=_no_number)
     except OverflowError as error:
@@ -103,9 +120,9 @@ def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
         ) from None
 
 
-def _read(location: Location) -> str | None:
+def _read(location: Location, size: int | None) -> str | None:
     try:
-        data = location.read_bytes()
+        data = read_whole(location, size)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:

@@ -15,7 +15,7 @@ from xee_tf.display import quoted
 from xee_tf.errors import MissingShardError, MixerError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.sidecars.names import MIXER
-from xee_tf.sidecars.packing import matrix_of, read_count
+from xee_tf.sidecars.packing import matrix_of, read_count, read_whole
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Mixer", "java_double"]
@@ -183,16 +183,7 @@ class Mixer:
         >>> Mixer.read(location) == mixer
         True
         """
-        location = Location.of(path, storage_options)
-        try:
-            text = location.read_bytes().decode("utf-8-sig")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise MissingShardError(
-                f"{location} is not a file: pass the file of a mixer, such as {_example(location)}."
-            ) from None
-        except UnicodeDecodeError as error:
-            raise MixerError(f"{location} is not a mixer: it is not UTF-8 text ({error.reason}).") from None
-        return cls.parse(text, source=str(location))
+        return read_mixer(Location.of(path, storage_options))
 
     def write(self, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
         """Write the mixer to a local path or an fsspec URL, atomically.
@@ -320,6 +311,19 @@ class Mixer:
             "patchesPerRow": self.patches_per_row,
             "totalPatches": self.total_patches,
         }
+
+
+def read_mixer(location: Location, size: int | None = None) -> Mixer:
+    """Read a mixer, with a single request if its size is known; see `Mixer.read`."""
+    try:
+        text = read_whole(location, size).decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise MissingShardError(
+            f"{location} is not a file: pass the file of a mixer, such as {_example(location)}."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise MixerError(f"{location} is not a mixer: it is not UTF-8 text ({error.reason}).") from None
+    return Mixer.parse(text, source=str(location))
 
 
 def _example(location: Location) -> str:

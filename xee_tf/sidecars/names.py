@@ -20,6 +20,7 @@ __all__ = [
     "TABLE",
     "TABLE_MANIFEST",
     "ExportNames",
+    "destination_of",
     "export_prefix",
     "has_prefix",
     "image_files",
@@ -170,6 +171,17 @@ def prefix_of(location: Location) -> Location:
     ['out/scene-', 'out/scene-']
     """
     return location.without_suffix(MIXER, IMAGE_MANIFEST)
+
+
+def destination_of(location: Location) -> Location:
+    """Return the prefix that was passed to an image export, from its mixer or manifest.
+
+    Examples
+    --------
+    >>> destination_of(Location("out/scene-mixer.json")).url
+    'out/scene'
+    """
+    return prefix_of(location).without_suffix("-")
 
 
 def table_location(location: Location) -> Location:

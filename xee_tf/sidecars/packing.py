@@ -18,6 +18,7 @@ from crc32c import crc32c
 
 from xee_tf.errors import shorten
 from xee_tf.geometry import Size
+from xee_tf.storage import Location
 
 __all__ = [
     "MOST",
@@ -28,6 +29,7 @@ __all__ = [
     "read_number",
     "read_size",
     "read_text",
+    "read_whole",
     "render",
     "unpack",
     "write_number",
@@ -128,6 +130,11 @@ def read_count(value: Any, what: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
         raise TypeError(f"{what} must be an integer of at least {least}; got {shorten(repr(value))}")
     return value
+
+
+def read_whole(location: Location, size: int | None) -> bytes:
+    """Read a file, with a single request if its size is known."""
+    return location.read_bytes(0, size) if size else location.read_bytes()
 
 
 def pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
 
-from xee_tf.display import abbreviated
+from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.sidecars.documents import ManifestShard
-from xee_tf.sidecars.names import MIXER, SHARD, has_prefix, prefix_of, shard_name
+from xee_tf.sidecars.interrupted import require_whole
+from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableManifest
+from xee_tf.sidecars.manifest_files import read_manifest
+from xee_tf.sidecars.names import (
+    IMAGE_MANIFEST,
+    MIXER,
+    RECORDS,
+    SHARD,
+    destination_of,
+    has_prefix,
+    manifest_location,
+    prefix_of,
+    shard_name,
+)
 from xee_tf.storage import Location
 
-__all__ = ["check_order", "find_records", "listed_shards"]
+__all__ = ["check_order", "describe_files", "find_records", "listed_shards", "require_all_shards"]
 
 
-def find_records(mixer: Location) -> list[Location]:
+def find_records(mixer: Location, names: Collection[str] = ()) -> list[Location]:
     """Find the shards of a mixer or manifest, which need not exist, in numerical order.
+
+    `names` are the files beside the mixer, if they have been listed already.
 
     Both naming schemes of Earth Engine are supported: ``<prefix>-mixer.json`` with
     ``<prefix>-00000.tfrecord[.gz]`` (Drive), and ``<prefix>mixer.json`` with ``<prefix>00000.tfrecord[.gz]``
@@ -37,7 +53,8 @@ def find_records(mixer: Location) -> list[Location]:
         )
     prefix = prefix_of(mixer)
     found: dict[int, Location] = {}
-    for file in prefix.siblings():
+    folder = prefix.parent
+    for file in [folder.child(name) for name in names] or prefix.siblings():
         match = re.fullmatch(re.escape(prefix.name) + SHARD, file.name)
         if not match:
             continue
@@ -61,6 +78,66 @@ def find_records(mixer: Location) -> list[Location]:
             "would be misplaced; download the missing files again."
         )
     return [found[number] for number in sorted(found)]
+
+
+def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Location] | None]:
+    """Return how the manifest beside each file describes it, and the manifest; None if there is none.
+
+    The file is a table, or a shard of an image that is found by its number.
+
+    Raises
+    ------
+    RecordError
+        If the manifest of an image has fewer shards.
+    MissingShardError
+        If the manifest is missing because an export was interrupted.
+    """
+    manifests: dict[Location, Manifest | None] = {}
+
+    def read(location: Location) -> Manifest | None:
+        if location not in manifests:
+            manifests[location] = read_manifest(location)
+            if manifests[location] is None and location.name.endswith(IMAGE_MANIFEST):
+                require_whole(destination_of(location))
+        return manifests[location]
+
+    found: list[tuple[ManifestShard, Location] | None] = []
+    for file in files:
+        described = None
+        if match := re.search(f"{SHARD}$", file.name):
+            side = file.without_suffix(match[0]).with_suffix(IMAGE_MANIFEST)
+            if isinstance(manifest := read(side), ImageManifest) and manifest.shards:
+                if int(match[1]) >= len(manifest.shards):
+                    raise RecordError(
+                        f"{file} is not a shard of this export: {side.name} lists "
+                        f"{counted(len(manifest.shards), 'shard')}. Remove the file, or the manifest."
+                    )
+                described = manifest.shards[int(match[1])], side
+        if described is None and file.name.endswith(RECORDS):
+            side = manifest_location(file)
+            if isinstance(table := read(side), TableManifest) and len(table.shards) == 1:
+                described = table.shards[0], side
+        found.append(described)
+    return found
+
+
+def require_all_shards(files: Sequence[Location], pattern: Location) -> None:
+    """Raise an error if a manifest beside the files lists a shard that matches the pattern but is missing."""
+    numbers: dict[Location, set[int]] = {}
+    for file in files:
+        if match := re.search(f"{SHARD}$", file.name):
+            side = file.without_suffix(match[0]).with_suffix(IMAGE_MANIFEST)
+            numbers.setdefault(side, set()).add(int(match[1]))
+    for side, found in numbers.items():
+        manifest = read_manifest(side)
+        if not isinstance(manifest, ImageManifest):
+            continue
+        for number, shard in enumerate(listed_shards(side, manifest.shards) if manifest.shards else ()):
+            if number not in found and fnmatchcase(shard.name, pattern.name):
+                raise MissingShardError(
+                    f"{shard} is missing: it matches {pattern}, and {side.name} lists it. Restore it, or "
+                    "pass a list of files."
+                )
 
 
 def listed_shards(location: Location, known: Sequence[ManifestShard]) -> list[Location]:

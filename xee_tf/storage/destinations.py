@@ -20,17 +20,18 @@ def require_free(location: Location, if_exists: str, *, folder: bool = False) ->
     ----------
     location : Location
         The destination.
-    if_exists : {"error", "overwrite"}
+    if_exists : {"error", "overwrite", "resume"}
         Whether existing files may be replaced.
     folder : bool
-        Whether the destination is a folder. A file never replaces a folder.
+        Whether the destination is a Zarr store, whose record tells whether it can be resumed. A file never
+        replaces a folder, and does not tell what it was written from.
 
     Raises
     ------
     DestinationExistsError
         If the destination exists and may not be replaced.
     OptionError
-        If `if_exists` is neither "error" nor "overwrite".
+        If `if_exists` is not a valid choice.
     """
     one_of("if_exists", if_exists, get_args(IfExists))
     require_reachable(location)
@@ -42,6 +43,11 @@ def require_free(location: Location, if_exists: str, *, folder: bool = False) ->
     if if_exists == "error" and location.exists():
         raise DestinationExistsError(
             f"{location} already exists: choose another name, or replace it with if_exists='overwrite'."
+        )
+    if if_exists == "resume" and not folder and location.exists():
+        raise DestinationExistsError(
+            f"{location} already exists, and files of its format do not tell what they were written from: "
+            "choose another name, or replace it with if_exists='overwrite'."
         )
 
 

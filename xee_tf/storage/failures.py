@@ -132,8 +132,9 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
 def storage_errors(action: str, url: str, *, local: bool | None = None, left: str = "") -> Iterator[None]:
     """Convert errors of a disk or store to errors that name the file and say what to do.
 
-    Errors of this package and errors that are bugs are not changed, nor are those that callers expect: a file
-    to "create" that exists, a file to "delete" that does not, and a file to "read" that is a folder.
+    Errors of this package keep their message, to which `left` is added for those of a destination. Errors
+    that are bugs do not change, nor do those that callers expect: a file to "create" that exists, a file to
+    "delete" that does not, and a file to "read" that is a folder.
 
     Parameters
     ----------
@@ -166,7 +167,9 @@ key does not exist).
     """
     try:
         yield
-    except XeeTFError:
+    except XeeTFError as error:
+        if type(error) is DestinationError and left and left not in str(error):
+            raise DestinationError(f"{error} {left}") from error
         raise
     except Exception as error:
         if isinstance(error, _EXPECTED.get(action, ())):
@@ -230,7 +233,8 @@ def _signs(error: BaseException | None) -> set[str]:
         if isinstance(response, dict):
             found.add(str(response.get("Error", {}).get("Code", "")))
             found.add(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")))
-        for name in ("error_code", "code", "status", "status_code"):
+        # aiohttp deprecates the code of an error that has a status.
+        for name in ("error_code", "status" if hasattr(error, "status") else "code", "status_code"):
             value = getattr(error, name, None)
             value = getattr(value, "value", value)
             if isinstance(value, str | int):

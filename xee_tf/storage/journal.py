@@ -20,14 +20,24 @@ from typing import Any, Literal, Protocol, get_args
 
 from crc32c import crc32c
 
-from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
+from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
-from xee_tf.storage.location import Location, rename
+from xee_tf.storage.failures import storage_errors
+from xee_tf.storage.location import Location, rename, sync_folder
 from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
-from xee_tf.storage.staging import Staging, remove_leftovers, renewed
+from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
 
-__all__ = ["Earlier", "Upload", "begin", "clear_leftovers", "commit", "interruption", "look"]
+__all__ = [
+    "Earlier",
+    "Upload",
+    "begin",
+    "commit",
+    "interruption",
+    "look",
+    "recover",
+    "sync",
+]
 
 Seen = Mapping[str, str]
 """What exists at a destination: for each name, a text that changes if the file is replaced."""
@@ -44,17 +54,26 @@ class Earlier:
         not complete come first. Must be picklable.
     seen : Seen or None
         What existed when the run began. None: `start` looks at it.
+    identity : mapping, optional
+        What the run writes, in JSON's types, if a later run may resume it.
     """
 
     files: Callable[[], Sequence[Location]]
     seen: Seen | None
+    identity: Mapping[str, Any] | None = None
 
     def start(self, staging: Staging) -> None:
         """Look at what exists, unless this was done; the first task of a run calls it."""
-        if self.seen is not None or staging.folder.url in _started:
+        if staging.folder.url in _started:
             return
         _started.add(staging.folder.url)
-        clear_leftovers(staging)
+        if self.identity is not None:
+            staging.take_up()
+            staging.folder.child(_IDENTITY).write_bytes(json.dumps(self.identity).encode())
+        if self.seen is not None:
+            return
+        recover(staging)
+        remove_leftovers(staging.destination)
         with suppress(FileExistsError):
             file = staging.folder.child(_SEEN)
             file.write_bytes(json.dumps(look(staging.destination, self.files())).encode(), exclusive=True)
@@ -69,7 +88,9 @@ class Earlier:
 
 _THREADS = 16
 _SEEN = "seen.json"
+_IDENTITY = "identity.json"
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
+_committing: set[str] = set()  # tokens of the runs that this process commits
 _OLD = "replaced"  # folder for the old files, in the staging folder
 _METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
@@ -92,11 +113,22 @@ class Upload(Protocol):
         """Make the object appear; it replaces an old one."""
 
 
+class Identity(Protocol):
+    """What a run writes; see `xee_tf.identity.RunIdentity`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a description in JSON's types."""
+
+    def explain_difference(self, stored: Any) -> str:
+        """Return how this run differs from the one with the given description; empty if it does not."""
+
+
 def begin(
     destination: Location,
     files: Callable[[], Sequence[Location]],
     if_exists: str,
     compute: bool = True,
+    identity: Identity | None = None,
 ) -> tuple[Staging, Earlier]:
     """Begin a run: look at what exists, and remove what dead runs left behind.
 
@@ -106,34 +138,66 @@ def begin(
         The file, folder or prefix that the run writes.
     files : callable
         See `Earlier`.
-    if_exists : {"error", "overwrite"}
-        Whether existing files may be replaced.
+    if_exists : {"error", "overwrite", "resume"}
+        Whether existing files may be replaced, or an interrupted run is resumed.
     compute : bool
         If False, nothing is removed or restored before the run commits.
+    identity : Identity, optional
+        What the run writes, if `if_exists` is "resume".
 
     Raises
     ------
     DestinationExistsError
-        If there are files that may not be replaced.
+        If there are files that may not be replaced, or an interrupted run with another identity.
     OptionError
-        If `if_exists` is neither "error" nor "overwrite".
+        If `if_exists` is not a valid choice.
     """
     one_of("if_exists", if_exists, get_args(IfExists))
-    staging = Staging.begin(destination)
+    staging = _interrupted(destination, identity) if identity else None
+    staging = staging or Staging.begin(destination)
+    description = identity.to_json() if identity else None
     if compute:
-        clear_leftovers(staging)
-    elif if_exists != "error":
+        recover(staging)
+        if destination.is_s3:
+            abort_dead_uploads(destination, [staging])
+        remove_leftovers(destination, [staging])
+    elif if_exists == "overwrite":
         return staging, Earlier(files, None)
     elif interruption(destination):
-        return staging, Earlier(files, {})
+        return staging, Earlier(files, {}, description)
     seen = look(destination, files())
-    if seen and if_exists == "error":
+    if seen and if_exists != "overwrite":
         several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
         raise DestinationExistsError(
             f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
             "replace it with if_exists='overwrite'."
         )
-    return staging, Earlier(files, seen)
+    return staging, Earlier(files, seen, description)
+
+
+def _interrupted(destination: Location, identity: Identity) -> Staging | None:
+    """Return what an interrupted run with the same identity has staged, or None.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there is only a run with another identity.
+    """
+    difference = ""
+    for folder in staging_folders(destination):
+        token = token_of(folder)
+        if token is None or is_working(folder):
+            continue
+        with suppress(FileNotFoundError):
+            difference = identity.explain_difference(json.loads(folder.child(_IDENTITY).read_bytes()))
+            if not difference:
+                return Staging(destination, token)
+    if difference:
+        raise DestinationExistsError(
+            f"The interrupted run that wrote {destination} cannot be resumed: {difference}. Undo the change, "
+            "or start again with if_exists='overwrite'."
+        )
+    return None
 
 
 def look(destination: Location, files: Iterable[Location]) -> dict[str, str]:
@@ -160,9 +224,13 @@ def look(destination: Location, files: Iterable[Location]) -> dict[str, str]:
 
 def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     if not file.is_local:
-        info = info or file.info()
-        known = [info.get(key) for key in ("ETag", "etag", "generation", "md5", "size", "type")]
-        return str([*known, renewed(info)])
+        infos = [info or file.info()]
+        if infos[0].get("type") == "directory":  # the metadata of a Zarr store
+            for name in _METADATA:
+                with suppress(FileNotFoundError):
+                    infos.append(file.child(name).info())
+        keys = ("ETag", "etag", "generation", "md5", "size", "type")
+        return str([[*map(each.get, keys), renewed(each)] for each in infos])
     found = os.stat(file.path)
     facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
     # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
@@ -251,13 +319,18 @@ def commit(
             f"Cannot write {missing[0]}: its temporary file in {staging.folder} is missing. Run it again."
         )
     targets = [*(upload.target for upload in uploads), *staged]
-    with _journal(staging, targets, sidecars, earlier) as old:
-        if staging.destination.is_local:
-            _place_files(staging, staged, sidecars, old)
-        else:
-            _place_objects(staging, staged, sidecars, uploads, old)
-    staging.remove()
-    remove_leftovers(staging.destination)
+    try:
+        with _journal(staging, targets, sidecars, earlier) as old:
+            if staging.destination.is_local:
+                _place_files(staging, staged, sidecars, old)
+            else:
+                _place_objects(staging, staged, sidecars, uploads, old)
+    except DestinationExistsError:
+        staging.remove()  # what is staged will never be used
+        raise
+    with suppress(DestinationError):  # the result is complete, and the next run removes what is left
+        staging.remove()
+        remove_leftovers(staging.destination)
 
 
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
@@ -275,7 +348,7 @@ def _journal(
     earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    _recover_dead(staging)
+    recover(staging)
     seen = earlier.when_begun(staging)
     journal = _Journal(
         process_token(),
@@ -293,15 +366,22 @@ def _journal(
     except BaseException:
         staging.journal.remove()
         raise
+    _committing.add(staging.token)
     try:
         yield old
     except BaseException as error:
         left = _undo(journal, staging)
         staging.journal.remove()
-        if isinstance(error, Exception) and not isinstance(error, XeeTFError):
-            raise DestinationError(f"Cannot write {staging.destination}: {error}. {_LEFT[left]}") from error
+        if isinstance(error, Exception):
+            url, is_local = staging.destination.url, staging.destination.is_local
+            with storage_errors("write", url, local=is_local, left=_LEFT[left]):
+                raise
         raise
-    staging.journal.remove()
+    finally:
+        _committing.discard(staging.token)
+    url = staging.destination.url
+    with storage_errors("write", url, local=staging.destination.is_local, left=_LEFT["new"]):
+        staging.journal.remove()
 
 
 def _create(location: Location, journal: _Journal) -> None:
@@ -353,29 +433,25 @@ def _place_files(
     aside = staging.folder.child(_OLD)
     os.makedirs(aside.path, exist_ok=True)
     for file in files:
-        _sync(staging.staged(file).path)
-    _sync(staging.folder.path)
-    _sync(staging.destination.parent.path)  # of the journal
+        sync(staging.staged(file).path)
+    sync_folder(staging.folder.path)
+    sync_folder(staging.destination.parent.path)  # of the journal
     for file in old:
         rename(file.path, aside.child(file.name).path)
     for file in files:
         rename(staging.staged(file).path, file.path)
-    _sync(staging.destination.parent.path)
+    sync_folder(staging.destination.parent.path)
 
 
-def _sync(path: str) -> None:
-    """Write a file or folder to the disk, with all that it contains."""
-    if os.name != "posix":  # folders cannot be opened
-        return
+def sync(path: str) -> None:
+    """Write a staged file, or a staged folder with all that it contains, to the disk."""
     if os.path.isdir(path):
         for entry in os.scandir(path):
-            if not entry.is_symlink():
-                _sync(entry.path)
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync(entry.path)
+        sync_folder(path)
+        return
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _place_objects(
@@ -448,7 +524,7 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
     for name in journal.old:
         if there(aside(name)):
             rename(aside(name), place(name))
-    _sync(parent)
+    sync_folder(parent)
     return "old"
 
 
@@ -482,7 +558,7 @@ def interruption(destination: Location) -> str:
     journal = _read(staging)
     if journal is None:
         return ""
-    if is_alive(journal.process, None):
+    if _is_committing(journal, None):
         return f"A run is putting the files of {destination} in place: try again when it has finished."
     return (
         f"A run was interrupted while it put the files of {destination} in place. Run it again: this first "
@@ -503,17 +579,10 @@ def _read(staging: Staging) -> _Journal | None:
         ) from None
 
 
-def clear_leftovers(staging: Staging) -> None:
-    """Undo a commit that was interrupted, and delete what dead runs staged for a destination."""
-    _recover_dead(staging)
-    if staging.destination.is_s3:
-        abort_dead_uploads(staging.destination)
-    remove_leftovers(staging.destination)
-
-
-def _recover_dead(staging: Staging) -> None:
+def recover(staging: Staging) -> None:
+    """Undo a commit that was interrupted."""
     journal = _read(staging)
-    if journal is None or is_alive(journal.process, _written(staging.journal)):
+    if journal is None or _is_committing(journal, _written(staging.journal)):
         return
     # Only one process undoes the commit: another one would undo what comes after it.
     lock = staging.journal.with_suffix(".undo")
@@ -532,6 +601,13 @@ def _recover_dead(staging: Staging) -> None:
             staging.journal.remove()
     finally:
         lock.remove()
+
+
+def _is_committing(journal: _Journal, written: float | None) -> bool:
+    """Return whether a process still puts files in place; this one may have failed to undo a commit."""
+    if journal.process == process_token():
+        return journal.token in _committing
+    return is_alive(journal.process, written)
 
 
 def _written(file: Location) -> float | None:

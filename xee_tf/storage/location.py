@@ -417,7 +417,8 @@ class Location:
                         os.fsync(file.fileno())
                 if exclusive:
                     _create(temporary, self.path, data)
-                    os.remove(temporary)
+                    with suppress(OSError):  # the file exists
+                        os.remove(temporary)
                 else:
                     rename(temporary, self.path)
                 if durable:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
 from xee_tf.errors import DestinationError
 from xee_tf.storage.location import Location
-from xee_tf.storage.staging import is_working, staging_folders
+from xee_tf.storage.staging import Staging, is_working, staging_folders
 
 __all__ = ["UPLOADS", "abort_dead_uploads", "call_s3", "known_uploads"]
 
@@ -39,11 +40,15 @@ def known_uploads(file: Location) -> dict[int, str]:
     return {}
 
 
-def abort_dead_uploads(destination: Location) -> None:
-    """Abort the multipart uploads to a destination, or to shards with this prefix, that no run uses."""
+def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) -> None:
+    """Abort the multipart uploads to a destination, or to shards with this prefix, that no run uses.
+
+    Those of the runs to keep stay.
+    """
     living: set[str] = set()
+    kept = {staging.folder.url for staging in keep}
     for folder in staging_folders(destination):
-        if is_working(folder):
+        if folder.url in kept or is_working(folder):
             if not folder.child(UPLOADS).exists():
                 return  # the run is creating its uploads, which cannot be told from those of dead runs
             living |= set(known_uploads(folder.child(UPLOADS)).values())

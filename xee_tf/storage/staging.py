@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
@@ -26,6 +27,7 @@ _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
 _OLD = r"[0-9a-f]{12}\.parts|[0-9a-f]{8}\.(tmp|old)"
 
+_RELEASED = "released"
 _signed: dict[str, float] = {}  # time of the last signature of this process, by folder
 
 
@@ -78,8 +80,19 @@ class Staging:
         if not self.token.startswith(process) or not self.folder.is_local:
             self.folder.child(f"alive-{process}").write_bytes(b"")
         elif key not in _signed:
-            os.makedirs(self.folder.path, exist_ok=True)
+            with storage_errors("write", self.folder.url, local=True):
+                os.makedirs(self.folder.path, exist_ok=True)
         _signed[key] = now
+
+    def release(self) -> None:
+        """Let a later run take up what this one has staged, although its processes may still exist."""
+        _signed.pop(self.folder.url, None)
+        self.folder.child(_RELEASED).write_bytes(b"")
+
+    def take_up(self) -> None:
+        """Use what an earlier run has staged."""
+        with suppress(FileNotFoundError):
+            self.folder.child(_RELEASED).remove()
 
     def remove(self) -> None:
         """Delete the staging folder."""
@@ -107,16 +120,24 @@ def renewed(info: Mapping[str, Any]) -> float | None:
 def staging_folders(destination: Location) -> list[Location]:
     """Return the staging folders and temporary files of a destination, of living and dead runs."""
     name, folder = re.escape(destination.name), destination.parent
-    ours = re.compile(rf"\.{name}(\.commit(\.undo)?)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
+    ours = re.compile(rf"\.{name}(\.commit(\.undo)?|\.writer)?-{TOKEN}\.(parts|tmp)|\.?{name}[.-]({_OLD})")
     entries = [*folder.child(f".{destination.name}").listed()]
     if destination.is_local:
         entries += folder.child(f"{destination.name}.").listed()
     return [folder.child(entry) for entry in entries if ours.fullmatch(entry)]
 
 
+def token_of(folder: Location) -> str | None:
+    """Return the token of the run of a staging folder; None if it has another name."""
+    found = re.search(rf"-({TOKEN})\.parts$", folder.name)
+    return found[1] if found else None
+
+
 def is_working(folder: Location) -> bool:
     """Return whether a process works for the run of a staging folder."""
     files = folder.fresh_fs.find(folder.path, detail=True)
+    if any(name.endswith(f"/{_RELEASED}") for name in files):
+        return False
     times = [renewed(info) for info in files.values()]
     if folder.is_local:
         with suppress(OSError):
@@ -130,12 +151,13 @@ def is_working(folder: Location) -> bool:
     return any(is_alive(each, latest) for each in processes)
 
 
-def remove_leftovers(destination: Location) -> None:
-    """Delete what dead runs staged for a destination; the files of living runs stay.
+def remove_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
+    """Delete what dead runs staged for a destination; the files of living runs, and those to keep, stay.
 
     The journal of an interrupted commit must be recovered before, because it refers to these files.
     """
+    kept = {staging.folder.url for staging in keep}
     for folder in staging_folders(destination):
-        if not is_working(folder):
+        if folder.url not in kept and not is_working(folder):
             with suppress(FileNotFoundError):
                 folder.remove(recursive=True)

@@ -1,224 +1,174 @@
-"""Write Zarr stores, identify stores that this package wrote, and replace them."""
+"""Write Zarr stores that can be opened only when they are complete.
+
+The metadata of a store are encoded in memory, by xarray, and written without those of the root, which are
+kept in the record until the pixels are complete.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
+import socket
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from operator import itemgetter
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.storage.location import Location
+from xee_tf.errors import DestinationError
+from xee_tf.storage.journal import sync
+from xee_tf.storage.location import Location, sync_folder
+from xee_tf.storage.staging import Staging
+from xee_tf.storage.zarr_record import (
+    BEGUN,
+    COMPLETE,
+    PREPARED,
+    RECORD,
+    ROOT_METADATA,
+    read_record,
+    stored_arrays,
+    write_record,
+)
 
-__all__ = [
-    "BEGUN",
-    "COMPLETE",
-    "PREPARED",
-    "RECORD",
-    "ZARR_METADATA",
-    "beside",
-    "create_store",
-    "explain_changes",
-    "open_arrays",
-    "read_record",
-    "replace_store",
-    "require_own_store",
-    "to_storable",
-    "write_record",
-]
-
-RECORD = ".xee_tf"
-"""The Zarr group in each store of this package that identifies the store.
-
-It is not an attribute, because xarray copies attributes to derived datasets, which may be stored elsewhere.
-"""
-
-ZARR_METADATA = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
-"""Metadata files of Zarr formats 3 and 2."""
-
-# Files of a Zarr group, and files that desktop systems add to folders.
-_METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
-_PARTIAL = r"(zarr|\.z\w+)\.[0-9a-f]{32}\.partial"  # temporary files of a zarr process that was killed
-# Contents of an array's folder: metadata, and chunks in format 3 or 2.
-_OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|{_PARTIAL}")
-
-# Metadata files of Zarr nodes in format 3 or 2.
-_Take = Callable[[Any], Any]
-_ATTRIBUTES: Mapping[str, _Take] = {"zarr.json": lambda found: dict(found["attributes"]), ".zattrs": dict}
-_SHAPE_AND_DTYPE: Mapping[str, _Take] = {
-    "zarr.json": itemgetter("shape", "data_type"),
-    ".zarray": itemgetter("shape", "dtype"),
-}
+__all__ = ["StoredBand", "finish_store", "hide_store", "prepare_store", "stored_bands", "to_storable"]
 
 
-BEGUN, PREPARED, COMPLETE = "begun", "prepared", "complete"
-"""States of a store: metadata incomplete, metadata complete, pixels complete."""
+def prepare_store(dataset: xr.Dataset, store: Location, run: Staging, **facts: Any) -> None:
+    """Write the metadata and coordinates of a Dataset from `to_storable` to a new store.
 
-
-def create_store(dataset: xr.Dataset, store: Location, *, compute: bool, **facts: Any) -> None:
-    """Write a Dataset from `to_storable` to a new store, with a record that identifies the store.
-
-    Without `compute`, lazy bands are not written. The `facts` are added to the record as JSON.
+    The store cannot be opened by xarray until `finish_store`. The `facts` are added to its record as JSON.
+    On a local disk, the store appears with all of them, because `run` stages them first.
     """
+    place = run.staged(store) if store.is_local else store
+    files = _encode(dataset)
+    root = {name: files.pop(name).decode() for name in ROOT_METADATA if name in files}
     names = [str(name) for name in dataset.variables]
-    write_record(store, {**facts, "state": BEGUN, "arrays": dict.fromkeys(names)})
-    written = dataset.to_zarr(
-        store.url, mode="a", compute=False, consolidated=False, storage_options=store.zarr_options
-    )
-    if compute:
-        written.compute()
-    state = COMPLETE if compute else PREPARED
-    write_record(store, {**facts, "state": state, "arrays": stored_arrays(store, names)})
-
-
-def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
-    """Return the metadata from the first existing file of a Zarr node; None if there is none."""
-    for file, take in files.items():
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return take(json.loads(node.child(file).read_bytes()))
-    return None
-
-
-def read_record(store: Location) -> dict[str, Any]:
-    """Read the record that `write_record` wrote; return an empty dict if there is none."""
-    found: dict[str, Any] | None = _metadata(store.child(RECORD), _ATTRIBUTES)
-    return found or {}
-
-
-def write_record(store: Location, record: Mapping[str, Any]) -> None:
-    """Write the record that identifies a store of this package."""
+    record = {**facts, "format": 3 if "zarr.json" in root else 2, "root": root}
     try:
-        group = _open_group(store.child(RECORD), "a", attributes=dict(record))  # for a new group
-        if dict(group.attrs) != dict(record):
-            group.attrs.put(dict(record))
+        write_record(place, {**record, "state": BEGUN, "arrays": dict.fromkeys(names)})
+        for name, data in files.items():
+            place.child(name).write_bytes(data)
+        write_record(place, {**record, "state": PREPARED, "arrays": stored_arrays(place, names)})
+        if place != store:
+            place.move(store)
     except OSError as error:
-        raise DestinationError(f"{store} cannot be written: {error}") from error
+        raise DestinationError(f"Cannot write the metadata of {store}: {error}") from error
 
 
-def open_arrays(store: Location) -> Any:
-    """Open an existing store for writing to its arrays."""
-    return _open_group(store, "r+")
-
-
-def _open_group(store: Location, mode: Literal["a", "r+"], **options: Any) -> Any:
+def _encode(dataset: xr.Dataset) -> dict[str, bytes]:
+    """Return the files of a store without the lazy bands; the metadata are consolidated."""
     import zarr
 
-    return zarr.open_group(
-        store.url, mode=mode, storage_options=store.zarr_options, use_consolidated=False, **options
+    files: dict[str, Any] = {}
+    memory = zarr.storage.MemoryStore(files)
+    with warnings.catch_warnings():
+        # Zarr warns that other implementations may not read consolidated metadata of format 3.
+        warnings.filterwarnings("ignore", "Consolidated metadata is", UserWarning)
+        dataset.to_zarr(memory, compute=False, consolidated=True)
+        zarr.consolidate_metadata(memory)
+    return {name: buffer.to_bytes() for name, buffer in files.items()}
+
+
+def finish_store(store: Location, **facts: Any) -> None:
+    """Make a store from `prepare_store` complete: write the metadata of its root, then its record."""
+    record = read_record(store)
+    root = record.pop("root")
+    try:
+        _sync(store, [])
+        for name, text in root.items():  # in the order of ROOT_METADATA
+            store.child(name).write_bytes(text.encode())
+        write_record(store, {**record, **facts, "state": COMPLETE})
+        _sync(store, [*root, RECORD])
+    except OSError as error:
+        raise DestinationError(f"Cannot complete {store}: {error}") from error
+
+
+def _sync(store: Location, names: Sequence[str]) -> None:
+    """Write files of a store to the disk; all of them if there are no names."""
+    if store.is_local:
+        for name in names:
+            sync(store.child(name).path)
+        if names:
+            sync_folder(store.path)
+        else:
+            sync(store.path)
+
+
+def hide_store(store: Location) -> None:
+    """Make a store unfinished: remove the metadata of its root, and keep them in its record."""
+    record = read_record(store)
+    if "root" not in record:
+        found = {name: store.child(name) for name in ROOT_METADATA if store.child(name).exists()}
+        record["root"] = {name: file.read_bytes().decode() for name, file in found.items()}
+    write_record(store, {**record, "state": PREPARED})
+    for name in reversed(ROOT_METADATA):
+        if store.child(name).exists():
+            store.child(name).remove()
+
+
+@dataclass(frozen=True)
+class StoredBand:
+    """A band in a store, as a target of `dask.array.store`; small and picklable.
+
+    Parameters
+    ----------
+    store : Location
+        The store.
+    name : str
+        Name of the band.
+    zarr_format : int
+        Format of the store.
+    run : Staging
+        The run that writes; each process opens the band once for each run.
+    """
+
+    store: Location
+    name: str
+    zarr_format: Literal[2, 3]
+    run: Staging
+
+    def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
+        try:
+            self.run.sign()
+            array = _open(self)
+            if not _is_empty(values, array.fill_value):
+                array[key] = values
+        except OSError as error:
+            raise DestinationError(
+                f"A chunk of band {self.name!r} in {self.store} cannot be written on {socket.gethostname()}: "
+                f"{error}. All worker processes need access to the store."
+            ) from error
+
+
+def _is_empty(values: npt.NDArray[Any], fill: Any) -> bool:
+    """Return whether a chunk of a new store need not be written; Zarr would request its deletion."""
+    first = values.flat[0]
+    if values.dtype.kind == "f":
+        return bool(np.isnan(first) and np.isnan(fill) and np.isnan(values).all())
+    return values.dtype.kind in "biu" and bool(first == fill and (values == fill).all())
+
+
+@lru_cache(maxsize=1024)
+def _open(band: StoredBand) -> Any:
+    import zarr
+
+    return zarr.open_array(
+        band.store.url,
+        path=band.name,
+        mode="r+",
+        zarr_format=band.zarr_format,
+        storage_options=band.store.zarr_options,
     )
 
 
-def stored_arrays(store: Location, names: Iterable[Hashable]) -> dict[str, list[Any]]:
-    """Return the shape and dtype of arrays in a store, from their metadata; missing arrays are omitted."""
-    found = {name: _metadata(store.child(name), _SHAPE_AND_DTYPE) for name in sorted(map(str, names))}
-    return {name: list(array) for name, array in found.items() if array is not None}
-
-
-def explain_changes(store: Location) -> str:
-    """Return why the arrays of a store differ from those that were written, or "" if they do not.
-
-    An unfinished store may lack arrays.
-    """
-    record = read_record(store)
-    if record.get("state") == BEGUN:
-        return ""
-    written = record.get("arrays") or {}
-    current = stored_arrays(store, written)
-    changed = next((name for name in written if current.get(name) != written[name]), "")
-    return f"its array {changed!r} is not the one that was written" if changed else ""
-
-
-def require_own_store(store: Location) -> None:
-    """Check that a folder may be deleted: it is empty, or a Zarr store that this package wrote.
-
-    Raises
-    ------
-    DestinationExistsError
-        If the folder has other contents.
-
-    Examples
-    --------
-    >>> folder = Location.of("memory://stores/documents")
-    >>> folder.child("thesis.txt").write_bytes(b"A thesis")
-    >>> require_own_store(folder)
-    Traceback (most recent call last):
-    ...
-    xee_tf.errors.DestinationExistsError: memory://stores/documents is not replaced, because it is not a \
-store that xee_tf wrote: it contains 'thesis.txt'. Choose another name, or delete it first.
-    """
-    if found := _foreign_contents(store):
-        raise DestinationExistsError(
-            f"{store} is not replaced, because it is not a store that xee_tf wrote: {found}. Choose another "
-            "name, or delete it first."
-        )
-
-
-def _foreign_contents(store: Location) -> str:
-    """Return why a path may not be deleted, as part of a sentence, or "" if it may."""
-    if not store.is_folder():
-        return "it is a file"
-    entries = store.entries()
-    if not entries:
-        return ""
-    record = read_record(store)
-    ours = record.get("arrays") or {}
-    members = {name for name, is_folder in entries.items() if is_folder}
-    known = members | _METADATA
-    if unknown := [each for each in entries if each not in known and not re.fullmatch(_PARTIAL, each)]:
-        return f"it contains {unknown[0]!r}"
-    if not record:
-        folder = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
-        return f"it contains {folder!r}" if folder else f"it is a Zarr store without {RECORD!r}"
-    for name in sorted(members - {RECORD}):
-        if name not in ours:
-            return f"it contains {name!r}"
-        if files := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
-            return f"it contains {f'{name}/{files[0]}'!r}"
-    return explain_changes(store)
-
-
-def _is_node(folder: Location) -> bool:
-    return any(folder.child(name).exists() for name in ZARR_METADATA - {".zattrs", ".zmetadata"})
-
-
-def beside(store: Location, suffix: str = "") -> Location:
-    """Return a location next to a store on the same disk; symbolic links are resolved first."""
-    if not store.is_local:
-        return store.with_suffix(suffix)
-    return Location(os.path.realpath(store.path) + suffix, store.storage_options)
-
-
-def replace_store(new: Location, store: Location) -> None:
-    """Replace a store by a complete new one; the old store is deleted.
-
-    On local disks both are renamed, and the old store is kept if that fails. Object stores do not support
-    renaming: the old store is deleted, then the objects of the new store are copied.
-
-    Raises
-    ------
-    DestinationError
-        If the replacement fails; the new store is then still complete under its own name.
-    """
-    try:
-        if new.is_local:
-            _swap(new.path, os.path.realpath(store.path))
-            return
-        if store.exists():
-            store.remove(recursive=True)
-        files = new.fs.find(new.path)
-        targets = [store.path.rstrip("/") + file[len(new.path.rstrip("/")) :] for file in files]
-        store.fs.copy(files, targets, on_error="raise")
-        new.remove(recursive=True)
-    except OSError as error:
-        raise DestinationError(f"{store} cannot be replaced by {new}, which is complete: {error}") from error
+def stored_bands(store: Location, names: Iterable[str], run: Staging) -> list[StoredBand]:
+    """Return the bands of a store from `prepare_store`, to write to them."""
+    zarr_format = read_record(store)["format"]
+    return [StoredBand(store, name, zarr_format, run) for name in names]
 
 
 def to_storable(dataset: xr.Dataset) -> xr.Dataset:
@@ -272,17 +222,3 @@ def _storable_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
         if isinstance(name, str) and type(plain) in (str, int, float, bool, list, tuple, dict, type(None)):
             found[name] = value
     return found
-
-
-def _swap(new: str, path: str) -> None:
-    if not os.path.lexists(path):
-        os.rename(new, path)
-        return
-    old = Location(path).temporary(".old").path
-    os.rename(path, old)
-    try:
-        os.rename(new, path)
-    except BaseException:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

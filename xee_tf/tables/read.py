@@ -16,7 +16,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.options import check_flags, integer, read_names, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
-from xee_tf.shards import Shard, check_shard, number_shards, open_shards, read_records, shard_spans
+from xee_tf.shards import Shard, match_shard, number_shards, open_shards, read_records, shard_spans
 from xee_tf.sidecars import (
     RECORDS,
     ExportedTable,
@@ -74,7 +74,7 @@ def open_table(
     encoding : str or None, default "utf-8"
         Encoding of the strings. None: return bytes.
     verify : bool, default True
-        Whether to verify checksums.
+        Whether to verify the checksums of records and, with a manifest, whether they are those of the export.
     storage_options : mapping of str to object, optional
         Options for fsspec.
 
@@ -126,13 +126,19 @@ def open_table(
     chunks = None if chunks is None else integer(1)(chunks, "chunks")
     user_shapes = _read_shapes(shapes)
     files = [file for each in paths for file in find_tables(each, storage_options)]
-    numbered = number_shards(open_shards(files), None, -1)
+    manifests = [_manifest(file) for file in files]
+    described = [None if each is None else each.shards[0] for each in manifests]
+    numbered = [
+        shard if known is None else match_shard(shard, known, manifest_location(shard.location).name)
+        for shard, known in zip(
+            number_shards(open_shards(files, described), None, -1), described, strict=True
+        )
+    ]
     shards = tuple(shard for shard in numbered if shard.records)
     if not shards:
         raise RecordError(f"{numbered[0]} contains no records.")
-    names = None if columns is None else tuple(read_names(columns, "columns", ["B4", "landcover"]))
-    manifest = _manifest(numbered)
-    manifest_shapes = {} if manifest is None else manifest.shapes
+    names = None if columns is None else read_names(columns, "columns")
+    manifest_shapes = next((each.shapes for each in manifests if each is not None), {})
     reader = _Reader(shards, names, user_shapes, manifest_shapes, encoding, verify)
     if chunks is None:
         return reader.read_all()
@@ -166,17 +172,10 @@ def _read_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _manifest(shards: Sequence[Shard]) -> TableManifest | None:
-    """Return the first manifest beside the files of a table; check each file against its manifest."""
-    manifests = []
-    for shard in shards:
-        location = manifest_location(shard.location)
-        found = read_manifest(location) if shard.location.name.endswith(RECORDS) else None
-        if isinstance(found, TableManifest):
-            manifests.append(found)
-            for known in found.shards:
-                check_shard(shard, known, location.name)
-    return manifests[0] if manifests else None
+def _manifest(file: Location) -> TableManifest | None:
+    """Return the manifest of a table, if it has one."""
+    found = read_manifest(manifest_location(file)) if file.name.endswith(RECORDS) else None
+    return found if isinstance(found, TableManifest) and len(found.shards) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ class _Reader:
     def selected(self, columns: Sequence[FoundColumn]) -> tuple[FoundColumn, ...]:
         """Select the requested columns from those of the table, and check the shapes given for them."""
         known = {column.name: column for column in columns}
-        names = list(known) if self.names is None else list(dict.fromkeys(self.names))
+        names = list(known) if self.names is None else list(self.names)
         unknown = [name for name in names if name not in known]
         if unknown or not names:
             raise OptionError(f"Columns {unknown or names} not found; available: {list(known)}.")
@@ -252,7 +251,7 @@ class _Reader:
         """Yield the features of records ``start`` to ``stop - 1``, with record numbers in the whole table."""
         orders: list[Order] = []
         for shard, begin, end in shard_spans(self.shards, start, stop):
-            for first, buffer in read_records(shard, begin, end, share=False):
+            for first, buffer in read_records(shard, begin, end, share=False, verify=verify):
                 found = decode_features(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
                 yield from (replace(part, records=part.records + shard.first) for part in found)
 

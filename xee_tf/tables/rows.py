@@ -93,7 +93,7 @@ def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None
     Raises
     ------
     OptionError
-        If a name is not found, not a valid feature name, or not unique.
+        If `columns` is not a list of names, or a name is not found, not a valid feature name, or not unique.
 
     Examples
     --------
@@ -104,13 +104,13 @@ def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None
     if columns is None:
         chosen = known
     else:
-        chosen = read_names(columns, "columns", ["B4", "landcover"])
+        chosen = list(read_names(columns, "columns"))
         unknown = [name for name in chosen if name not in known]
         if unknown:
             raise OptionError(f"Columns {unknown} not found; available: {known}.")
     for name in chosen:
         check_key(name, "column")
-        if chosen.count(name) > 1 or known.count(name) > 1:
+        if known.count(name) > 1:
             raise OptionError(f"More than one column is named {name!r}: rename one of them or omit it.")
     if not chosen:
         raise OptionError("The table has no columns to export.")

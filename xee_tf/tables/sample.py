@@ -221,11 +221,11 @@ def _features(
     else:
         geometries, crs, table = _read_features(where)
     if properties is not None:
-        wanted = read_names(properties, "properties", ["site", "landcover"])
+        wanted = read_names(properties, "properties", ["site", "landcover"], allow_empty=True)
         unknown = [name for name in wanted if name not in table.columns]
         if unknown:
             raise OptionError(f"Properties {unknown} not found; available: {list(table.columns)}.")
-        table = table[wanted]
+        table = table[list(wanted)]
     return geometries, crs, table
 
 

@@ -40,8 +40,6 @@ Geometry = Literal["lonlat"]
 
 LONLAT = ("longitude", "latitude")
 
-_COLUMNS = ["B4", "landcover"]  # an example for error messages
-
 
 def _return_rows(rows: Rows, number: int) -> Rows:
     return rows
@@ -69,7 +67,7 @@ class LazyTable:
 def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
     """Return the rows of a table in memory, or the row groups of a lazy table."""
     one_of("geometry", geometry, ("lonlat", None))
-    columns = None if columns is None else read_names(columns, "columns", _COLUMNS)
+    columns = None if columns is None else read_names(columns, "columns")
     if isinstance(table, xr.Dataset):
         return _read_dataset(table, columns)
     if isinstance(table, pd.DataFrame):

@@ -13,8 +13,8 @@ import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, spelled
-from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit, band_names
+from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
+from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
 from xee_tf.storage import PathLike
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 
@@ -134,7 +134,8 @@ def tf_dataset(
     MissingShardError
         If a file, or a shard of a mixer, is not found.
     RecordError
-        If a file is not a valid TFRecord file, or its records do not match the options.
+        If a file is not a valid TFRecord file, its records do not match the options, or it does not match the
+        manifest.
 
     See Also
     --------
@@ -152,6 +153,11 @@ def tf_dataset(
 
     Float lists, int64 lists and byte strings of uint8 values are supported; see `xee_tf.feature_spec`. Local
     files are read by TensorFlow, remote files by Python with fsspec, record by record.
+
+    With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
+    if it has changed. A file that is corrupt, from another export, or in the place of another shard raises an
+    error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
+    be those that were opened.
 
     Examples
     --------
@@ -175,7 +181,8 @@ def tf_dataset(
     from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
     from xee_tf.training.stream import serialized_records
 
-    input_names, target_names = _names("inputs", inputs), _names("targets", targets)
+    input_names = read_names(inputs, "inputs")
+    target_names = () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
     one_of("unit", unit, ("patch", "pixel", None))
     one_of("margins", margins, ("keep", "trim", None))
     one_of("target_margins", target_margins, ("keep", "trim", None))
@@ -295,14 +302,3 @@ def _numeric_dtype(dtype: Any) -> Any:
     if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
         raise OptionError(f"target_dtype must be a numeric dtype, such as 'float32'; got {dtype!r}.")
     return found
-
-
-def _names(option: str, names: str | Sequence[str] | None) -> list[str]:
-    """Return the names in an option; raise an error if a name appears twice, or there are no inputs."""
-    listed = [] if names is None else band_names(option, names)
-    if option == "inputs" and not listed:
-        raise OptionError("inputs is empty: pass the name of at least one band.")
-    for name in listed:
-        if listed.count(name) > 1:
-            raise OptionError(f"The band {name!r} appears twice in {option}: remove one of the two.")
-    return listed

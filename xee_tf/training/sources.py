@@ -11,16 +11,18 @@ import xarray as xr
 
 from xee_tf.errors import MissingShardError, OptionError, XeeTFError
 from xee_tf.reading import OpenedExport, ReadOptions, open_export, open_files
-from xee_tf.shards import check_first_runs
+from xee_tf.shards import Shard, read_records
 from xee_tf.sidecars import (
     MIXER,
     Exported,
     ExportedTable,
     Mixer,
+    destination_of,
     find_exports,
     find_sources,
     is_image,
     prefix_of,
+    require_whole,
 )
 from xee_tf.storage import Location
 
@@ -51,12 +53,13 @@ def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
                 continue
             for mixer in files:
                 opened.append(_open_image(mixer, options))
-                check_first_runs(opened[-1].shards)
+                _check_first_runs(opened[-1].shards)
                 mixers.update((_key(shard.location), mixer) for shard in opened[-1].shards)
         except MissingShardError:
             missing = next((file for file in files if not file.exists()), None)
             if missing is None:
                 raise
+            require_whole(destination_of(missing))
             raise MissingShardError(
                 f"{missing} was not found: expected a mixer (a file that ends with {MIXER}), the folder or "
                 "prefix of an export, TFRecord files, or a pattern of files. Correct the path."
@@ -68,6 +71,14 @@ def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
         if owner is not None:
             raise OptionError(f"{location} is a shard of {owner}, which is passed, too: pass only the mixer.")
     return opened
+
+
+def _check_first_runs(shards: Sequence[Shard]) -> None:
+    """Compare the first records of local files with the manifest, so that foreign files are noticed early."""
+    for shard in shards:
+        if shard.location.is_local and shard.run_starts is not None and len(shard.run_starts) > 1:
+            for _ in read_records(shard, 0, int(shard.run_starts[1]), share=False):
+                pass
 
 
 def _key(location: Location) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from xee_tf.extras import extra
 from xee_tf.records import FOOTER, HEADER
-from xee_tf.shards import Shard, inflated, read_pieces, scan_records
+from xee_tf.shards import Shard, check_file, checked_rows, file_stamp
 
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
@@ -43,13 +43,32 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
         )
     paths = tf.constant([shard.location.path for shard in shards])
     kinds = tf.constant(["" if shard.access == "plain" else "GZIP" for shard in shards])
-    return lambda number: tf.data.TFRecordDataset(paths[number], kinds[number], buffer_size=_READ_BYTES)
+    check = _checker(shards)
+
+    def read(number: Any) -> tf.data.Dataset:
+        with tf.control_dependencies([tf.numpy_function(check, [number], [])]):
+            path = tf.identity(paths[number])
+        return tf.data.TFRecordDataset(path, kinds[number], buffer_size=_READ_BYTES)
+
+    return read
+
+
+def _checker(shards: Sequence[Shard]) -> Callable[[Any], None]:
+    """Return a function that checks a file by its number, and again only if it has changed since."""
+    checked: dict[int, tuple[str, ...]] = {}
+
+    def check(number: Any) -> None:
+        shard = shards[number]
+        stamp = file_stamp(shard.location, {})
+        if checked.get(number) != stamp:
+            check_file(shard)
+            checked[number] = stamp
+
+    return check
 
 
 def _stream(shard: Shard) -> Iterator[bytes]:
-    """Yield the records of a shard one by one; checksums are checked."""
-    source = str(shard)
-    pieces = inflated(read_pieces(shard.location, _READ_BYTES), source, _READ_BYTES)
-    for rows in scan_records(pieces, source):
+    """Yield the records of a file one by one; they are compared with its manifest."""
+    for rows in checked_rows(shard):
         for row in rows:
             yield row[HEADER:-FOOTER].tobytes()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,11 +30,12 @@ from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
-from xee_tf.upload.destination import WRITE_REPLACED, require_format
+from xee_tf.upload.destination import require_format
+from xee_tf.upload.files import geotiff_files, staged_file
 
 __all__ = ["to_cog", "write_cog", "write_raster"]
 
-_SPELLING = Spelling("GeoTIFF options", replaced=WRITE_REPLACED)
+_SPELLING = Spelling("GeoTIFF options")
 
 _BLOCK = 512  # side of a GeoTIFF tile in pixels
 _BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimized GeoTIFF
@@ -67,8 +66,10 @@ def to_cog(
         dimension of a DataArray is split into bands as in `xee_tf.export_image`.
     destination : str or path-like
         The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the destination exists.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the destination exists. "overwrite" replaces it when the new file is complete, with its
+        side files (``.aux.xml``, ``.ovr``, ``.msk``, world files, RPCs). "resume" writes it if it is missing;
+        an existing GeoTIFF does not tell what it was written from, so that it is an error.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -108,11 +109,13 @@ def to_cog(
     require_free(location, if_exists)
     require_writable(location)
     remedy = "cast it first, for example with astype('int32'), or write a Zarr"
-    write_raster(dataset, location, progress=progress, remedy=remedy)
+    write_raster(dataset, location, if_exists=if_exists, progress=progress, remedy=remedy)
     return location
 
 
-def write_raster(raster: xr.Dataset, location: Location, *, progress: bool, remedy: str) -> None:
+def write_raster(
+    raster: xr.Dataset, location: Location, *, if_exists: IfExists, progress: bool, remedy: str
+) -> None:
     """Write a raster as `to_cog` does; `remedy` is the end of the error for unrepresentable values."""
     georef = read_georef(raster)
     bands = {
@@ -135,7 +138,7 @@ def write_raster(raster: xr.Dataset, location: Location, *, progress: bool, reme
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
     with progress_bar(progress):
-        write_cog(location, arrays, names, georef, nodata)
+        write_cog(location, arrays, names, georef, nodata, if_exists)
 
 
 def write_cog(
@@ -144,14 +147,15 @@ def write_cog(
     names: Mapping[str, Sequence[str]],
     grid: GridLike,
     nodata: float | None,
+    if_exists: IfExists = "error",
 ) -> None:
     """Write a tiled GeoTIFF window by window, and convert it to a cloud-optimized GeoTIFF.
 
     Parameters
     ----------
     location : Location
-        The file. It appears when it is complete. If GeoTIFF keys cannot describe the CRS, GDAL's
-        ``.aux.xml`` file is written beside it.
+        The file. It appears when it is complete, and replaces an old one with its side files. If GeoTIFF keys
+        cannot describe the CRS, GDAL's ``.aux.xml`` file is written beside it.
     arrays : mapping
         Bands (..., y, x) of one dtype; additional dimensions in one chunk.
     names : mapping
@@ -160,6 +164,8 @@ def write_cog(
         CRS and affine transform.
     nodata : float or None
         Nodata value. None: NaN for floats, no nodata value for integers.
+    if_exists : {"error", "overwrite", "resume"}
+        Whether existing files may be replaced.
 
     Raises
     ------
@@ -179,27 +185,17 @@ def write_cog(
         "Rename it, select other bands with bands=[...], or write a .zarr.",
     )
     profile = _profile(arrays, count, grid, nodata)
-    local = location.is_local
-    folder = Path(location.path).parent if local else Path(tempfile.gettempdir())
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = Location(f".{location.name}").temporary("").name
-    plain, cog = folder / f"{stem}.plain.tif", folder / f"{stem}.tif"
-    try:
-        with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
-            with _open_raster(plain, profile, location) as raster:
-                raster.file.descriptions = tuple(chain.from_iterable(names.values()))
-                ends = accumulate(map(len, names.values()), initial=0)
-                targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
-                # An open file cannot be sent to another process.
-                with dask.config.set(scheduler="threads"):
-                    da.store(list(arrays.values()), targets, lock=False)
-            with _gdal_errors(location):
-                _copy_as_cog(plain, cog, profile["blockxsize"])
-        _write_aux_xml(cog, location)
-        location.put_file(cog)
-    finally:
-        for leftover in folder.glob(f"{glob.escape(stem)}.*"):  # includes .aux.xml files
-            leftover.unlink(missing_ok=True)
+    with staged_file(location, if_exists, geotiff_files) as cog, rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
+        plain = cog.with_name("plain.tif")
+        with _open_raster(plain, profile, location) as raster:
+            raster.file.descriptions = tuple(chain.from_iterable(names.values()))
+            ends = accumulate(map(len, names.values()), initial=0)
+            targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
+            # An open file cannot be sent to another process.
+            with dask.config.set(scheduler="threads"):
+                da.store(list(arrays.values()), targets, lock=False)
+        with _gdal_errors(location):
+            _copy_as_cog(plain, cog, profile["blockxsize"])
 
 
 def _profile(
@@ -261,7 +257,7 @@ def _gdal_errors(location: Location) -> Iterator[None]:
     try:
         yield
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
-        raise DestinationError(f"Cannot write {location}: {error}") from error
+        raise DestinationError(f"Cannot write {location}: {error}. Nothing was changed.") from error
 
 
 def _check_last_tile(cog: Path) -> None:
@@ -305,19 +301,6 @@ def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> 
         yield raster
     finally:
         raster.close()
-
-
-def _write_aux_xml(cog: Path, location: Location) -> None:
-    """Write GDAL's ``.aux.xml`` beside the destination: it has the CRS if GeoTIFF keys cannot describe it.
-
-    The ``.aux.xml`` of a replaced file is removed, because its CRS would override that of the new file.
-    """
-    side = cog.with_name(f"{cog.name}.aux.xml")
-    beside = location.with_suffix(".aux.xml")
-    if side.exists():
-        beside.put_file(side)
-    elif beside.exists():
-        beside.remove()
 
 
 @dataclass(frozen=True)

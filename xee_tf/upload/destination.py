@@ -1,25 +1,17 @@
-"""Destinations of rasters: their formats, and the names that `destination` does not have here."""
+"""Formats of the destinations of rasters."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from xee_tf.errors import OptionError
-from xee_tf.options import EXPORT_REPLACED
 from xee_tf.storage import Location
 
-__all__ = ["WRITE_REPLACED", "RasterFormat", "raster_format", "require_format"]
+__all__ = ["RasterFormat", "raster_format", "require_format"]
 
 RasterFormat = Literal["tif", "zarr"]
 
 _EXTENSIONS: dict[RasterFormat, tuple[str, ...]] = {"tif": (".tif", ".tiff"), "zarr": (".zarr",)}
-
-WRITE_REPLACED = {
-    "overwrite": EXPORT_REPLACED["overwrite"],
-    "path": "the option is named destination",
-    "store": "the option is named destination",
-}
-"""Names that functions with a destination do not have, and what replaces them."""
 
 
 def raster_format(location: Location) -> RasterFormat:

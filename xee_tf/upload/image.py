@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
 from xee_tf.dtypes import convert_number
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import DestinationExistsError, OptionError, shorten
 from xee_tf.graph import progress_bar
 from xee_tf.names import check_zarr
-from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, spelled
+from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, one_of, spelled
 from xee_tf.reading import (
     OpenedExport,
     ReadOptions,
@@ -31,24 +32,36 @@ from xee_tf.storage import (
     Location,
     PathLike,
     beside,
-    create_store,
-    replace_store,
+    claim,
+    clear_store,
+    commit,
+    earlier_store,
+    explain_changes,
+    finish_store,
+    has_root,
+    interruption,
+    is_finished,
+    look,
+    prepare_store,
+    read_record,
+    recover,
+    remove_other_runs,
     require_free,
     require_own_store,
+    require_reachable,
     require_writable,
+    stored_bands,
     to_storable,
 )
 from xee_tf.upload.casting import cast, common_dtype
 from xee_tf.upload.cog import write_cog
-from xee_tf.upload.destination import WRITE_REPLACED, raster_format
+from xee_tf.upload.destination import raster_format
 
 __all__ = ["upload_image"]
 
-_SPELLING = replace(
-    READ_SPELLING,
-    what="upload options",
-    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
-)
+_SPELLING = replace(READ_SPELLING, what="upload options")
+
+_UPLOAD = "upload"  # the key of what a store was written from, in its record
 
 
 @spelled(_SPELLING)
@@ -101,9 +114,12 @@ def upload_image(
     tensor_depths : mapping of str to int, optional
         Number of values per pixel of array bands, if it cannot be inferred from the length of the records;
         see `xee_tf.open_image`.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the destination exists. "overwrite" replaces files and Zarr stores that this package
-        wrote, but no other folders; the old data remains until the new data is complete.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the destination exists. "overwrite" replaces files, with their side files (``.aux.xml``,
+        ``.ovr``, ``.msk``, world files, RPCs), and Zarr stores that this package wrote, but no other folders;
+        the old data remains until the new data is complete. "resume" writes the destination if it is missing.
+        A complete Zarr store is kept if it was written from the same records with the same options, which is
+        otherwise an error, as is any existing GeoTIFF, which does not tell what it was written from.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -122,6 +138,14 @@ def upload_image(
         If an option is invalid.
     RecordError, MissingShardError, MixerError
         As for `xee_tf.open_image`. The destination is not written in this case.
+
+    Notes
+    -----
+    A Zarr store cannot be opened before it is complete, because the metadata of its root are written last. In
+    an object store, where objects cannot be renamed, the objects of a complete new store are copied over the
+    old one: the old store is lost as soon as this begins, and neither can be opened until it has ended.
+
+    "resume" compares the size and time (in object stores: the ETag) of record files, not their bytes.
 
     Examples
     --------
@@ -143,9 +167,14 @@ def upload_image(
     stored = None if dtype is None else _dtype(dtype)
     location = Location.of(destination, storage_options)
     written = raster_format(location)
-    require_free(location, if_exists, folder=written == "zarr")
-    if written == "zarr" and location.exists():
-        require_own_store(location)
+    one_of("if_exists", if_exists, get_args(IfExists))
+    require_reachable(location)
+    if written == "tif":
+        require_free(location, if_exists)
+    elif not _unfinished(location) and not interruption(beside(location)):
+        require_free(location, if_exists, folder=True)
+        if if_exists == "overwrite" and location.exists():
+            require_own_store(location)
     options = ReadOptions(
         records=records,
         crs=crs,
@@ -163,10 +192,10 @@ def upload_image(
     require_writable(location)
     with progress_bar(progress):
         if written == "zarr":
-            _write_zarr(reader, arrays, location, nodata)
+            _write_zarr(reader, arrays, location, nodata, if_exists)
         else:  # each step of an array band becomes a band
             steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
-            write_cog(location, arrays, steps, reader.grid, nodata)
+            write_cog(location, arrays, steps, reader.grid, nodata, if_exists)
     return location
 
 
@@ -212,23 +241,86 @@ def _is_representable(nodata: float, dtype: np.dtype[Any]) -> bool:
     return converted is not None and (math.isnan(converted) or math.isclose(converted, nodata, rel_tol=1e-7))
 
 
+def _unfinished(store: Location) -> bool:
+    """Return whether a store is the rest of an upload that was killed, which the next one replaces."""
+    return store.exists() and _UPLOAD in read_record(store) and not has_root(store)
+
+
+def _describe(reader: OpenedExport, arrays: Mapping[str, da.Array], nodata: float | None) -> dict[str, str]:
+    """Describe what the pixels of an upload depend on; files are described by their size and time."""
+    files = [(shard.location.url, look(shard.location, [shard.location])) for shard in reader.shards]
+    return {
+        "files": hashlib.sha256(repr(files).encode()).hexdigest(),
+        "grid": repr(reader.grid),
+        "bands": repr([(name, str(array.dtype), array.chunks) for name, array in arrays.items()]),
+        "nodata": repr(nodata),
+        "coordinates": repr({name: values.tolist() for name, values in reader.coords.items()}),
+    }
+
+
+def _require_same(store: Location, description: Mapping[str, str]) -> None:
+    """Raise an error if a store was not written from the same records with the same options."""
+    was = read_record(store).get(_UPLOAD)
+    if was is None:
+        difference = "it was not written by xee_tf.upload_image"
+    elif part := next((part for part in description if was.get(part) != description[part]), ""):
+        before, now = (shorten(str(found.get(part)), 200) for found in (was, description))
+        difference = (
+            f"its {part} would be {now} instead of {before}"
+            if part != "files"
+            else ("it was written from other records, or from files that have changed since")
+        )
+    else:
+        difference = explain_changes(store) or ("" if is_finished(store) else "it is not complete")
+    if difference:
+        raise DestinationExistsError(
+            f"{store} exists and is not the same: {difference}. Choose another name, or replace it with "
+            "if_exists='overwrite'."
+        )
+
+
 def _write_zarr(
-    reader: OpenedExport, arrays: Mapping[str, da.Array], location: Location, nodata: float | None
+    reader: OpenedExport,
+    arrays: Mapping[str, da.Array],
+    location: Location,
+    nodata: float | None,
+    if_exists: IfExists,
 ) -> None:
     """Write a Zarr store with CF coordinates and the chunks of the bands."""
+    description = _describe(reader, arrays, nodata)
     dataset = lazy_dataset(reader, "trim", {})
     for name, array in arrays.items():
         dataset[name].data = array
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    target = beside(location).temporary()
-    if not location.is_local and not location.exists():
-        target = location  # there is no old store to keep, and object stores copy instead of renaming
-    try:
-        create_store(to_storable(dataset), target, compute=True)
-    except BaseException:
-        target.clear()
-        raise
-    if target != location:
-        replace_store(target, location)
+    with claim(beside(location)) as run:
+        recover(run)
+        remove_other_runs(run)
+        store = run.destination
+        if not _unfinished(store):
+            if if_exists == "resume" and store.exists():
+                _require_same(store, description)
+                return
+            require_free(store, "overwrite" if if_exists == "overwrite" else "error", folder=True)
+            if store.exists():
+                require_own_store(store)
+        earlier = earlier_store(store)
+        run.sign()
+        # Objects cannot be renamed, so they are staged only if there is a complete store to keep.
+        target = run.staged(store)
+        if not store.is_local and not (store.exists() and has_root(store)):
+            clear_store(store, run)
+            target = store
+        try:
+            prepare_store(to_storable(dataset), target, run, **{_UPLOAD: description})
+            da.store(list(arrays.values()), stored_bands(target, arrays, run), lock=False)
+            finish_store(target)
+            if target != store:
+                commit(run, [run.destination], earlier=earlier)
+        except BaseException:
+            if target == store:
+                target.clear()
+            raise
+        finally:
+            run.remove()

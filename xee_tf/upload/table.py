@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,18 +15,14 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.georef import crs_option, describe_crs
 from xee_tf.names import check_columns
-from xee_tf.options import READ_SPELLING, IfExists, spelled
-from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.options import READ_SPELLING, IfExists, read_names, spelled
+from xee_tf.storage import Location, PathLike, require_free, require_writable, storage_errors
 from xee_tf.tables import TableResult, open_table
-from xee_tf.upload.destination import WRITE_REPLACED
+from xee_tf.upload.files import geopackage_files, no_side_files, staged_file
 
 __all__ = ["upload_table"]
 
-_SPELLING = replace(
-    READ_SPELLING,
-    what="upload options",
-    replaced={**READ_SPELLING.replaced, **WRITE_REPLACED},
-)
+_SPELLING = replace(READ_SPELLING, what="upload options")
 
 _FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
     ".parquet": "GeoParquet",
@@ -73,8 +67,9 @@ def upload_table(
         Shapes of array-valued columns, as for `xee_tf.open_table`.
     encoding : str, default "utf-8"
         Encoding of the strings.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the file exists.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the file exists. "overwrite" replaces it when the new file is complete. "resume" writes
+        it if it is missing; an existing file does not tell what it was written from, so that it is an error.
     storage_options : mapping of str to object, optional
         Options for fsspec, for both `path` and `destination`.
 
@@ -128,7 +123,7 @@ def upload_table(
         )
     x_name, y_name = map(str, names)
     if columns is not None:
-        columns = list(dict.fromkeys([*([columns] if isinstance(columns, str) else columns), x_name, y_name]))
+        columns = list(dict.fromkeys([*read_names(columns, "columns", allow_empty=True), x_name, y_name]))
     frame = open_table(path, columns, shapes=shapes, encoding=encoding, storage_options=storage_options)
     missing = [name for name in (x_name, y_name) if name not in frame]
     if missing:
@@ -163,13 +158,13 @@ def upload_table(
         )
     frame = frame.assign(**{name: [_plain(value) for value in frame[name]] for name in lists})
     points = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=point_crs)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"table{suffix}"
+    side_files = geopackage_files if suffix == ".gpkg" else no_side_files
+    errors = storage_errors("write", target.url, left="Nothing was changed.")
+    with staged_file(target, if_exists, side_files) as file, errors:
         if suffix == ".gpkg":
             points.to_file(file, driver="GPKG", layer=os.path.splitext(target.name)[0])
         else:
             points.to_parquet(file, index=False)
-        target.put_file(file)
     return target
 
 

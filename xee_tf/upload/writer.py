@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, get_args
@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.display import Summarized, Summary, abbreviated, counted
-from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
+from xee_tf.errors import DestinationError, RecordError
 from xee_tf.names import check_key
-from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, spelled
+from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, read_names, spelled
 from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
 from xee_tf.sidecars import Exported, Mixer, describe_export
 from xee_tf.storage import Location, PathLike, begin, require_free, require_writable
-from xee_tf.upload.destination import WRITE_REPLACED
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, arrays_by_band
 
 __all__ = ["PredictionWriter"]
@@ -27,8 +26,7 @@ __all__ = ["PredictionWriter"]
 _SPELLING = replace(
     READ_SPELLING,
     what="options of a prediction file",
-    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"}
-    | WRITE_REPLACED,
+    replaced={name: instead for name, instead in READ_SPELLING.replaced.items() if name != "compressed"},
     renamed={"path": "destination"},
 )
 
@@ -114,13 +112,14 @@ class PredictionWriter(Summarized):
                 f"{str(destination)!r}."
             )
         self.location = Location.of(destination, storage_options)
-        _, self.mixer, manifest, _ = describe_export(mixer, False, storage_options)
+        _, self.mixer, manifest, *_ = describe_export(mixer, storage_options)
         listed = None if manifest is None else manifest.patches
         self._expected = self.mixer.total_patches if listed is None else len(listed)
         self.compressed = self.location.name.endswith(".gz") if compressed is None else compressed
         self.feature_types: FeatureTypes = feature_types
         self.written = 0
-        self._bands = None if bands is None else _band_names(bands)
+        chosen = None if bands is None else read_names(bands, "bands", ["forest", "water"])
+        self._bands = None if chosen is None else [check_key(name) for name in chosen]
         self._format: PredictionFormat | None = None
         self._patches = 0  # number of patches in the file
         self._pending: list[list[npt.NDArray[Any]]] = []  # batches of an incomplete gzip member
@@ -321,18 +320,3 @@ class PredictionWriter(Summarized):
         encoded = encode_records(file_format.layout, planes)
         run = pack_run(encoded, [0, len(encoded)], compressed=self.compressed, first=len(self._parts))
         self._parts.append(self._store.put(0, str(len(self._parts)), [run]))
-
-
-def _band_names(bands: Sequence[str]) -> list[str]:
-    """Check the names of the output bands."""
-    given: Any = [bands] if isinstance(bands, str) else bands
-    if not isinstance(given, Iterable) or isinstance(given, Mapping | Set | bytes):
-        raise OptionError(
-            f"bands must be a list of names, such as ['forest', 'water']; got {shorten(repr(bands))}."
-        )
-    names = [check_key(name) for name in given]
-    if not names:
-        raise OptionError("bands is empty: pass at least one name, or omit it for the default.")
-    if len(set(names)) != len(names):
-        raise OptionError(f"bands must be unique; got {names}.")
-    return names

@@ -1,0 +1,233 @@
+"""Tests that Ctrl-C and SIGTERM clean up, in scripts and in the command."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, needs_posix
+from tests.faults import wait_until
+from tests.rasters import random_band, raster
+from xee_tf.signals import Terminated, interruptible, sigterm_raises
+
+pytestmark = needs_posix
+
+SCRIPT = """
+import os, sys, time
+import dask, numpy as np, xarray as xr
+import rioxarray
+import xee_tf
+
+folder, writer, scheduler = sys.argv[1:4]
+
+def slow(block, block_info=None):
+    if block_info:
+        open(os.path.join(folder, "..", "started"), "w").close()
+        time.sleep(0.3)
+    return block
+
+def main():
+    n = 512
+    values = np.random.default_rng(0).random((n, n), dtype="f4")
+    coords = {"y": 5e6 - 30 * np.arange(float(n)), "x": 7e5 + 30 * np.arange(float(n))}
+    ds = xr.Dataset({"B4": (("y", "x"), values)}, coords=coords).rio.write_crs(32633).chunk(y=32, x=512)
+    ds["B4"] = ds["B4"].copy(data=ds["B4"].data.map_blocks(slow, dtype="f4", meta=np.empty((0, 0), "f4")))
+    if writer in ("overwrite", "resume"):
+        ds.tfexport(folder + "/s", patch_dimensions=16, max_file_size=30000, if_exists=writer)
+    else:
+        model = xee_tf.Model.from_function(lambda b: b[..., 0], input_tile_size=32, output_bands=["p"])
+        xee_tf.predict_to_zarr(model, ds, folder + "/p.zarr")
+
+if __name__ == "__main__":
+    if scheduler == "cluster":
+        from distributed import Client, LocalCluster
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+            with Client(cluster):
+                main()
+    else:
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            main()
+"""
+
+
+def start(arguments, cwd):
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A shell disables Ctrl-C for processes in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def interrupt(process, started, signum):
+    """Send a signal as soon as a file exists; return the error output."""
+    wait_until(lambda: started.exists() or process.poll() is not None, 100)
+    time.sleep(0.5)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signum)
+    return process.communicate(timeout=60)[1]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "signum"),
+    [
+        ("threads", signal.SIGINT),
+        ("threads", signal.SIGTERM),
+        ("cluster", signal.SIGTERM),
+        pytest.param("cluster", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("synchronous", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("synchronous", signal.SIGTERM, marks=pytest.mark.long),
+    ],
+)
+def test_export_is_cleaned_up(scheduler, signum, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    raster({"B4": random_band((32, 32))}).tfexport(folder / "s", patch_dimensions=16)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = start(["script.py", str(folder), "overwrite", scheduler], tmp_path)
+    error = interrupt(process, tmp_path / "started", signum)
+    time.sleep(0.5)  # for workers that outlive the process
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert process.returncode == (-signal.SIGTERM if signum == signal.SIGTERM else -signal.SIGINT), error
+    assert "Temporary files were deleted, and nothing else was changed. Run it again.\n" in error
+
+
+def test_resumable_export_is_kept(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = start(["script.py", str(folder), "resume", "threads"], tmp_path)
+    error = interrupt(process, tmp_path / "started", signal.SIGTERM)
+    expected = "Terminated. Complete shards are kept: run it again with if_exists='resume' to continue.\n"
+    assert error.endswith(expected)
+    assert all(name.startswith(".s-") for name in os.listdir(folder))
+    again = start(["script.py", str(folder), "resume", "threads"], tmp_path)
+    error = again.communicate(timeout=100)[1]
+    assert again.returncode == 0, error
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+def test_prediction_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = start(["script.py", str(folder), "prediction", "threads"], tmp_path)
+    error = interrupt(process, tmp_path / "started", signal.SIGTERM)
+    assert process.returncode == -signal.SIGTERM
+    assert error.strip().endswith("Terminated. Finished chunks are kept: run it again to continue.")
+    finished = sum(len(names) for _, _, names in os.walk(folder))
+    time.sleep(0.5)
+    assert finished == sum(len(names) for _, _, names in os.walk(folder))
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_command(signum, status, tmp_path):
+    import rasterio
+
+    n = 6000
+    with rasterio.open(
+        tmp_path / "a.tif",
+        "w",
+        driver="GTiff",
+        width=n,
+        height=n,
+        count=1,
+        dtype="float32",
+        crs="EPSG:32633",
+        transform=rasterio.Affine(30, 0, 7e5, 0, -30, 5e6),
+        tiled=True,
+        blockxsize=512,
+        blockysize=512,
+    ) as file:
+        file.write(np.random.default_rng(0).random((1, n, n), dtype="f4"))
+    (tmp_path / "out").mkdir()
+    command = "import sys, xee_tf_cli; sys.exit(xee_tf_cli.main())"
+    arguments = ["a.tif", "out/s", "--patch-dimensions", "16", "16"]
+    process = start(["-c", command, "export", *arguments], tmp_path)
+    wait_until(lambda: any((tmp_path / "out").iterdir()) or process.poll() is not None, 100)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signum)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == status, error
+    [line] = [line for line in error.splitlines() if "Interrupted" in line]
+    expected = "Temporary files were deleted, and nothing else was changed. Run it again."
+    assert line == f"xee-tf export: Interrupted. {expected}"
+    assert "Traceback" not in error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# -- Handlers of signals -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def default_handler():
+    """Install the default handler of SIGTERM."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_handler_is_restored(default_handler):
+    with pytest.raises(Terminated), sigterm_raises():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with interruptible():
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_handler_of_the_program_is_kept():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(1))
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGTERM)
+        assert received == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_other_threads_do_not_handle_signals(default_handler):
+    def work():
+        with interruptible():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    handlers = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.SIG_DFL]
+
+
+def test_signal_ends_the_process_after_the_cleanup():
+    code = """
+import signal
+from xee_tf.signals import explain_interruption, interruptible
+with interruptible():
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGTERM)
+    except BaseException as error:
+        print("cleaned up", flush=True)
+        explain_interruption(error, "Run it again.")
+        raise
+print("not reached")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "cleaned up\n")
+    assert re.fullmatch(r"Terminated\. Run it again\.\n", done.stderr)

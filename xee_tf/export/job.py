@@ -1,0 +1,34 @@
+"""One export to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xee_tf.export.plan import ExportPlan
+from xee_tf.graph import ChunkedArray
+from xee_tf.identity import RunIdentity
+
+__all__ = ["ExportJob"]
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """One export to run.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        The plan of the export.
+    arrays : list of ChunkedArray
+        Arrays of shape (y, x) or (step, y, x): one for each band, followed by the user's mask if there is
+        one.
+    label : str
+        Name of the step of a split dimension; empty if no dimension is split.
+    identity : RunIdentity, optional
+        What the export writes, if it can be resumed.
+    """
+
+    plan: ExportPlan
+    arrays: list[ChunkedArray]
+    label: str = ""
+    identity: RunIdentity | None = None

@@ -1,0 +1,72 @@
+"""Resume exports: identify what they write, and find those that are complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from xee_tf.errors import DestinationExistsError
+from xee_tf.export.job import ExportJob
+from xee_tf.export.result import ExportResult
+from xee_tf.identity import Content, RunIdentity, run_identity
+from xee_tf.sidecars import ImageManifest, read_manifest
+
+__all__ = ["complete_export", "identify_export"]
+
+# Options that do not change what is written.
+_WITHOUT_EFFECT = frozenset({"if_exists"})
+
+
+def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
+    """Return the identity of an export; see `xee_tf.identity.IdentityOptions` for `identity`."""
+    plan = job.plan
+    parts: dict[str, Any] = {
+        f"the option {name}": value
+        for name, value in vars(plan.options).items()
+        if name not in _WITHOUT_EFFECT
+    }
+    parts["the grid of patches"] = repr(plan.grid)
+    parts["the list of bands"] = [str(band) for band in plan.bands]
+    parts["how the bands are written"] = repr(plan.band_plan.rules)
+    for dim, values in plan.band_plan.coords.items():
+        parts[f"the coordinate {dim!r}"] = Content.of(values)
+    names = [band.name for band in plan.bands[: len(job.arrays)]]
+    if plan.band_plan.has_mask:
+        names.append("mask")
+    inputs = dict(zip(names, job.arrays, strict=False))
+    return run_identity(parts, inputs, identity)
+
+
+def complete_export(job: ExportJob) -> ExportResult | None:
+    """Return the result of an export that is complete already; None if there is none.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there is an export that was written from something else.
+    """
+    names = job.plan.names
+    if job.identity is None:
+        return None
+    manifest = read_manifest(names.manifest)
+    marked = names.mixer.exists() if job.plan.mixer else True
+    if not isinstance(manifest, ImageManifest) or not marked:
+        return None
+    if manifest.identity is None:
+        difference = "it was not written with if_exists='resume', so that it cannot be compared"
+    else:
+        difference = job.identity.explain_difference(manifest.identity)
+    if difference:
+        raise DestinationExistsError(
+            f"{names.prefix} exists and cannot be resumed: {difference}. Choose another prefix, or replace "
+            "it with if_exists='overwrite'."
+        )
+    folder = names.prefix.parent
+    return ExportResult(
+        files=tuple(replace(shard.file, path=folder.child(shard.file.path).url) for shard in manifest.shards),
+        mixer=names.mixer if job.plan.mixer else None,
+        index=names.index if job.plan.options.index else None,
+        manifest=names.manifest,
+        grid=job.plan.grid,
+        records_per_patch=job.plan.record.per_patch,
+    )

@@ -1,0 +1,83 @@
+"""SIGTERM, which batch systems send before they kill a process, interrupts like Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+__all__ = ["Terminated", "explain_interruption", "interruptible", "sigterm_raises"]
+
+
+class Terminated(KeyboardInterrupt):
+    """The process received SIGTERM."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[list[int]]:
+    """Let SIGTERM raise `Terminated` in the body; a second one ends the process at once.
+
+    This has no effect outside the main thread, on Windows, and if the program handles SIGTERM itself.
+
+    Yields
+    ------
+    received : list of int
+        The signals that were received.
+    """
+    received: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    if os.name != "posix" or not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield received
+        return
+
+    def on_signal(number: int, _: object) -> None:
+        received.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated("The process received SIGTERM.")
+
+    signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM interrupt the body like Ctrl-C, so that it cleans up; then let it end the process.
+
+    See `sigterm_raises`. What `explain_interruption` says is printed to standard error.
+    """
+    with sigterm_raises() as received:
+        try:
+            yield
+        except Terminated as error:
+            if received:  # else this is inside another `sigterm_raises`, which ends the process
+                _print(" ".join(["Terminated.", *getattr(error, "__notes__", [])]))
+            raise
+        finally:
+            if received:
+                signal.raise_signal(signal.SIGTERM)
+
+
+def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
+    """Add a sentence to the message of an interruption; other errors do not change.
+
+    Examples
+    --------
+    >>> error = Terminated()
+    >>> explain_interruption(error, "Run it again.")
+    >>> error.__notes__
+    ['Run it again.']
+    """
+    if isinstance(error, KeyboardInterrupt) and how_to_go_on not in getattr(error, "__notes__", []):
+        error.add_note(how_to_go_on)
+
+
+def _print(line: str) -> None:
+    with suppress(OSError, ValueError):  # standard error may be closed
+        sys.stdout.flush()
+        print(line, file=sys.stderr, flush=True)

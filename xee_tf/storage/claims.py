@@ -1,0 +1,125 @@
+"""Claims of destinations that a run writes in place, or that only one run at a time may write.
+
+A claim is the file ``.<name>.writer`` beside the destination, which contains the token of the run. The claim
+of a run that no longer exists is taken over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+
+from xee_tf.errors import DestinationExistsError
+from xee_tf.storage.journal import Earlier, look
+from xee_tf.storage.location import Location
+from xee_tf.storage.processes import TOKEN, is_alive
+from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders
+
+__all__ = ["claim", "earlier_store", "remove_other_runs", "staged_runs"]
+
+
+@contextmanager
+def claim(destination: Location) -> Iterator[Staging]:
+    """Begin a run that is the only one to write to a destination until the block ends.
+
+    Raises
+    ------
+    DestinationExistsError
+        If another run writes to the destination.
+
+    Examples
+    --------
+    >>> store = Location.of("memory://claims/p.zarr")
+    >>> with claim(store):
+    ...     with claim(store):
+    ...         pass
+    Traceback (most recent call last):
+    ...
+    xee_tf.errors.DestinationExistsError: Another run writes memory://claims/p.zarr: \
+memory://claims/.p.zarr.writer exists. Nothing was changed. Wait until that run has finished; if there \
+is none, delete this file.
+    """
+    run, file = Staging.begin(destination), destination.parent.child(f".{destination.name}.writer")
+    data = run.token.encode()
+    try:
+        _create(run, file, data)
+        yield run
+    finally:
+        with suppress(FileNotFoundError):
+            if file.read_bytes() == data:
+                file.remove()
+
+
+def staged_runs(destination: Location) -> list[Staging]:
+    """Return the runs that staged a file or folder for a destination that is claimed.
+
+    None of them is alive, because each one claimed the destination.
+    """
+    found = []
+    for entry in staging_folders(destination):
+        if match := re.search(rf"-({TOKEN})\.parts$", entry.name):
+            found.append(Staging(destination, match[1]))
+    return [run for run in found if run.staged(destination).exists()]
+
+
+def earlier_store(store: Location) -> Earlier:
+    """Return what exists of a store when a run begins; see `Earlier`."""
+
+    def files() -> list[Location]:
+        return [store] if store.exists() else []
+
+    return Earlier(files, look(store, files()))
+
+
+def remove_other_runs(run: Staging, keep: Collection[Staging] = ()) -> None:
+    """Delete what other runs left of a destination that `run` has claimed, except the runs to keep."""
+    for other in staged_runs(run.destination):
+        if other != run and other not in keep:
+            other.remove()
+    remove_leftovers(run.destination, keep)
+
+
+def _create(run: Staging, file: Location, data: bytes) -> None:
+    for _ in range(2):
+        with suppress(FileExistsError):
+            file.write_bytes(data, exclusive=True)
+            if file.read_bytes() == data:  # some object stores ignore the condition of an exclusive creation
+                return
+        with suppress(FileNotFoundError):
+            holder = file.read_bytes()
+            if holder == data:
+                return
+            if _is_held(run.destination, file, holder):
+                break
+            _remove(file, holder)
+    raise DestinationExistsError(
+        f"Another run writes {run.destination}: {file} exists. Nothing was changed. Wait until that run has "
+        "finished; if there is none, delete this file."
+    )
+
+
+def _is_held(destination: Location, file: Location, holder: bytes) -> bool:
+    """Return whether the run of a claim still exists."""
+    match = re.fullmatch(TOKEN, holder.decode(errors="replace"))
+    if match is None:
+        return True  # not a file of this package
+    folder = Staging(destination, match[0]).folder
+    if folder.exists():  # processes of the run sign in it
+        return is_working(folder)
+    return is_alive(match["process"], renewed(file.info()))
+
+
+def _remove(file: Location, holder: bytes) -> None:
+    """Remove the claim of a dead run, unless another run has taken it over since it was read."""
+    if not file.is_local:
+        if file.read_bytes() == holder:
+            file.remove()
+        return
+    aside = file.temporary().path
+    os.rename(file.path, aside)
+    if Location(aside).read_bytes() != holder:
+        with suppress(FileExistsError):
+            os.link(aside, file.path)
+    os.remove(aside)
