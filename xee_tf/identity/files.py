@@ -107,7 +107,13 @@ def _telling(name: str, info: Any) -> tuple[str, ...]:
 
 
 def raster_state(dataset: Any) -> State:
-    """Return the state of all files of an open rasterio dataset, with overviews and the sources of a VRT."""
+    """Return the state of all files of an open rasterio dataset, with overviews and the sources of a VRT.
+
+    Of a remote file, only its own state is returned.
+    """
+    is_remote = dataset.name.startswith(("http://", "https://", *filter(None, _GDAL_PREFIX.values())))
+    if is_remote and not dataset.name.lower().endswith(".vrt"):
+        return _gdal_state(dataset.name)  # GDAL would ask for twenty names beside it
     return _gdal_files(dataset.files, {dataset.name})
 
 
