@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import warnings
@@ -104,6 +105,27 @@ def test_killed_before_every_change(
         assert tree(work) == whole, (point.what, point.changes[-3:])
         assert os.listdir(work) == ["p.zarr"], point.what
     assert points > 60 / step
+
+
+@pytest.mark.parametrize("write", [predict, upload])
+def test_full_disk(write: Callable[..., None], tmp_path: Path) -> None:
+    """The error names a path and the reason, the old store is kept, and the next run writes the new one."""
+    export(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    write(work, 1)
+    old = opened(work / "p.zarr")
+    for point in kill_points(lambda: write(work, 2, "overwrite"), work, error=errno.ENOSPC, first=2, step=37):
+        if point.error is None:  # only files that are removed are left to do
+            break
+        assert point.error.startswith("DestinationError: "), point.error
+        assert str(work) in point.error
+        assert "disk is full" in point.error or "No space left" in point.error
+        found = opened(work / "p.zarr")
+        assert found is not None
+        assert found.identical(old), point.what
+        write(work, 2, "overwrite")
+        assert os.listdir(work) == ["p.zarr"], point.what
 
 
 @pytest.mark.parametrize("write", [predict, upload])

@@ -39,6 +39,7 @@ from xee_tf.storage import (
     explain_changes,
     finish_store,
     has_root,
+    interruption,
     is_finished,
     look,
     prepare_store,
@@ -170,7 +171,7 @@ def upload_image(
     require_reachable(location)
     if written == "tif":
         require_free(location, if_exists)
-    elif not _unfinished(location):
+    elif not _unfinished(location) and not interruption(beside(location)):
         require_free(location, if_exists, folder=True)
         if if_exists == "overwrite" and location.exists():
             require_own_store(location)
