@@ -125,6 +125,11 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "the store failed",
         "Run it again later.",
     ),
+    (
+        frozenset({"400"}),  # the response to a HEAD request says no more
+        "the store refused the request",
+        "Check the storage options; the credentials may have expired.",
+    ),
 )
 
 
