@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dask.tokenize import tokenize
@@ -11,7 +12,7 @@ from dask.tokenize import tokenize
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.job import ExportJob
-from xee_tf.export.joining import ShardTasks, blocks_to_do
+from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_in_flight, waits
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
@@ -28,6 +29,8 @@ def export_graph(
     jobs: Sequence[ExportJob],
     stores: Sequence[ShardStore],
     complete: Mapping[str, ExportResult] | None = None,
+    *,
+    in_this_process: bool = False,
 ) -> Delayed:
     """Build one graph for all jobs, so that a chunk that several jobs need is loaded once.
 
@@ -39,6 +42,8 @@ def export_graph(
         A store for each job.
     complete : mapping of str to ExportResult, optional
         Results of other steps of a split dimension.
+    in_this_process : bool
+        Whether all tasks share the memory of this process.
 
     Returns
     -------
@@ -48,6 +53,10 @@ def export_graph(
     # Every graph has unique keys, so that results of an interrupted run are never used.
     runs = [uuid.uuid4().hex[:12] for _ in jobs]
     finished = [store.all_finished(job.plan.shards) for job, store in zip(jobs, stores, strict=True)]
+    lags = [
+        rows_in_flight(job.plan, store) if in_this_process else 0
+        for job, store in zip(jobs, stores, strict=True)
+    ]
     graph, blocks = work_on_blocks(
         [
             BlockJob(
@@ -56,13 +65,14 @@ def export_graph(
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 blocks_to_do(job.plan, done),
+                partial(waits, job.plan, run, done, lag) if lag else None,
             )
-            for job, store, run, done in zip(jobs, stores, runs, finished, strict=True)
+            for job, store, run, done, lag in zip(jobs, stores, runs, finished, lags, strict=True)
         ]
     )
     joiners = [
-        ShardTasks(graph.tasks, job.plan, store, run, parts, done)
-        for job, store, run, parts, done in zip(jobs, stores, runs, blocks, finished, strict=True)
+        ShardTasks(graph.tasks, job.plan, store, run, parts, done, lag)
+        for job, store, run, parts, done, lag in zip(jobs, stores, runs, blocks, finished, lags, strict=True)
     ]
     summarize = run_sizes if joiners[0].in_memory else first_of
     ordered = order_blocks(graph.tasks, blocks, f"{_NAME}-order-{runs[0]}", summarize)

@@ -23,7 +23,7 @@ from xee_tf.export.result import ExportResult
 from xee_tf.export.resuming import complete_export, identify_export
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window, spatial_dims, whole_image
-from xee_tf.graph import Delayed, chunk_grids, run_graph
+from xee_tf.graph import Delayed, chunk_grids, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
@@ -120,7 +120,7 @@ def export_image(
         names, if_exists = job.plan.names, job.plan.options.if_exists
         run = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
         stores.append(store_of(job.plan, *run))
-    delayed = export_graph(todo, stores, complete)
+    delayed = export_graph(todo, stores, complete, in_this_process=source.compute and not on_cluster())
     if not source.compute:
         return delayed
     with aborted_on_failure(stores):

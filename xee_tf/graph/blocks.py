@@ -49,6 +49,8 @@ class BlockJob:
         See `Work`; must be picklable.
     blocks : collection of (int, int), optional
         The blocks to work on. Default: all that have patches.
+    after : callable, optional
+        Returns references to results that must exist before the chunks of a block are loaded.
     """
 
     name: str
@@ -56,6 +58,7 @@ class BlockJob:
     layout: BlockLayout
     work: Work
     blocks: Collection[Block] | None = None
+    after: Callable[[Block], Sequence[TaskRef]] | None = None
 
 
 def chunk_grids(arrays: Sequence[ChunkedArray]) -> tuple[ChunkGrid, ...]:
@@ -82,10 +85,13 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     keys = iter(sources.keys)
     homes = [job.layout.chunks_by_home() for job in jobs]
     groups: dict[Key, list[Key]] = {}
+    after: dict[Key, Sequence[TaskRef]] = {}
     for number, job in enumerate(jobs):
         own = keys_by_home(homes[number], [next(keys) for _ in job.layout.planes])
         groups |= {(number, block): chunks for block, chunks in own.items()}
-    graph, loaded_groups = sources.loads(groups)
+        if job.after is not None:
+            after |= {(number, block): job.after(block) for block in own}
+    graph, loaded_groups = sources.loads(groups, after)
     loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
     for (number, block), loaded_chunks in loaded_groups.items():
         loaded[number][block] = loaded_chunks

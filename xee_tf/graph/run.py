@@ -24,7 +24,7 @@ from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
 from xee_tf.signals import explain_interruption, interruptible
 
-__all__ = ["each_chunk", "progress_bar", "run_graph"]
+__all__ = ["each_chunk", "on_cluster", "progress_bar", "run_graph"]
 
 _WAIT = 20.0  # seconds to wait for running tasks
 
@@ -152,6 +152,11 @@ class _Pool(ThreadPoolExecutor):
 def progress_bar(progress: bool) -> AbstractContextManager[Any]:
     """Return Dask's progress bar, or a null context if `progress` is false."""
     return ProgressBar() if progress else nullcontext()
+
+
+def on_cluster() -> bool:
+    """Return whether Dask would compute on a cluster."""
+    return _client() is not None
 
 
 def _client() -> Any:

@@ -119,7 +119,9 @@ class Sources:
         """Group the chunks of all collections by number, such as the columns of a row group."""
         return {number: list(keys) for number, keys in enumerate(zip(*map(flatten, self.keys), strict=True))}
 
-    def loads(self, groups: Mapping[Key, Sequence[Key]]) -> tuple[Graph, dict[Key, Ref]]:
+    def loads(
+        self, groups: Mapping[Key, Sequence[Key]], after: Mapping[Key, Sequence[TaskRef]] | None = None
+    ) -> tuple[Graph, dict[Key, Ref]]:
         """Build a graph with separate keys, in which one task loads all chunks of a group.
 
         Some tasks are kept: tasks that several groups need, annotated tasks, and all tasks of a group with
@@ -133,6 +135,8 @@ class Sources:
         ----------
         groups : mapping
             The keys of the chunks that are needed together, by group: a block, or the number of a row group.
+        after : mapping, optional
+            References to results that must exist before a group is loaded by a single task.
 
         Returns
         -------
@@ -165,7 +169,8 @@ class Sources:
         for group, keys in groups.items():
             if group in fused:
                 name = (f"load-{run}", group)
-                chunks = Task(name, first_of, List(*map(TaskRef, keys)), start)
+                waits = (after or {}).get(group, ())
+                chunks = Task(name, first_of, List(*map(TaskRef, keys)), start, *waits)
                 tasks[name] = Task.fuse(*fused[group], chunks, key=name).substitute(new)
                 loaded[group] = TaskRef(name)
             else:
