@@ -45,9 +45,9 @@ from xee_tf.identity.files import (
     url_state,
 )
 
-__all__ = ["PLAIN", "Hasher", "content_hash", "hash_bytes"]
+__all__ = ["PLAIN", "Hasher", "content_hash", "hash_bytes", "plain_text"]
 
-PLAIN = frozenset({int, float, bool, type(None), slice})
+PLAIN = frozenset({int, float, bool, type(None)})
 """Types whose repr identifies a value."""
 
 _TENSORS = frozenset({"torch", "tensorflow", "jax", "jaxlib"})
@@ -213,8 +213,8 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
         return [kind.__name__.encode(), repr(value).encode()]
     if kind is float:
         return [b"float", value.hex().encode()]
-    if kind in (tuple, list) and PLAIN.issuperset(map(type, value)):
-        return [kind.__name__.encode(), repr(value).encode()]
+    if kind in (tuple, list) and (text := plain_text(value)) is not None:
+        return [kind.__name__.encode(), text]
     if kind in (bytes, bytearray):
         return [kind.__name__.encode(), bytes(value)]
     if kind in (np.ndarray, np.memmap) and not value.dtype.hasobject and value.dtype.names is None:
@@ -232,6 +232,19 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
     if isinstance(value, np.generic) and value.dtype.kind not in "OV":
         return [b"scalar", value.dtype.str.encode(), value.tobytes()]
     return None
+
+
+def plain_text(value: Any) -> bytes | None:
+    """Return a text that identifies a list or tuple of plain values; None for others.
+
+    The sizes of chunks are numbers of Python or of numpy, which depends on what Dask has cached.
+    """
+    kinds = set(map(type, value))
+    if np.int64 in kinds and kinds <= {int, np.int64}:
+        value = type(value)(map(int, value))
+    elif not kinds <= PLAIN:
+        return None
+    return repr(value).encode()
 
 
 @functools.cache
