@@ -247,9 +247,9 @@ def plain_text(value: Any) -> bytes | None:
     return repr(value).encode()
 
 
-@functools.cache
 def _dtype_text(dtype: np.dtype[Any]) -> bytes:
-    return repr(dtype).encode()
+    """Return the name of a dtype without its metadata, which equal dtypes may lack."""
+    return (dtype.str if dtype.names is None else repr(dtype.descr)).encode()
 
 
 def _checksums(pixels: memoryview) -> bytes:
@@ -322,7 +322,7 @@ def _parts(hasher: Hasher, value: Any) -> Iterator[_HashPart]:
     elif type(value) in (set, frozenset):
         yield from (type(value).__name__.encode(), hasher.unordered(value))
     elif type(value) is np.ndarray and value.dtype.names is not None:  # without the bytes between fields
-        yield from (b"records", repr(value.dtype).encode(), repr(value.shape).encode())
+        yield from (b"records", _dtype_text(value.dtype), repr(value.shape).encode())
         yield from ((np.asarray(value[name]),) for name in value.dtype.names)
     elif type(value) is np.ndarray:
         yield from (b"objects", repr(value.shape).encode(), (value.tolist(),))
