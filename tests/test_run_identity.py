@@ -276,6 +276,13 @@ def test_same_arrays_in_every_process(tmp_path):
     assert len(found) == 1
 
 
+def test_chunk_sizes_may_be_numbers_of_numpy():
+    values = np.arange(64.0).reshape(8, 8)
+    chunks = ((np.int64(4), np.int64(4)), (4, 4))
+    one, two = (da.from_array(values, chunks=each, name=False) for each in (4, chunks))
+    assert explain(one[1:5] + 1, two[np.int64(1) : 5] + 1) == ""
+
+
 DIFFERENT = {
     "pixel": (
         lambda: image().chunk(x=16).B,

@@ -45,9 +45,9 @@ from xee_tf.identity.files import (
     url_state,
 )
 
-__all__ = ["PLAIN", "Hasher", "content_hash", "hash_bytes"]
+__all__ = ["PLAIN", "Hasher", "content_hash", "hash_bytes", "plain_text"]
 
-PLAIN = frozenset({int, float, bool, type(None), slice})
+PLAIN = frozenset({int, float, bool, type(None)})
 """Types whose repr identifies a value."""
 
 _TENSORS = frozenset({"torch", "tensorflow", "jax", "jaxlib"})
@@ -213,8 +213,8 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
         return [kind.__name__.encode(), repr(value).encode()]
     if kind is float:
         return [b"float", value.hex().encode()]
-    if kind in (tuple, list) and PLAIN.issuperset(map(type, value)):
-        return [kind.__name__.encode(), repr(value).encode()]
+    if kind in (tuple, list) and (text := plain_text(value)) is not None:
+        return [kind.__name__.encode(), text]
     if kind in (bytes, bytearray):
         return [kind.__name__.encode(), bytes(value)]
     if kind in (np.ndarray, np.memmap) and not value.dtype.hasobject and value.dtype.names is None:
@@ -234,9 +234,22 @@ def _leaf(value: Any) -> list[bytes | memoryview] | None:
     return None
 
 
-@functools.cache
+def plain_text(value: Any) -> bytes | None:
+    """Return a text that identifies a list or tuple of plain values; None for others.
+
+    The sizes of chunks are numbers of Python or of numpy, which depends on what Dask has cached.
+    """
+    kinds = set(map(type, value))
+    if np.int64 in kinds and kinds <= {int, np.int64}:
+        value = type(value)(map(int, value))
+    elif not kinds <= PLAIN:
+        return None
+    return repr(value).encode()
+
+
 def _dtype_text(dtype: np.dtype[Any]) -> bytes:
-    return repr(dtype).encode()
+    """Return the name of a dtype without its metadata, which equal dtypes may lack."""
+    return (dtype.str if dtype.names is None else repr(dtype.descr)).encode()
 
 
 def _checksums(pixels: memoryview) -> bytes:
@@ -309,7 +322,7 @@ def _parts(hasher: Hasher, value: Any) -> Iterator[_HashPart]:
     elif type(value) in (set, frozenset):
         yield from (type(value).__name__.encode(), hasher.unordered(value))
     elif type(value) is np.ndarray and value.dtype.names is not None:  # without the bytes between fields
-        yield from (b"records", repr(value.dtype).encode(), repr(value.shape).encode())
+        yield from (b"records", _dtype_text(value.dtype), repr(value.shape).encode())
         yield from ((np.asarray(value[name]),) for name in value.dtype.names)
     elif type(value) is np.ndarray:
         yield from (b"objects", repr(value.shape).encode(), (value.tolist(),))

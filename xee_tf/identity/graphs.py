@@ -18,7 +18,7 @@ from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 
-from xee_tf.identity.content import PLAIN, Hasher, hash_bytes
+from xee_tf.identity.content import PLAIN, Hasher, hash_bytes, plain_text
 from xee_tf.identity.files import UnknownContentError
 
 __all__ = ["input_hash", "input_hasher"]
@@ -89,8 +89,10 @@ class _GraphHasher:
         keys = list(flatten(collection.__dask_keys__()))
         for unit in _in_order((self._unit(key) for key in keys), self._dependencies):
             self._known[unit] = self._digest(unit)
-        shape = [getattr(collection, "chunks", None), str(getattr(collection, "dtype", ""))]
-        return hash_bytes([repr(shape).encode(), *map(self._of_key, keys)])
+        shape: list[bytes] = []
+        described = [getattr(collection, "chunks", None), str(getattr(collection, "dtype", ""))]
+        self._encode(described, shape, self._of_key)
+        return hash_bytes([*shape, *map(self._of_key, keys)])
 
     def _unit(self, key: Any) -> Unit:
         if key not in self._tasks and isinstance(key, tuple) and key[0] in self._layers:
@@ -147,7 +149,7 @@ class _GraphHasher:
             if isinstance(source, str) and source in layer.io_deps:
                 self._encode(layer.io_deps[source], out, self._of_key)
             elif indices is not None:
-                out.append(repr(layer.numblocks[source]).encode())
+                self._encode(tuple(layer.numblocks[source]), out, self._of_key)
                 out.append(self._known[self._array(source)])
             else:
                 self._encode(source, out, self._of_key)
@@ -173,12 +175,15 @@ class _GraphHasher:
         elif kind is str:
             out.append(self._hasher.digest_text(value))
         elif kind is tuple or kind is list:
-            if PLAIN.issuperset(map(type, value)):
-                out.append(repr(value).encode())
+            if (text := plain_text(value)) is not None:
+                out.append(text)
                 return
             out.append(b"%s %d" % (kind.__name__.encode(), len(value)))
             for each in value:
                 self._encode(each, out, of_key)
+        elif kind is slice:
+            out.append(b"slice")
+            self._encode((value.start, value.stop, value.step), out, of_key)
         elif kind is dict:
             out.append(b"dict %d" % len(value))
             for name, each in value.items():
