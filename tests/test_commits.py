@@ -10,11 +10,15 @@ import pandas as pd
 import pytest
 
 import xee_tf
+from tests.counting_proxy import request_points
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from xee_tf.errors import DestinationExistsError, XeeTFError
 
 OPTIONS = {"patch_dimensions": 8, "max_file_size": 3000}
+# Some changes in the ordinary run, each of them in `make test-full`.
+steps = pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
+
 KINDS = {
     "gzip": {},
     "plain": {"compressed": False},
@@ -52,9 +56,10 @@ def export(folder, seed, kind, if_exists="overwrite"):
     return image(seed).tfexport(folder / "scene", if_exists=if_exists, **OPTIONS, **KINDS[kind])
 
 
+@steps
 @pytest.mark.parametrize("earlier", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_exports(tmp_path, kind, earlier):
+def test_killed_exports(tmp_path, kind, earlier, step):
     folder, other = tmp_path / "a", tmp_path / "b"
     folder.mkdir()
     other.mkdir()
@@ -66,7 +71,7 @@ def test_killed_exports(tmp_path, kind, earlier):
         image(1, 40).tfexport(folder / "scene", index=True, **OPTIONS)
     old = pixels(folder)
     seen = set()
-    for point in kill_points(lambda: export(folder, 2, kind, if_exists), folder):
+    for point in kill_points(lambda: export(folder, 2, kind, if_exists), folder, step=step):
         found = pixels(folder)
         states = {"old": old, "new": image(2)["B4"].values}
         state = next(
@@ -85,17 +90,19 @@ def test_killed_exports(tmp_path, kind, earlier):
                 export(folder, 2, kind, "error")
         export(folder, 2, kind, "overwrite" if complete else if_exists)
         assert files(folder) == new, point.what
-    assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
+    if step == 1:
+        assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
 
 
+@steps
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("kind", KINDS)
-def test_failing_exports(tmp_path, kind, error):
+def test_failing_exports(tmp_path, kind, error, step):
     export(tmp_path, 2, kind)
     new = files(tmp_path)
     export(tmp_path, 1, kind)
     old = files(tmp_path)
-    for point in kill_points(lambda: export(tmp_path, 2, kind), tmp_path, error=error):
+    for point in kill_points(lambda: export(tmp_path, 2, kind), tmp_path, error=error, step=step):
         left = files_only(tmp_path)
         if point.error is None:  # after the commit, or the error could be ignored
             assert {name: data for name, data in left.items() if name[0] != "."} == new
@@ -114,12 +121,13 @@ def table(folder, seed, if_exists="overwrite"):
     return xee_tf.export_table(rows, folder / "rows", if_exists=if_exists)
 
 
-def test_killed_tables(tmp_path):
+@steps
+def test_killed_tables(tmp_path, step):
     table(tmp_path, 2)
     new = files(tmp_path)
     table(tmp_path, 1)
     old = xee_tf.open_table(tmp_path / "rows")["a"].to_numpy()
-    for point in kill_points(lambda: table(tmp_path, 2), tmp_path):
+    for point in kill_points(lambda: table(tmp_path, 2), tmp_path, step=step):
         try:
             found = xee_tf.open_table(tmp_path / "rows")["a"].to_numpy()
         except XeeTFError:
@@ -137,7 +145,8 @@ def predictions(folder, mixer, seed, if_exists="overwrite"):
         writer.write(values[7:])
 
 
-def test_killed_predictions(tmp_path):
+@steps
+def test_killed_predictions(tmp_path, step):
     mixer = export(tmp_path, 1, "gzip").mixer
     folder = tmp_path / "p"
     folder.mkdir()
@@ -145,7 +154,7 @@ def test_killed_predictions(tmp_path):
     for seed in (2, 1):
         predictions(folder, mixer, seed)
         contents.append(files(folder))
-    for point in kill_points(lambda: predictions(folder, mixer, 2), folder):
+    for point in kill_points(lambda: predictions(folder, mixer, 2), folder, step=step):
         found = {name: data for name, data in files_only(folder).items() if name[0] != "."}
         assert found in [*contents, {}], point.what
         predictions(folder, mixer, 2)
@@ -156,13 +165,16 @@ def files_only(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@steps
 @pytest.mark.parametrize("if_exists", ["error", "overwrite"])
-def test_two_exports_at_once(tmp_path, if_exists):
+def test_two_exports_at_once(tmp_path, if_exists, step):
     """One process stops before any change, another one writes the same export, the first one goes on."""
     if if_exists == "overwrite":
         export(tmp_path, 0, "gzip")
     outcomes = set()
-    for point in kill_points(lambda: export(tmp_path, 1, "gzip", if_exists), tmp_path, action="stop"):
+    for point in kill_points(
+        lambda: export(tmp_path, 1, "gzip", if_exists), tmp_path, action="stop", step=step
+    ):
         if not point.disturbed:
             break
         try:
@@ -181,4 +193,52 @@ def test_two_exports_at_once(tmp_path, if_exists):
         assert hidden(tmp_path) == [], point.what
         assert xee_tf.verify(tmp_path / "scene")
         outcomes.add(winner)
-    assert outcomes == {1, 2}
+    if step == 1:
+        assert outcomes == {1, 2}
+
+
+def bucket_export(bucket, seed, if_exists="overwrite", size=32):
+    """Return a function, without the connections of a `Bucket`, that exports to it."""
+    url, storage_options = f"{bucket.url}/scene", bucket.options
+
+    def work():
+        image(seed, size).tfexport(url, if_exists=if_exists, storage_options=storage_options, **OPTIONS)
+
+    return work
+
+
+def bucket_pixels(bucket):
+    """Read the export; None if this raises an error of the package."""
+    try:
+        opened = xee_tf.open_image(f"{bucket.url}/scene-mixer.json", storage_options=bucket.options)
+        return opened["B4"].load().values
+    except XeeTFError:
+        return None
+
+
+@steps
+@pytest.mark.parametrize("earlier", [True, False])
+def test_killed_exports_to_s3(bucket, earlier, step):
+    if_exists = "overwrite" if earlier else "error"
+    bucket_export(bucket, 2)()
+    new = bucket.read()
+    bucket.restore({})
+    if earlier:
+        bucket_export(bucket, 1, size=40)()
+    old = bucket_pixels(bucket)
+    seen = set()
+    for point in request_points(bucket_export(bucket, 2, if_exists), bucket, step=step):
+        found = bucket_pixels(bucket)
+        states = {"old": old, "new": image(2)["B4"].values, "error": None}
+        state = next(
+            name
+            for name, each in states.items()
+            if (each is None) == (found is None) and (found is None or np.array_equal(found, each))
+        )
+        seen.add("error" if found is None else state)
+        complete = state == "new"
+        bucket_export(bucket, 2, "overwrite" if complete else if_exists)()
+        assert bucket.read() == new, point.what
+        assert bucket.uploads() == [], point.what
+    if step == 1:
+        assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})

@@ -20,6 +20,7 @@ import xee_tf
 from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.shards.members import read_index
+from xee_tf.sidecars.packing import render
 from xee_tf.storage import Location
 from xee_tf.storage.processes import process_token
 
@@ -291,3 +292,25 @@ def test_records_of_the_export_itself_are_compared(tmp_path):
     with pytest.raises(xee_tf.RecordError, match=r"s-00001.tfrecord: records .* do not match"):
         xee_tf.open_image(result.mixer, records=[file.path for file in files]).load()
     Path(files[1].path).write_bytes(second)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compressed": False}, {"compressed": False, "feature_types": "band"}]
+)
+def test_manifests_without_sizes_of_runs(tmp_path, options):
+    """The first manifests did not have them; shards are opened by their index, or scanned."""
+    result = scene(1).tfexport(tmp_path / "s", **PATCHES, **options)
+    path = Path(result.manifest.path)
+    document = json.loads(path.read_text())
+    del document["crc32c"]
+    for shard in document["shards"]:
+        del shard["runSizes"]
+    path.write_text(render(document))
+    for opened in (xee_tf.open_image(result), xee_tf.open_image(result, chunks=None)):
+        np.testing.assert_array_equal(opened["q"][9:20, 13:14], scene(1)["q"][9:20, 13:14])
+        np.testing.assert_array_equal(opened["ndvi"], scene(1)["ndvi"])
+    assert values(xee_tf.tf_dataset(result, inputs="B4")).size == 32 * 32
+    assert xee_tf.verify(result).ok
+    if swap_runs(Path(result.files[0].path), random.Random(1)):
+        with pytest.raises(xee_tf.RecordError, match=r"s-00000.tfrecord.*: records .* do not match"):
+            xee_tf.open_image(result).load()

@@ -665,16 +665,17 @@ USES = {
 def test_modules_of_the_user_change_the_hash(tmp_path):
     """Each time in a new process, and once with modules that are already imported."""
     found = []
-    for number, factor in enumerate((2, 2, 3)):
+    for number, factor in enumerate((2, 2, 3, 2)):
+        remark = '"""A module."""\n# A remark.\n' if number == 3 else ""
         folder = tmp_path / str(number)
         (folder / "own").mkdir(parents=True)
         # The modules import each other.
         (folder / "own" / "__init__.py").write_text(
-            f"K = {factor}\ndef direct(b): return K * b\n"
+            f"{remark}K = {factor}\ndef direct(b): return K * b\n"
             "def related(b):\n    from .sub import scale\n    return scale(b)\n"
         )
         (folder / "own" / "sub.py").write_text(
-            f"import own\nK = {factor}\ndef scale(b): return b * K if b is None else own.sub.K\n"
+            f"{remark}import own\nK = {factor}\ndef scale(b): return b * K if b is None else own.sub.K\n"
         )
         script = folder / "script.py"
         script.write_text(
@@ -689,7 +690,7 @@ def test_modules_of_the_user_change_the_hash(tmp_path):
         done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env, timeout=100)
         assert not done.returncode, done.stderr
         found.append(dict(zip(USES, done.stdout.split(), strict=True)))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[3]
     assert not [use for use in USES if found[0][use] == found[2][use]]
     assert "None" not in found[0].values()
 

@@ -18,6 +18,7 @@ from tests.rasters import raster
 from xee_tf.errors import OptionError
 from xee_tf.export.options import ExportKeywords, ExportOptions, ExportSource
 from xee_tf.geometry import Size
+from xee_tf.identity import IdentityOptions
 from xee_tf.models.hosted import HostedKeywords, HostedOptions
 from xee_tf.models.options import ModelKeywords
 from xee_tf.models.spec import ModelSpec
@@ -96,7 +97,7 @@ INVALID_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("value", INVALID_NAMES, ids=repr)
+@pytest.mark.parametrize("value", INVALID_NAMES, ids=range(len(INVALID_NAMES)))
 def test_names_that_are_not_a_list_of_different_names_raise(value: Any) -> None:
     with pytest.raises(OptionError, match=r"^columns (must be a list of names, such as|is empty|contains)"):
         read_names(value, "columns")
@@ -164,10 +165,10 @@ def test_spelled_function() -> None:
 
 
 PUBLIC: list[tuple[Callable[..., Any], type, tuple[type, ...]]] = [
-    (xee_tf.export_image, ExportKeywords, (ExportOptions, ExportSource)),
-    (xee_tf.plan_export, ExportKeywords, (ExportOptions, ExportSource)),
-    (xee_tf.TFExportAccessor.__call__, ExportKeywords, (ExportOptions, ExportSource)),
-    (xee_tf.TFExportAccessor.plan, ExportKeywords, (ExportOptions, ExportSource)),
+    (xee_tf.export_image, ExportKeywords, (ExportOptions, ExportSource, IdentityOptions)),
+    (xee_tf.plan_export, ExportKeywords, (ExportOptions, ExportSource, IdentityOptions)),
+    (xee_tf.TFExportAccessor.__call__, ExportKeywords, (ExportOptions, ExportSource, IdentityOptions)),
+    (xee_tf.TFExportAccessor.plan, ExportKeywords, (ExportOptions, ExportSource, IdentityOptions)),
     (xee_tf.Model, ModelKeywords, (ModelSpec,)),
     (xee_tf.Model.from_connector, ModelKeywords, (ModelSpec,)),
     (xee_tf.Model.from_function, ModelKeywords, (ModelSpec,)),

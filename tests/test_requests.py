@@ -32,3 +32,21 @@ def test_opening_and_one_window(bucket, options, source):
     window = opened.b[20:23, 40:45].values
     np.testing.assert_array_equal(window, image().b[20:23, 40:45])
     assert kinds(bucket) == {"get": 1}
+
+
+def test_objects_that_are_replaced_or_removed_after_opening(bucket):
+    url = f"{bucket.url}/run/scene"
+    result = image().tfexport(url, storage_options=bucket.options, **OPTIONS, compressed=False)
+    opened = xee_tf.open_image(result, storage_options=bucket.options)
+    objects = bucket.read()
+    first, second = (key for key in list(objects)[:2])
+    bucket.restore({**objects, second: objects[first]})
+    with pytest.raises(xee_tf.RecordError, match=r"scene-00001.tfrecord: records .* replaced after it was"):
+        opened.load()
+    bucket.restore({key: data for key, data in objects.items() if key != second})
+    with pytest.raises(xee_tf.MissingShardError, match=r"s3://.*/run/scene-00001.tfrecord does not exist"):
+        opened.load()
+    with pytest.raises(xee_tf.MissingShardError, match=r"Shard 1 of s3://.*/run/scene-mixer.json is missing"):
+        xee_tf.open_image(result, storage_options=bucket.options)
+    bucket.restore(objects)
+    np.testing.assert_array_equal(opened.b, image().b)

@@ -170,6 +170,22 @@ def test_changed_raster_is_noticed(kind, tmp_path):
     assert "the input 'B' is not the same" in read().explain_difference(before)
 
 
+def test_changed_raster_on_a_web_server_is_noticed(tmp_path):
+    pytest.importorskip("aiohttp")  # which fsspec needs
+    image().B.rio.to_raster(tmp_path / "a.tif")
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        try:
+            url = server.stdout.readline().decode().partition("(")[2].partition(")")[0]
+            band = rioxarray.open_rasterio(f"{url}a.tif", chunks=32)
+            before = run_identity({}, {"B": band}).to_json()
+            assert run_identity({}, {"B": band}).explain_difference(before) == ""
+            os.utime(tmp_path / "a.tif", (1e9, 1e9))
+            assert "the input 'B' is not the same" in run_identity({}, {"B": band}).explain_difference(before)
+        finally:
+            server.kill()
+
+
 @needs_netcdf
 @pytest.mark.parametrize("kind", ["path", "several", "fsspec", "h5py"])
 def test_changed_netcdf_is_noticed(kind, tmp_path):

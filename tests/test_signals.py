@@ -38,8 +38,8 @@ def main():
     coords = {"y": 5e6 - 30 * np.arange(float(n)), "x": 7e5 + 30 * np.arange(float(n))}
     ds = xr.Dataset({"B4": (("y", "x"), values)}, coords=coords).rio.write_crs(32633).chunk(y=32, x=512)
     ds["B4"] = ds["B4"].copy(data=ds["B4"].data.map_blocks(slow, dtype="f4", meta=np.empty((0, 0), "f4")))
-    if writer == "export":
-        ds.tfexport(folder + "/s", patch_dimensions=16, max_file_size=30000, if_exists="overwrite")
+    if writer in ("overwrite", "resume"):
+        ds.tfexport(folder + "/s", patch_dimensions=16, max_file_size=30000, if_exists=writer)
     else:
         model = xee_tf.Model.from_function(lambda b: b[..., 0], input_tile_size=32, output_bands=["p"])
         xee_tf.predict_to_zarr(model, ds, folder + "/p.zarr")
@@ -94,12 +94,27 @@ def test_export_is_cleaned_up(scheduler, signum, tmp_path):
     raster({"B4": random_band((32, 32))}).tfexport(folder / "s", patch_dimensions=16)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     (tmp_path / "script.py").write_text(SCRIPT)
-    process = start(["script.py", str(folder), "export", scheduler], tmp_path)
+    process = start(["script.py", str(folder), "overwrite", scheduler], tmp_path)
     error = interrupt(process, tmp_path / "started", signum)
     time.sleep(0.5)  # for workers that outlive the process
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert process.returncode == (-signal.SIGTERM if signum == signal.SIGTERM else -signal.SIGINT), error
     assert "Temporary files were deleted, and nothing else was changed. Run it again.\n" in error
+
+
+def test_resumable_export_is_kept(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = start(["script.py", str(folder), "resume", "threads"], tmp_path)
+    error = interrupt(process, tmp_path / "started", signal.SIGTERM)
+    expected = "Terminated. Complete shards are kept: run it again with if_exists='resume' to continue.\n"
+    assert error.endswith(expected)
+    assert all(name.startswith(".s-") for name in os.listdir(folder))
+    again = start(["script.py", str(folder), "resume", "threads"], tmp_path)
+    error = again.communicate(timeout=100)[1]
+    assert again.returncode == 0, error
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
 def test_prediction_says_how_to_go_on(tmp_path):

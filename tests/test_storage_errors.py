@@ -161,6 +161,10 @@ def test_store_reads(failure, words, bucket, options):
         file.read_bytes(0, 3)
     with pytest.raises(StorageError, match=f"Cannot list {file.parent}: "):
         file.parent.entries()
+    if failure != DROP and failure.status != 500:
+        short = "the store refused the request" if failure.status == 400 else "permission denied|.*too many"
+        with pytest.raises(StorageError, match=f"Cannot read {file}: ({short})"):
+            file.exists()
     if failure == DROP or failure.status not in (400, 403):
         with pytest.raises(StorageError, match=f"Cannot list {file.parent}: .*{words}"):
             file.siblings()

@@ -57,6 +57,7 @@ def export(
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     overwrite: Flag = False,
+    resume: Flag = False,
 ) -> None:
     """Export rasters on one grid as TFRecord patches with a mixer.
 
@@ -98,6 +99,8 @@ def export(
         Width and height, in pixels, of the chunks that are read from disk.
     overwrite
         Replace an existing export.
+    resume
+        Continue an interrupted export that was also run with this option: its complete shards are kept.
     """
     image = open_rasters(rasters, chunk, crs)
     if chosen := parse_names(bands, image.data_vars):
@@ -125,7 +128,7 @@ def export(
         "edge": edge,
         "feature_types": feature_types,
         "crs": crs,
-        "if_exists": if_exists(overwrite),
+        "if_exists": if_exists(overwrite, resume),
     }
     if plan:
         print(xee_tf.plan_export(image, prefix, **options))

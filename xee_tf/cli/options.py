@@ -106,9 +106,11 @@ def parse_names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> lis
     return names
 
 
-def if_exists(overwrite: bool) -> IfExists:
-    """Return the value of `if_exists` for ``--overwrite``."""
-    return "overwrite" if overwrite else "error"
+def if_exists(overwrite: bool, resume: bool = False) -> IfExists:
+    """Return the value of `if_exists` for ``--overwrite`` and ``--resume``."""
+    if overwrite and resume:
+        raise OptionError("overwrite and resume exclude each other: pass one of them.")
+    return "overwrite" if overwrite else "resume" if resume else "error"
 
 
 _NAMES = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\b")

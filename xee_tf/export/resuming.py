@@ -8,7 +8,7 @@ from typing import Any
 from xee_tf.errors import DestinationExistsError
 from xee_tf.export.job import ExportJob
 from xee_tf.export.result import ExportResult
-from xee_tf.identity import Content, RunIdentity, run_identity
+from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
 from xee_tf.sidecars import ImageManifest, read_manifest
 
 __all__ = ["complete_export", "identify_export"]
@@ -52,11 +52,7 @@ def complete_export(job: ExportJob) -> ExportResult | None:
     marked = names.mixer.exists() if job.plan.mixer else True
     if not isinstance(manifest, ImageManifest) or not marked:
         return None
-    if manifest.identity is None:
-        difference = "it was not written with if_exists='resume', so that it cannot be compared"
-    else:
-        difference = job.identity.explain_difference(manifest.identity)
-    if difference:
+    if difference := explain_other(job.identity, manifest.identity):
         raise DestinationExistsError(
             f"{names.prefix} exists and cannot be resumed: {difference}. Choose another prefix, or replace "
             "it with if_exists='overwrite'."

@@ -22,6 +22,8 @@ _TELLING = (
     "md5Hash",
     "content_settings",
     "checksum",
+    "Content-MD5",
+    "Digest",
     "LastModified",
     "last_modified",
     "Last-Modified",
@@ -89,8 +91,9 @@ def url_state(filesystem: Any, path: str) -> State:
     filesystem = _synchronous(filesystem)
     filesystem.invalidate_cache()
     try:
-        # One request for a thousand files; a single file is found by its own path, too.
-        infos = filesystem.find(path, detail=True) or {path: filesystem.info(path)}
+        # One request for a thousand files; web servers have no listings.
+        is_web = "http" in filesystem.protocol
+        infos = ({} if is_web else filesystem.find(path, detail=True)) or {path: filesystem.info(path)}
     except Exception as error:
         raise UnknownContentError(f"{path} cannot be listed: {error}") from error
     return sorted(_telling(name, info) for name, info in infos.items())
@@ -104,7 +107,13 @@ def _telling(name: str, info: Any) -> tuple[str, ...]:
 
 
 def raster_state(dataset: Any) -> State:
-    """Return the state of all files of an open rasterio dataset, with overviews and the sources of a VRT."""
+    """Return the state of all files of an open rasterio dataset, with overviews and the sources of a VRT.
+
+    Of a remote file, only its own state is returned.
+    """
+    is_remote = dataset.name.startswith(("http://", "https://", *filter(None, _GDAL_PREFIX.values())))
+    if is_remote and not dataset.name.lower().endswith(".vrt"):
+        return _gdal_state(dataset.name)  # GDAL would ask for twenty names beside it
     return _gdal_files(dataset.files, {dataset.name})
 
 

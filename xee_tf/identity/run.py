@@ -19,7 +19,7 @@ from xee_tf.identity.files import UnknownContentError
 from xee_tf.identity.graphs import input_hash, input_hasher
 from xee_tf.options import Options, option
 
-__all__ = ["Content", "IdentityOptions", "RunIdentity", "run_identity"]
+__all__ = ["Content", "IdentityOptions", "RunIdentity", "explain_other", "run_identity"]
 
 _FORMAT = 5  # of the JSON; 1 to 4 were descriptions of predictions only
 _PART_BYTES = 64 << 20  # an array that is not lazy is hashed in parts of this size
@@ -135,6 +135,13 @@ class RunIdentity:
                 return f"{name} was {shorten(shown, 200)} and is now {shorten(part.shown, 200)}"
             return f"{name} is not the same as before" + (f" ({part.advice})" if part.advice else "")
         return next((f"{name} is missing now" for name in before if name not in self.parts), "")
+
+
+def explain_other(identity: RunIdentity, stored: Any) -> str:
+    """Return how a run differs from a complete result whose identity is stored; empty if it does not."""
+    if stored is None:
+        return "it was not written with if_exists='resume', so that it cannot be compared"
+    return identity.explain_difference(stored)
 
 
 def run_identity(

@@ -44,9 +44,9 @@ def open_image(
 
     Files may be from `xee_tf.export_image`, Earth Engine or TensorFlow: compressed or not, in one gzip member
     or several, with float, int64 or bytes lists, with scalar and array bands, with one Example per patch, or
-    with one SequenceExample or Example per pixel. Only file sizes, indices and one record are read on
-    opening. Computing reads the necessary records, and decompresses only the gzip members that contain them
-    if xee_tf compressed the shards.
+    with one SequenceExample or Example per pixel. Only file sizes and one record are read on opening, and
+    indices if there is no manifest. Computing reads the necessary records, and decompresses only the gzip
+    members that contain them if xee_tf compressed the shards.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def open_image(
         of a chunk. None means lazy arrays without Dask, which read the records of a window when indexed.
     verify : bool, default True
         Whether to verify the CRC-32C of every record that is read and, with a manifest, whether the records
-        are from the same export.
+        are those of the export: the runs of records that contain them are compared with its checksums.
     storage_options : mapping of str to object, optional
         Options for fsspec.
 
@@ -110,7 +110,8 @@ def open_image(
         If an option is not valid, the path is not that of an exported image, or the kernel or depths cannot
         be inferred.
     RecordError
-        If a shard is truncated, corrupt or out of order. Errors in records are raised when they are computed.
+        If a shard is truncated, corrupt, out of order, from another export, or was replaced after it was
+        opened. Errors in records are raised when they are computed.
 
     See Also
     --------

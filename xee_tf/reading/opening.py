@@ -96,12 +96,12 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     if per_patch > 1:
         expected += f" ({counted(total, 'patch', 'patches')} x {pixels:,} pixels)"
     named = beside and patches is None
+    exact = record_size is not None
+    _check_order(shards, exact, named)
     if len(known) == len(shards):
         shards = match_shards(shards, known)
-    _check_counts(
-        shards, total * per_patch, f"Expected {expected} for {name}", record_size is not None, named
-    )
-    if len(known) != len(shards):  # after the check of counts, which explains missing shards better
+    _check_total(shards, total * per_patch, f"Expected {expected} for {name}", exact, named)
+    if len(known) != len(shards):  # after the check of the total, which explains missing shards better
         shards = match_shards(shards, known)
     if 0 in steps.values():  # the kind of a series is the kind of its first step
         content = replace(content, layout=read_sequence_layout(_iter_records(shards)))
@@ -169,21 +169,17 @@ def _read_layout(
 def _iter_records(shards: Sequence[Shard]) -> Iterator[memoryview]:
     """Yield all records in order."""
     for shard in shards:
-        for first, buffer in read_records(shard, 0, shard.records):
+        for first, buffer in read_records(shard, 0, shard.records, verify=False):
             yield from iter_frames(buffer, source=str(shard), first=first)
 
 
-def _check_counts(shards: Sequence[Shard], total: int, expected: str, exact: bool, named: bool) -> None:
-    """Check that shards contain the expected number of records, in order.
+def _check_order(shards: Sequence[Shard], exact: bool, named: bool) -> None:
+    """Check that shards are in order, as far as their numbers of records tell.
 
     Parameters
     ----------
     shards : sequence of Shard
         The shards.
-    total : int
-        Expected number of records.
-    expected : str
-        The beginning of the error message.
     exact : bool
         Whether all records have the same size.
     named : bool
@@ -211,6 +207,12 @@ def _check_counts(shards: Sequence[Shard], total: int, expected: str, exact: boo
                     "and only the last shard may contain fewer: a shard is truncated, or shards are out of "
                     "order. If they are correct, pass them as records=[...]."
                 )
+
+
+def _check_total(shards: Sequence[Shard], total: int, expected: str, exact: bool, named: bool) -> None:
+    """Check that shards contain the expected number of records; `expected` begins the error message."""
+    counts = [shard.records for shard in shards]
+    full = counts[0]
     if sum(counts) == total:
         return
     message = f"{expected}; {shards[0]} contains {full}."

@@ -234,7 +234,7 @@ class AppendingStore(StagedStore):
 
     def abort(self) -> None:
         """Remove the file."""
-        self._file.close()
+        self._file.discard()  # if the disk is full, close would fail again
         super().abort()
 
 

@@ -86,9 +86,14 @@ class StagedStore:
             return False
         return (size, crc) == (shard.file.bytes, shard.file.crc32c)
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a later run can take up what is staged."""
+        return self.earlier.identity is not None
+
     def abort(self) -> None:
         """Remove the folder, even if running tasks still write to it; keep it if the run can be resumed."""
-        if self.earlier.identity is not None:
+        if self.is_resumable:
             self.staging.release()
         else:
             self.staging.abort()

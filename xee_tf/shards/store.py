@@ -115,8 +115,16 @@ class ShardStore(Protocol):
     def all_finished(self, count: int) -> dict[int, WrittenShard]:
         """Return the complete shards that an interrupted run has staged, of `count` shards."""
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a later run can take up what is staged."""
+
     def abort(self) -> None:
         """Remove all staged files, unless the run can be resumed."""
+
+
+_DELETED = "Temporary files were deleted, and nothing else was changed. Run it again."
+_KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."
 
 
 @contextmanager
@@ -128,7 +136,5 @@ def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
         except BaseException as error:
             for store in stores:
                 store.abort()
-            explain_interruption(
-                error, "Temporary files were deleted, and nothing else was changed. Run it again."
-            )
+            explain_interruption(error, _KEPT if any(store.is_resumable for store in stores) else _DELETED)
             raise

@@ -202,6 +202,12 @@ class TableManifest:
         The TFRecord file.
     version : str
         The version of xee_tf that wrote the manifest.
+    dropped : int
+        Number of masked pixels that were omitted.
+    rounded : tuple of str
+        Columns with integers that were rounded.
+    identity : mapping, optional
+        What the table was written from, if it can be resumed.
 
     Examples
     --------
@@ -215,6 +221,9 @@ class TableManifest:
     columns: tuple[TableColumn, ...]
     shards: tuple[ManifestShard, ...] = ()
     version: str = __version__
+    dropped: int = 0
+    rounded: tuple[str, ...] = ()
+    identity: Mapping[str, Any] | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -231,6 +240,8 @@ class TableManifest:
             ],
             "shards": [shard.document() for shard in self.shards],
         }
+        if self.identity is not None:
+            document |= {"dropped": self.dropped, "rounded": list(self.rounded), "identity": self.identity}
         return render(document)
 
     @classmethod
@@ -244,7 +255,14 @@ class TableManifest:
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))
-        return cls(tuple(columns), shards, str(document.get("version", "")))
+        return cls(
+            tuple(columns),
+            shards,
+            str(document.get("version", "")),
+            int(document.get("dropped", 0)),
+            tuple(map(str, document.get("rounded", ()))),
+            document.get("identity"),
+        )
 
 
 Manifest = ImageManifest | TableManifest

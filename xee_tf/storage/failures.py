@@ -125,6 +125,11 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "the store failed",
         "Run it again later.",
     ),
+    (
+        frozenset({"400"}),  # the response to a HEAD request says no more
+        "the store refused the request",
+        "Check the storage options; the credentials may have expired.",
+    ),
 )
 
 
@@ -132,8 +137,9 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
 def storage_errors(action: str, url: str, *, local: bool | None = None, left: str = "") -> Iterator[None]:
     """Convert errors of a disk or store to errors that name the file and say what to do.
 
-    Errors of this package and errors that are bugs are not changed, nor are those that callers expect: a file
-    to "create" that exists, a file to "delete" that does not, and a file to "read" that is a folder.
+    Errors of this package keep their message, to which `left` is added for those of a destination. Errors
+    that are bugs do not change, nor do those that callers expect: a file to "create" that exists, a file to
+    "delete" that does not, and a file to "read" that is a folder.
 
     Parameters
     ----------
@@ -166,7 +172,9 @@ key does not exist).
     """
     try:
         yield
-    except XeeTFError:
+    except XeeTFError as error:
+        if type(error) is DestinationError and left and left not in str(error):
+            raise DestinationError(f"{error} {left}") from error
         raise
     except Exception as error:
         if isinstance(error, _EXPECTED.get(action, ())):

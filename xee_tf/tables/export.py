@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import dask
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
-from xee_tf.errors import DestinationError, OptionError, warn
+from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
+from xee_tf.identity import IdentityOptions, RunIdentity, explain_other, run_identity
 from xee_tf.options import IfExists, check_flags, spelled
 from xee_tf.shards import (
     TABLE_MEMBER,
@@ -34,6 +36,7 @@ from xee_tf.sidecars import (
     TableManifest,
     export_prefix,
     manifest_location,
+    read_manifest,
     table_location,
 )
 from xee_tf.storage import Location, PathLike, begin, require_free, require_writable
@@ -160,7 +163,7 @@ def _describe_column(column: TableColumn) -> tuple[str, str]:
     return column.name, f"{column.kind}, {counted(column.size, 'value')}{shape}"
 
 
-@spelled(TABLE_SPELLING)
+@spelled(TABLE_SPELLING, IdentityOptions)
 def export_table(
     table: Table,
     destination: PathLike,
@@ -168,6 +171,7 @@ def export_table(
     geometry: Geometry | None = "lonlat",
     *,
     if_exists: IfExists = "error",
+    identity: str | None = None,
     progress: bool = False,
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
@@ -197,8 +201,9 @@ def export_table(
     geometry : {"lonlat", None}, default "lonlat"
         "lonlat": write the points of a GeoDataFrame as the columns ``longitude`` and ``latitude`` (EPSG:4326,
         whatever the CRS of the frame, with longitudes from -180 to 180). None: omit geometries.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the file exists.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the file exists. "resume" returns it if it was written with "resume" from the same
+        table, and raises an error otherwise; see `identity`.
     progress : bool, default False
         Whether to show a progress bar.
     compute : bool, default True
@@ -238,7 +243,11 @@ def export_table(
         if not len(source):
             raise _no_rows_error()
         source = _split_rows(source)
-    return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
+    known = None
+    if if_exists == "resume":
+        parts = {"the option columns": columns, "the option geometry": geometry}
+        known = run_identity(parts, {"table": table}, IdentityOptions(identity=identity).identity)
+    return write_table(source, target, known, if_exists=if_exists, progress=progress, compute=compute)
 
 
 def check_target(
@@ -252,18 +261,26 @@ def check_target(
             f"appended. Use {str(destination)[: -len(ending)]!r}."
         )
     target = table_location(prefix)
-    require_free(target, if_exists)
+    require_free(target, "overwrite" if if_exists == "resume" else if_exists)
     require_free(manifest_location(target), "overwrite")  # only raises if it is a folder
     require_writable(target)
     return target
 
 
 def write_table(
-    source: LazyTable, target: Location, *, if_exists: IfExists, progress: bool, compute: bool
+    source: LazyTable,
+    target: Location,
+    identity: RunIdentity | None,
+    *,
+    if_exists: IfExists,
+    progress: bool,
+    compute: bool,
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or return a Delayed that writes it."""
-    staging, earlier = begin(target, partial(_table_files, target), if_exists, compute)
-    store = PartStore(staging, OneFile(target, compressed=True), earlier)
+    if identity is not None and (found := _complete_table(target, identity)) is not None:
+        return found if compute else dask.delayed(found)
+    run = begin(target, partial(_table_files, target), if_exists, compute, identity)
+    store = PartStore(run[0], OneFile(target, compressed=True), run[1])
     delayed = _graph(source, store)
     if not compute:
         return delayed
@@ -276,6 +293,27 @@ def write_table(
             f"to strings: table[{result.rounded[0]!r}].astype(str)."
         )
     return result
+
+
+def _complete_table(target: Location, identity: RunIdentity) -> TableResult | None:
+    """Return the result of an export that is complete; None if there is none.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there is a table that was written from something else.
+    """
+    location = manifest_location(target)
+    manifest = read_manifest(location)
+    if not isinstance(manifest, TableManifest) or not target.exists():
+        return None
+    if difference := explain_other(identity, manifest.identity):
+        raise DestinationExistsError(
+            f"{target} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
+            "if_exists='overwrite'."
+        )
+    file = replace(manifest.shards[0].file, path=target.url)
+    return TableResult(file, manifest.columns, location, manifest.rounded, manifest.dropped)
 
 
 def _table_files(target: Location) -> list[Location]:
@@ -345,17 +383,18 @@ def _commit(store: PartStore, parts: Sequence[_TablePart]) -> TableResult:
     written = store.finish(0, 0, None, [[part.part] for part in parts])
     target = store.names.shard(0)
     manifest = manifest_location(target)
-    described = TableManifest(columns, (written.in_manifest(target.name, patches=False),))
-    sidecars = [(manifest, described.text().encode())]
-    [file] = store.commit([written], sidecars)
-    rounded = {name for part in parts for name in part.rounded}
-    return TableResult(
-        file,
+    names = {name for part in parts for name in part.rounded}
+    rounded = tuple(column.name for column in columns if column.name in names)
+    dropped = sum(part.dropped for part in parts)
+    described = TableManifest(
         columns,
-        manifest,
-        tuple(column.name for column in columns if column.name in rounded),
-        sum(part.dropped for part in parts),
+        (written.in_manifest(target.name, patches=False),),
+        dropped=dropped,
+        rounded=rounded,
+        identity=store.earlier.identity,
     )
+    [file] = store.commit([written], [(manifest, described.text().encode())])
+    return TableResult(file, columns, manifest, rounded, dropped)
 
 
 def _common_columns(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:

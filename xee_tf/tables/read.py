@@ -74,7 +74,7 @@ def open_table(
     encoding : str or None, default "utf-8"
         Encoding of the strings. None: return bytes.
     verify : bool, default True
-        Whether to verify checksums.
+        Whether to verify the checksums of records and, with a manifest, whether they are those of the export.
     storage_options : mapping of str to object, optional
         Options for fsspec.
 

@@ -33,6 +33,7 @@ from xee_tf.georef import (
     wrap_longitude,
 )
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
+from xee_tf.identity import IdentityOptions, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, read_names, spelled
 from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
@@ -48,7 +49,7 @@ __all__ = ["sample_table"]
 _CHUNK_SIDE = 1024
 
 
-@spelled(SAMPLE_SPELLING)
+@spelled(SAMPLE_SPELLING, IdentityOptions)
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,
@@ -65,6 +66,7 @@ def sample_table(
     crs: Any = None,
     transform: Any = None,
     if_exists: IfExists = "error",
+    identity: str | None = None,
     progress: bool = False,
     compute: bool = True,
     storage_options: Mapping[str, Any] | None = None,
@@ -110,8 +112,9 @@ def sample_table(
         CRS of the image, if it has none or a wrong one: anything that pyproj accepts.
     transform : Affine or sequence of float, optional
         Affine transform of the image, if it has none or a wrong one.
-    if_exists : {"error", "overwrite"}, default "error"
-        What to do if the file exists.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the file exists. "resume" returns it if it was written with "resume" from the same
+        raster and features, and raises an error otherwise; see `identity`.
     progress : bool, default False
         Whether to show a progress bar.
     compute : bool, default True
@@ -179,7 +182,20 @@ def sample_table(
     table = table[[name for name in table.columns if name in names]]
     join = _JoinSamples(bands, sampler.choice, table, georef, tuple(names))
     source = _sample_graph(sampler, join, layout, arrays)
-    return write_table(source, target, if_exists=if_exists, progress=progress, compute=compute)
+    known = None
+    if if_exists == "resume":
+        parts = {
+            "the list of columns": names,
+            "the grid of the raster": repr(georef),
+            "the option n": n,
+            "the option class_band": class_band,
+            "the option seed": seed,
+            "the option drop_nulls": drop_nulls,
+            "the option all_touched": all_touched,
+        }
+        inputs = {band.name: array for band, array in zip(bands, arrays, strict=True)} | {"where": where}
+        known = run_identity(parts, inputs, IdentityOptions(identity=identity).identity)
+    return write_table(source, target, known, if_exists=if_exists, progress=progress, compute=compute)
 
 
 def _read_bands(

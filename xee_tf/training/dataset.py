@@ -134,7 +134,8 @@ def tf_dataset(
     MissingShardError
         If a file, or a shard of a mixer, is not found.
     RecordError
-        If a file is not a valid TFRecord file, or its records do not match the options.
+        If a file is not a valid TFRecord file, its records do not match the options, or it does not match the
+        manifest.
 
     See Also
     --------
@@ -152,6 +153,11 @@ def tf_dataset(
 
     Float lists, int64 lists and byte strings of uint8 values are supported; see `xee_tf.feature_spec`. Local
     files are read by TensorFlow, remote files by Python with fsspec, record by record.
+
+    With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
+    if it has changed. A file that is corrupt, from another export, or in the place of another shard raises an
+    error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
+    be those that were opened.
 
     Examples
     --------
