@@ -205,7 +205,7 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
         xee_tf.upload_image(None, folder / f"source-{seed}" / "s-mixer.json", store, if_exists=if_exists)
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [7, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", ["predict", "upload"])
 def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bucket, tmp_path: Path) -> None:
