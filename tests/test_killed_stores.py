@@ -342,7 +342,7 @@ def test_geotiff_written_by_two_runs(tmp_path: Path) -> None:
     ):
         if not point.disturbed:
             break
-        if "link .m.tif.commit" in point.changes:
+        if "link .m.tif.commit" in point.changes[:-1]:  # the last one has not happened yet
             with pytest.raises(xee_tf.DestinationExistsError):
                 xee_tf.to_cog(image(1), tmp_path / "m.tif")
             assert point.resume().error is None
