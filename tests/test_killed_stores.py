@@ -205,7 +205,7 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
         xee_tf.upload_image(None, folder / f"source-{seed}" / "s-mixer.json", store, if_exists=if_exists)
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [7, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", ["predict", "upload"])
 def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bucket, tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_geotiff_written_by_two_runs(tmp_path: Path) -> None:
     ):
         if not point.disturbed:
             break
-        if "link .m.tif.commit" in point.changes:
+        if "link .m.tif.commit" in point.changes[:-1]:  # the last one has not happened yet
             with pytest.raises(xee_tf.DestinationExistsError):
                 xee_tf.to_cog(image(1), tmp_path / "m.tif")
             assert point.resume().error is None

@@ -1,7 +1,7 @@
 """Types in the signatures and results of the public functions, for annotations in your own code.
 
-Aliases are the types of arguments: ``IfExists`` is ``Literal["error", "overwrite"]``. Classes are parts of
-plans and results, and those that a custom connector implements and uses (see `xee_tf.Connector`).
+Aliases are the types of arguments: ``IfExists`` is ``Literal["error", "overwrite", "resume"]``. Classes are
+parts of plans and results, and those that a custom connector implements and uses (see `xee_tf.Connector`).
 
 Examples
 --------

@@ -444,12 +444,18 @@ def _place_files(
 
 
 def sync(path: str) -> None:
-    """Write a staged file, or a staged folder with all that it contains, to the disk."""
-    if os.path.isdir(path):
-        for entry in os.scandir(path):
-            sync(entry.path)
-        sync_folder(path)
+    """Write a file, or a folder with all that it contains, to the disk."""
+    if not os.path.isdir(path):
+        _sync_file(path)
         return
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+    with ThreadPoolExecutor(_THREADS) as pool:  # file systems write the files of several threads at once
+        list(pool.map(_sync_file, files))
+    for folder, _, _ in os.walk(path, topdown=False):
+        sync_folder(folder)
+
+
+def _sync_file(path: str) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 

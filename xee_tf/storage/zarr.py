@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import socket
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -27,7 +28,6 @@ from xee_tf.storage.zarr_record import (
     BEGUN,
     COMPLETE,
     PREPARED,
-    RECORD,
     ROOT_METADATA,
     read_record,
     stored_arrays,
@@ -63,6 +63,10 @@ def _encode(dataset: xr.Dataset) -> dict[str, bytes]:
     """Return the files of a store without the lazy bands; the metadata are consolidated."""
     import zarr
 
+    # Without the tasks of the bands, whose graph xarray would build.
+    bands = {name: _without_tasks(band.variable) for name, band in dataset.data_vars.items()}
+    dataset = dataset.assign(bands)
+
     files: dict[str, Any] = {}
     memory = zarr.storage.MemoryStore(files)
     with warnings.catch_warnings():
@@ -73,29 +77,34 @@ def _encode(dataset: xr.Dataset) -> dict[str, bytes]:
     return {name: buffer.to_bytes() for name, buffer in files.items()}
 
 
+def _without_tasks(band: xr.Variable) -> xr.Variable:
+    """Return a lazy band of the same metadata with a single task, if Zarr can store its chunks."""
+    sizes = band.chunks
+    if sizes is None or any({*each[:-1]} - {each[0]} or each[-1] > each[0] for each in sizes):
+        return band
+    encoding = {**band.encoding, "chunks": tuple(each[0] for each in sizes)}
+    return xr.Variable(band.dims, da.zeros(band.shape, band.dtype, chunks=-1), band.attrs, encoding)
+
+
 def finish_store(store: Location, **facts: Any) -> None:
     """Make a store from `prepare_store` complete: write the metadata of its root, then its record."""
     record = read_record(store)
     root = record.pop("root")
     try:
-        _sync(store, [])
+        _sync(store, record["arrays"])
         for name, text in root.items():  # in the order of ROOT_METADATA
-            store.child(name).write_bytes(text.encode())
-        write_record(store, {**record, **facts, "state": COMPLETE})
-        _sync(store, [*root, RECORD])
+            store.child(name).write_bytes(text.encode(), durable=True)
+        write_record(store, {**record, **facts, "state": COMPLETE}, durable=True)
     except OSError as error:
         raise DestinationError(f"Cannot complete {store}: {error}") from error
 
 
-def _sync(store: Location, names: Sequence[str]) -> None:
-    """Write files of a store to the disk; all of them if there are no names."""
+def _sync(store: Location, names: Iterable[str]) -> None:
+    """Write folders of a store on a local disk to the disk."""
     if store.is_local:
         for name in names:
             sync(store.child(name).path)
-        if names:
-            sync_folder(store.path)
-        else:
-            sync(store.path)
+        sync_folder(store.path)
 
 
 def hide_store(store: Location) -> None:

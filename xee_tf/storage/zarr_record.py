@@ -86,15 +86,16 @@ def read_record(store: Location) -> dict[str, Any]:
     return found or {}
 
 
-def write_record(store: Location, record: Mapping[str, Any]) -> None:
+def write_record(store: Location, record: Mapping[str, Any], *, durable: bool = False) -> None:
     """Write the record that identifies a store of this package; its key ``format`` is that of the store."""
     group, attributes = store.child(RECORD), dict(record)
     if record["format"] == 2:
-        group.child(".zattrs").write_bytes(json.dumps(attributes).encode())  # first: it identifies the store
-        group.child(".zgroup").write_bytes(b'{"zarr_format": 2}')
+        # First the attributes, which identify the store.
+        group.child(".zattrs").write_bytes(json.dumps(attributes).encode(), durable=durable)
+        group.child(".zgroup").write_bytes(b'{"zarr_format": 2}', durable=durable)
     else:
         metadata = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        group.child("zarr.json").write_bytes(json.dumps(metadata).encode())
+        group.child("zarr.json").write_bytes(json.dumps(metadata).encode(), durable=durable)
 
 
 def stored_arrays(store: Location, names: Iterable[Hashable]) -> dict[str, list[Any]]:
