@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from dask.tokenize import tokenize
@@ -12,12 +11,12 @@ from dask.tokenize import tokenize
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.job import ExportJob
-from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_in_flight, waits
+from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_in_flight, uploads_before
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
-from xee_tf.shards import ShardStore, run_sizes
+from xee_tf.shards import S3Store, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["export_graph"]
@@ -53,10 +52,11 @@ def export_graph(
     # Every graph has unique keys, so that results of an interrupted run are never used.
     runs = [uuid.uuid4().hex[:12] for _ in jobs]
     finished = [store.all_finished(job.plan.shards) for job, store in zip(jobs, stores, strict=True)]
-    lags = [
-        rows_in_flight(job.plan, store) if in_this_process else 0
-        for job, store in zip(jobs, stores, strict=True)
+    todo = [
+        blocks_to_do(job.plan, done) or set(job.plan.block_layout.blocks())
+        for job, done in zip(jobs, finished, strict=True)
     ]
+    uploaded = isinstance(stores[0], S3Store)
     graph, blocks = work_on_blocks(
         [
             BlockJob(
@@ -64,18 +64,24 @@ def export_graph(
                 job.arrays,
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
-                blocks_to_do(job.plan, done),
-                partial(waits, job.plan, run, done, lag) if lag else None,
+                chosen,
+                uploads_before(chosen, run, rows_in_flight(job.plan)) if uploaded and in_this_process else {},
             )
-            for job, store, run, done, lag in zip(jobs, stores, runs, finished, lags, strict=True)
+            for job, store, run, done, chosen in zip(jobs, stores, runs, finished, todo, strict=True)
         ]
     )
     joiners = [
-        ShardTasks(graph.tasks, job.plan, store, run, parts, done, lag)
-        for job, store, run, parts, done, lag in zip(jobs, stores, runs, blocks, finished, lags, strict=True)
+        ShardTasks(graph.tasks, job.plan, store, run, parts, done)
+        for job, store, run, parts, done in zip(jobs, stores, runs, blocks, finished, strict=True)
     ]
-    summarize = run_sizes if joiners[0].in_memory else first_of
-    ordered = order_blocks(graph.tasks, blocks, f"{_NAME}-order-{runs[0]}", summarize)
+    ordered = order_blocks(
+        graph.tasks,
+        blocks,
+        f"{_NAME}-order-{runs[0]}",
+        run_sizes if joiners[0].in_memory else first_of,
+        # Dask then uploads a row of blocks before it continues with the next one.
+        [uploads_before(chosen, run, 1) if uploaded else {} for chosen, run in zip(todo, runs, strict=True)],
+    )
     results = []
     for job, store, run, joiner, done in zip(jobs, stores, runs, joiners, ordered, strict=True):
         commit = _commit(job, store)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any
@@ -17,9 +16,9 @@ from xee_tf.graph import TaskRef, Tasks, add_task
 from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging
 
-__all__ = ["ShardTasks", "blocks_to_do", "rows_in_flight", "store_of", "waits"]
+__all__ = ["ShardTasks", "blocks_to_do", "rows_in_flight", "store_of", "uploads_before"]
 
-_BLOCKS_PER_THREAD = 4
+_BLOCKS_PER_THREAD = 2
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
 
@@ -54,22 +53,23 @@ def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | No
     }
 
 
-def rows_in_flight(plan: ExportPlan, store: ShardStore) -> int:
-    """Return the number of rows of blocks that may wait to be uploaded; 0 if there is no limit.
+def rows_in_flight(plan: ExportPlan) -> int:
+    """Return the number of rows of blocks that may wait to be uploaded.
 
     Without a limit, blocks pile up in the memory of this process if they are computed faster than uploaded.
     """
-    if not isinstance(store, S3Store):
-        return 0
     blocks: int = _BLOCKS_PER_THREAD * CPU_COUNT
     return 1 + math.ceil(blocks / plan.blocks[1])
 
 
-def waits(plan: ExportPlan, run: str, finished: Collection[int], lag: int, block: Block) -> list[TaskRef]:
-    """Return a reference to the upload of an earlier row of blocks, before which a block is not loaded."""
-    rows = sorted({row for row, _ in blocks_to_do(plan, finished) or plan.block_layout.blocks()})
-    earlier = bisect_left(rows, block[0]) - lag
-    return [TaskRef((f"tfrecord-uploaded-{run}", rows[earlier]))] if lag and earlier >= 0 else []
+def uploads_before(blocks: Iterable[Block], run: str, lag: int) -> dict[int, list[TaskRef]]:
+    """Return a reference to the upload of the row of blocks that is `lag` rows before each row."""
+    rows = sorted({row for row, _ in blocks})
+    return {row: [_uploaded(run, before)] for row, before in zip(rows[lag:], rows, strict=False)}
+
+
+def _uploaded(run: str, row: int) -> TaskRef:
+    return TaskRef((f"tfrecord-uploaded-{run}", row))
 
 
 def nothing(*results: object) -> None:
@@ -94,8 +94,6 @@ class ShardTasks:
         References to the parts of each block.
     finished : mapping of int to WrittenShard
         Shards that an interrupted run has completed.
-    lag : int
-        Number of rows of blocks that may wait to be uploaded; 0 if there is no limit. See `waits`.
     """
 
     tasks: Tasks
@@ -104,7 +102,6 @@ class ShardTasks:
     run: str
     blocks: Mapping[Block, TaskRef]
     finished: Mapping[int, WrittenShard]
-    lag: int = 0
 
     def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef | WrittenShard]:
         """Add the tasks of all shards; return references to these.
@@ -181,9 +178,8 @@ class ShardTasks:
                 states[shard] = add_task(
                     self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
                 )
-            if self.lag:
-                done = [states[shard] for shard in self._shards_of(row)]
-                add_task(self.tasks, self._key("uploaded", row), nothing, *done)
+            done = [states[shard] for shard in self._shards_of(row)]
+            add_task(self.tasks, _uploaded(self.run, row).key, nothing, *done)
         return {
             shard: add_task(
                 self.tasks, self._key("shard", shard), store.finish, uploads, *self._first(shard), state

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -49,8 +49,8 @@ class BlockJob:
         See `Work`; must be picklable.
     blocks : collection of (int, int), optional
         The blocks to work on. Default: all that have patches.
-    after : callable, optional
-        Returns references to results that must exist before the chunks of a block are loaded.
+    after : mapping of int to list of TaskRef
+        References to results that must exist before the chunks of a row of blocks are loaded.
     """
 
     name: str
@@ -58,7 +58,7 @@ class BlockJob:
     layout: BlockLayout
     work: Work
     blocks: Collection[Block] | None = None
-    after: Callable[[Block], Sequence[TaskRef]] | None = None
+    after: Mapping[int, Sequence[TaskRef]] = field(default_factory=dict)
 
 
 def chunk_grids(arrays: Sequence[ChunkedArray]) -> tuple[ChunkGrid, ...]:
@@ -89,8 +89,7 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     for number, job in enumerate(jobs):
         own = keys_by_home(homes[number], [next(keys) for _ in job.layout.planes])
         groups |= {(number, block): chunks for block, chunks in own.items()}
-        if job.after is not None:
-            after |= {(number, block): job.after(block) for block in own}
+        after |= {(number, block): job.after[block[0]] for block in own if block[0] in job.after}
     graph, loaded_groups = sources.loads(groups, after)
     loaded: list[dict[Block, Ref]] = [{} for _ in jobs]
     for (number, block), loaded_chunks in loaded_groups.items():
@@ -107,6 +106,7 @@ def order_blocks(
     jobs: Sequence[Mapping[Block, TaskRef]],
     name: str,
     function: Callable[..., Any] = first_of,
+    before: Sequence[Mapping[int, Sequence[TaskRef]]] = (),
 ) -> list[dict[Block, TaskRef]]:
     """Let Dask process blocks row by row, so that few chunks are in memory; see `xee_tf.graph.order`.
 
@@ -123,6 +123,8 @@ def order_blocks(
         Name of the tasks.
     function : callable
         See `in_order`.
+    before : sequence of mapping of int to list of TaskRef
+        For each job, references to what Dask should compute before it continues with a row of blocks.
 
     Returns
     -------
@@ -130,7 +132,14 @@ def order_blocks(
         References to the results of `function`.
     """
     order = [(number, block) for row in zip_longest(*jobs) for number, block in enumerate(row) if block]
-    done = in_order(tasks, [jobs[number][block] for number, block in order], name, function)
+    refs = [jobs[number][block] for number, block in order]
+    waits: list[Sequence[TaskRef]] = [()] * len(order)
+    seen = set()
+    for step, (number, (row, _)) in enumerate(order):
+        if before and (number, row) not in seen:
+            seen.add((number, row))
+            waits[step] = before[number].get(row, ())
+    done = in_order(tasks, refs, name, function, waits)
     found: list[dict[Block, TaskRef]] = [{} for _ in jobs]
     for (number, block), last in zip(order, done, strict=True):
         found[number][block] = last

@@ -31,7 +31,11 @@ _MIN_BITS = 40  # no block has more paths to the root than this power of two
 
 
 def in_order(
-    tasks: Tasks, blocks: Sequence[TaskRef], name: str, function: Callable[..., Any] = first_of
+    tasks: Tasks,
+    blocks: Sequence[TaskRef],
+    name: str,
+    function: Callable[..., Any] = first_of,
+    before: Sequence[Sequence[TaskRef]] | None = None,
 ) -> list[TaskRef]:
     """Add a chain of tasks after blocks; see `Sources` for the tasks that the blocks depend on.
 
@@ -47,6 +51,9 @@ def in_order(
         Called with the result of a block and that of the task before in the chain, which it ignores. If the
         results of blocks are large, it should return a small part of them.
 
+    before : sequence of sequences of TaskRef, optional
+        For each task of the chain, references to further results that it depends on, and ignores.
+
     Returns
     -------
     list of TaskRef
@@ -54,7 +61,8 @@ def in_order(
     """
     done: list[TaskRef] = []
     for number, block in enumerate(blocks):
-        done.append(add_task(tasks, (name, number), function, block, *done[-1:]))
+        others = before[number] if before else ()
+        done.append(add_task(tasks, (name, number), function, block, *done[-1:], *others))
     return done
 
 

@@ -9,10 +9,12 @@ beginning of a shard waits for the index in its header, and is uploaded last.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -32,8 +34,14 @@ __all__ = ["Appended", "S3Store"]
 _SMALLEST = 5 << 20  # S3's minimum for all parts but the last
 _PART = 8 << 20
 _MOST_PARTS = 9000  # S3 allows 10,000
-_THREADS = 4  # concurrent uploads of a task
+_THREADS = 4  # concurrent uploads of a process: each needs several times the memory of a part
 _HEAD = 1  # number of the first part
+
+
+@cache
+def _uploaders(pid: int) -> ThreadPoolExecutor:
+    """Return the threads that upload parts, which all tasks of a process share."""
+    return ThreadPoolExecutor(_THREADS)
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,7 @@ class S3Store(StagedStore):
         known = known_uploads(file)  # if this task runs again, because a worker died with its result
         missing = [shard for shard in shards if shard not in known]
         if missing:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                known |= dict(zip(missing, pool.map(self._create, missing), strict=True))
+            known |= dict(zip(missing, _uploaders(os.getpid()).map(self._create, missing), strict=True))
             file.write_bytes(json.dumps(known).encode())
         return known
 
@@ -217,8 +224,7 @@ class S3Store(StagedStore):
             found = call_s3(target, "upload_part", UploadId=upload, PartNumber=number, Body=bodies[number])
             return str(found["ETag"])
 
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return dict(zip(bodies, pool.map(one, bodies), strict=True))
+        return dict(zip(bodies, _uploaders(os.getpid()).map(one, bodies), strict=True))
 
 
 @dataclass(frozen=True)
