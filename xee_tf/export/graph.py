@@ -11,7 +11,7 @@ from dask.tokenize import tokenize
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.job import ExportJob
-from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_in_flight, uploads_before
+from xee_tf.export.joining import ShardTasks, blocks_to_do, uploads_before
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
@@ -65,7 +65,7 @@ def export_graph(
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 chosen,
-                uploads_before(chosen, run, rows_in_flight(job.plan)) if uploaded and in_this_process else {},
+                uploads_before(chosen, run, job.plan.rows_in_flight) if uploaded and in_this_process else {},
             )
             for job, store, run, done, chosen in zip(jobs, stores, runs, finished, todo, strict=True)
         ]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any
-
-from dask.system import CPU_COUNT
 
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
@@ -16,9 +13,8 @@ from xee_tf.graph import TaskRef, Tasks, add_task
 from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging
 
-__all__ = ["ShardTasks", "blocks_to_do", "rows_in_flight", "store_of", "uploads_before"]
+__all__ = ["ShardTasks", "blocks_to_do", "store_of", "uploads_before"]
 
-_BLOCKS_PER_THREAD = 2
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
 
@@ -51,15 +47,6 @@ def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | No
     return {
         block for shard in range(plan.shards) if shard not in finished for block in owners_of(plan, shard)
     }
-
-
-def rows_in_flight(plan: ExportPlan) -> int:
-    """Return the number of rows of blocks that may wait to be uploaded.
-
-    Without a limit, blocks pile up in the memory of this process if they are computed faster than uploaded.
-    """
-    blocks: int = _BLOCKS_PER_THREAD * CPU_COUNT
-    return 1 + math.ceil(blocks / plan.blocks[1])
 
 
 def uploads_before(blocks: Iterable[Block], run: str, lag: int) -> dict[int, list[TaskRef]]:

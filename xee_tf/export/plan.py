@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,9 @@ __all__ = ["ExportPlan"]
 
 #: Memory per task of Dask's graph, ordering and scheduler (measured).
 _TASK_BYTES = 5500
+#: Memory of the parts that are being uploaded to S3 (measured).
+_UPLOAD_MEMORY = 60 << 20
+_BLOCKS_PER_THREAD = 2  # that may wait to be uploaded
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,6 +150,12 @@ class ExportPlan(Summarized):
         members = (bottom - top) * in_row - left // step + right // step + 1
         records = step * self.record.per_patch
         return index_header_size(members, records=records, size=2 * records * self.record_bytes)
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Number of rows of blocks that may be in memory at a time until they are uploaded to S3."""
+        blocks: int = _BLOCKS_PER_THREAD * CPU_COUNT
+        return 1 + math.ceil(blocks / self.blocks[1])
 
     @property
     def row_bytes(self) -> int:
@@ -269,10 +279,12 @@ class ExportPlan(Summarized):
         """Estimated peak memory of this process in bytes, with Dask's default of one thread per core.
 
         The sum of its current memory; the data in memory at a time (one block per thread, the chunks of one
-        more block, the strips, and a quarter more for the allocator); and Dask's memory per task. The last
-        two are from measurements.
+        more block, the strips, with S3 the rows of blocks that wait to be uploaded, and a quarter more for
+        the allocator); and Dask's memory per task. The last two are from measurements.
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
+        if self.names.prefix.is_s3:
+            data += self.rows_in_flight * self.row_bytes + _UPLOAD_MEMORY
         graph = self.tasks * _TASK_BYTES
         return int(psutil.Process().memory_info().rss + 1.25 * data + graph)
 
