@@ -109,7 +109,7 @@ def export_image(
     if jobs[0].plan.options.if_exists == "resume":
         identity = parse(IdentityOptions, options).identity
         jobs = [replace(job, identity=identify_export(job, identity)) for job in jobs]
-    found = {job.label: complete_export(job) for job in jobs}
+    found = {job.label: complete_export(job, source.compute) for job in jobs}
     complete = {label: result for label, result in found.items() if result is not None}
     todo = [job for job in jobs if job.label not in complete]
     if not todo:

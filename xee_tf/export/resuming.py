@@ -10,6 +10,7 @@ from xee_tf.export.job import ExportJob
 from xee_tf.export.result import ExportResult
 from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
 from xee_tf.sidecars import ImageManifest, read_manifest
+from xee_tf.storage import Staging, clear_leftovers, recover
 
 __all__ = ["complete_export", "identify_export"]
 
@@ -37,8 +38,10 @@ def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
     return run_identity(parts, inputs, identity)
 
 
-def complete_export(job: ExportJob) -> ExportResult | None:
-    """Return the result of an export that is complete already; None if there is none.
+def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
+    """Return the result of an export that is complete already; None if there is none, or it is not resumed.
+
+    With `compute`, a commit that was interrupted is undone first, and what dead runs left is deleted.
 
     Raises
     ------
@@ -48,6 +51,8 @@ def complete_export(job: ExportJob) -> ExportResult | None:
     names = job.plan.names
     if job.identity is None:
         return None
+    if compute:
+        recover(Staging.begin(names.prefix))
     manifest = read_manifest(names.manifest)
     marked = names.mixer.exists() if job.plan.mixer else True
     if not isinstance(manifest, ImageManifest) or not marked:
@@ -57,6 +62,8 @@ def complete_export(job: ExportJob) -> ExportResult | None:
             f"{names.prefix} exists and cannot be resumed: {difference}. Choose another prefix, or replace "
             "it with if_exists='overwrite'."
         )
+    if compute:
+        clear_leftovers(names.prefix)
     folder = names.prefix.parent
     return ExportResult(
         files=tuple(replace(shard.file, path=folder.child(shard.file.path).url) for shard in manifest.shards),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -82,7 +82,13 @@ class Earlier:
         """Return what existed when the run began."""
         if self.seen is not None:
             return self.seen
-        found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
+        try:
+            found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
+        except FileNotFoundError:
+            raise DestinationError(
+                f"Cannot write {staging.destination}: its temporary files in {staging.folder} were removed. "
+                "Call the function again instead of computing the same Delayed twice."
+            ) from None
         return found
 
 
@@ -157,10 +163,7 @@ def begin(
     staging = staging or Staging.begin(destination)
     description = identity.to_json() if identity else None
     if compute:
-        recover(staging)
-        if destination.is_s3:
-            abort_dead_uploads(destination, [staging])
-        remove_leftovers(destination, [staging])
+        clear_leftovers(destination, [staging])
     elif if_exists == "overwrite":
         return staging, Earlier(files, None)
     elif interruption(destination):
@@ -173,6 +176,14 @@ def begin(
             "replace it with if_exists='overwrite'."
         )
     return staging, Earlier(files, seen, description)
+
+
+def clear_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
+    """Undo a commit that was interrupted, and delete what dead runs staged, except those to keep."""
+    recover(Staging(destination, ""))
+    if destination.is_s3:
+        abort_dead_uploads(destination, keep)
+    remove_leftovers(destination, keep)
 
 
 def _interrupted(destination: Location, identity: Identity) -> Staging | None:
@@ -326,8 +337,12 @@ def commit(
             else:
                 _place_objects(staging, staged, sidecars, uploads, old)
     except DestinationExistsError:
+        if uploads and _is_committed(sidecars) and not staging.folder.exists():
+            return  # this task runs again, because a worker died with its result
         staging.remove()  # what is staged will never be used
         raise
+    finally:
+        _started.discard(staging.folder.url)
     with suppress(DestinationError):  # the result is complete, and the next run removes what is left
         staging.remove()
         remove_leftovers(staging.destination)

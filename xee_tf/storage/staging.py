@@ -74,6 +74,8 @@ class Staging:
     def sign(self) -> None:
         """Show that this process works for the run; tasks call it before they stage anything."""
         now, key = time.monotonic(), self.folder.url
+        if self.folder.is_local and not os.path.isdir(self.folder.path):
+            _signed.pop(key, None)
         if now - _signed.get(key, -_RENEWAL) < _RENEWAL:
             return
         process = process_token()

@@ -39,7 +39,16 @@ from xee_tf.sidecars import (
     read_manifest,
     table_location,
 )
-from xee_tf.storage import Location, PathLike, begin, require_free, require_writable
+from xee_tf.storage import (
+    Location,
+    PathLike,
+    Staging,
+    begin,
+    clear_leftovers,
+    recover,
+    require_free,
+    require_writable,
+)
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -277,7 +286,7 @@ def write_table(
     compute: bool,
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or return a Delayed that writes it."""
-    if identity is not None and (found := _complete_table(target, identity)) is not None:
+    if identity is not None and (found := _complete_table(target, identity, compute)) is not None:
         return found if compute else dask.delayed(found)
     run = begin(target, partial(_table_files, target), if_exists, compute, identity)
     store = PartStore(run[0], OneFile(target, compressed=True), run[1])
@@ -295,7 +304,7 @@ def write_table(
     return result
 
 
-def _complete_table(target: Location, identity: RunIdentity) -> TableResult | None:
+def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> TableResult | None:
     """Return the result of an export that is complete; None if there is none.
 
     Raises
@@ -303,6 +312,8 @@ def _complete_table(target: Location, identity: RunIdentity) -> TableResult | No
     DestinationExistsError
         If there is a table that was written from something else.
     """
+    if compute:
+        recover(Staging.begin(target))
     location = manifest_location(target)
     manifest = read_manifest(location)
     if not isinstance(manifest, TableManifest) or not target.exists():
@@ -312,6 +323,8 @@ def _complete_table(target: Location, identity: RunIdentity) -> TableResult | No
             f"{target} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
             "if_exists='overwrite'."
         )
+    if compute:
+        clear_leftovers(target)
     file = replace(manifest.shards[0].file, path=target.url)
     return TableResult(file, manifest.columns, location, manifest.rounded, manifest.dropped)
 
