@@ -335,7 +335,7 @@ def test_delayed_checks_existing_files(tmp_path, client):
     )
     first.compute()
     before = contents(tmp_path)
-    with warnings.catch_warnings(), pytest.raises(DestinationExistsError, match="after this one was planned"):
+    with warnings.catch_warnings(), pytest.raises(DestinationExistsError, match="after this run was planned"):
         second.compute()
     assert contents(tmp_path) == before
     assert Path(tmp_path / "s-mixer.json").exists()

@@ -295,7 +295,7 @@ def test_geotiff_and_its_side_files_are_replaced_together(error: int | None, tmp
             assert found in (old, new), point.what
             assert point.error is None or point.error.startswith("DestinationError: Cannot "), point.error
             if point.error is not None:
-                assert found == old, point.what
+                assert found == (new if "All files are in place" in point.error else old), point.what
         cog(work)
         assert tree(work) == new, point.what
 

@@ -382,7 +382,7 @@ def test_stores_in_bucket_are_resumed_and_replaced(server):
         xee_tf.predict_to_zarr(model(), image(seed), url, if_exists=if_exists, **options)
         found = xr.open_zarr(url, storage_options=server)
         np.testing.assert_array_equal(found["p"], image(seed)["B4"] + 1)
-    with pytest.raises(DestinationExistsError, match="not the same array"):
+    with pytest.raises(DestinationExistsError, match="the input 'B4' is not the same"):
         xee_tf.predict_to_zarr(model(), image(3), url, **options)
     separate_fs(server).pipe("bucket/z/docs.zarr/thesis.txt", b"x")
     with pytest.raises(DestinationExistsError, match=r"thesis\.txt"):

@@ -220,7 +220,7 @@ def test_existing_files(tmp_path):
     before = path.read_bytes()
     with pytest.raises(DestinationExistsError, match="if_exists='overwrite'"):
         PredictionWriter(path, mixer)
-    with pytest.raises(OptionError, match="'error' or 'overwrite'; got 'append'"):
+    with pytest.raises(OptionError, match="'error', 'overwrite' or 'resume'; got 'append'"):
         PredictionWriter(path, mixer, if_exists="append")
     with PredictionWriter(path, mixer, if_exists="overwrite") as writer:
         writer.write(np.ones((6, 4, 6)))
@@ -493,7 +493,7 @@ def test_integers_that_float32_cannot_represent(tmp_path):
         ("map.tif", {"nodata": -(2**63), "dtype": "int64"}, "store nodata=-9223372036854775808, .*zarr"),
         ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot store nodata=9007199254740992"),
         ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type.*got 'bool'"),
-        ("map.tif", {"if_exists": "append"}, "'error' or 'overwrite'; got 'append'"),
+        ("map.tif", {"if_exists": "append"}, "'error', 'overwrite' or 'resume'; got 'append'"),
         ("map.tif", {"bands": ["x"]}, "Band 'x' not found; available: 'prediction'"),
     ],
 )

@@ -28,6 +28,7 @@ def export_graph(
     jobs: Sequence[ExportJob],
     stores: Sequence[ShardStore],
     complete: Mapping[str, ExportResult] | None = None,
+    order: Sequence[str] = (),
     *,
     in_this_process: bool = False,
 ) -> Delayed:
@@ -41,6 +42,8 @@ def export_graph(
         A store for each job.
     complete : mapping of str to ExportResult, optional
         Results of other steps of a split dimension.
+    order : sequence of str
+        Labels of all steps, if some are complete.
     in_this_process : bool
         Whether all tasks share the memory of this process.
 
@@ -89,7 +92,7 @@ def export_graph(
     if jobs[0].label:
         labels = [job.label for job in jobs]
         key = f"{_NAME}-all-{runs[0]}"
-        results = [add_task(graph.tasks, key, _by_label, labels, results, complete or {})]
+        results = [add_task(graph.tasks, key, _by_label, labels, results, complete or {}, order or labels)]
     return graph.delayed(f"{_NAME}-export-{runs[0]}", results[0])
 
 
@@ -145,6 +148,10 @@ def _manifest(job: ExportJob) -> ImageManifest:
 
 
 def _by_label(
-    labels: Sequence[str], results: Sequence[ExportResult], complete: Mapping[str, ExportResult]
+    labels: Sequence[str],
+    results: Sequence[ExportResult],
+    complete: Mapping[str, ExportResult],
+    order: Sequence[str],
 ) -> dict[str, ExportResult]:
-    return dict(sorted({**complete, **dict(zip(labels, results, strict=True))}.items()))
+    found = {**complete, **dict(zip(labels, results, strict=True))}
+    return {label: found[label] for label in order}

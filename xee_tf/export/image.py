@@ -120,7 +120,9 @@ def export_image(
         names, if_exists = job.plan.names, job.plan.options.if_exists
         run = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
         stores.append(store_of(job.plan, *run))
-    delayed = export_graph(todo, stores, complete, in_this_process=source.compute and not on_cluster())
+    in_this_process = source.compute and not on_cluster()
+    order = [job.label for job in jobs]
+    delayed = export_graph(todo, stores, complete, order, in_this_process=in_this_process)
     if not source.compute:
         return delayed
     with aborted_on_failure(stores):

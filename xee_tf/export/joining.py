@@ -158,21 +158,25 @@ class ShardTasks:
         """Add tasks that append each row of blocks to uploads."""
         uploads = add_task(self.tasks, self._key("begin"), store.begin, self._missing())
         states: dict[int, TaskRef] = {}
-        for row, blocks in self._rows():
+        complete: dict[int, TaskRef] = {}
+        rows = self._rows()
+        for number, (row, blocks) in enumerate(rows):
             parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
-            for shard in self._shards_of(row):
+            shards = self._shards_of(row)
+            following = self._shards_of(rows[number + 1][0]) if number + 1 < len(rows) else []
+            for shard in shards:
                 key = self._key("append", row, shard)
                 states[shard] = add_task(
                     self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
                 )
-            done = [states[shard] for shard in self._shards_of(row)]
+                if shard not in following:
+                    key = self._key("shard", shard)
+                    complete[shard] = add_task(
+                        self.tasks, key, store.finish, uploads, *self._first(shard), states[shard]
+                    )
+            done = [complete.get(shard, states[shard]) for shard in shards]
             add_task(self.tasks, _uploaded(self.run, row).key, nothing, *done)
-        return {
-            shard: add_task(
-                self.tasks, self._key("shard", shard), store.finish, uploads, *self._first(shard), state
-            )
-            for shard, state in states.items()
-        }
+        return complete
 
     def _missing(self) -> list[int]:
         return [shard for shard in range(self.plan.shards) if shard not in self.finished]

@@ -394,9 +394,10 @@ def _journal(
         raise
     finally:
         _committing.discard(staging.token)
-    url = staging.destination.url
-    with storage_errors("write", url, local=staging.destination.is_local, left=_LEFT["new"]):
+    try:
         staging.journal.remove()
+    except DestinationError as error:
+        raise DestinationError(f"{error} {_LEFT['new']}") from error
 
 
 def _create(location: Location, journal: _Journal) -> None:

@@ -83,7 +83,7 @@ def _without_tasks(band: xr.Variable) -> xr.Variable:
     if sizes is None or any({*each[:-1]} - {each[0]} or each[-1] > each[0] for each in sizes):
         return band
     encoding = {**band.encoding, "chunks": tuple(each[0] for each in sizes)}
-    return xr.Variable(band.dims, da.zeros(band.shape, band.dtype, chunks=-1), band.attrs, encoding)
+    return xr.Variable(band.dims, da.zeros(band.shape, dtype=band.dtype, chunks=-1), band.attrs, encoding)
 
 
 def finish_store(store: Location, **facts: Any) -> None:
@@ -155,6 +155,8 @@ class StoredBand:
 
 def _is_empty(values: npt.NDArray[Any], fill: Any) -> bool:
     """Return whether a chunk of a new store need not be written; Zarr would request its deletion."""
+    if not values.size:
+        return True
     first = values.flat[0]
     if values.dtype.kind == "f":
         return bool(np.isnan(first) and np.isnan(fill) and np.isnan(values).all())

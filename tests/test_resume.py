@@ -1,0 +1,169 @@
+"""Resume interrupted exports: only what is missing is computed, and only if everything else is the same."""
+
+from __future__ import annotations
+
+import os
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import xee_tf
+from tests.kill_points import kill_points
+from tests.rasters import raster
+from tests.test_commits import files
+from xee_tf.errors import DestinationExistsError
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+OPTIONS = {"patch_dimensions": 32, "max_file_size": 80_000, "if_exists": "resume"}
+ROWS = 8  # chunks and shards do not end in the same rows
+
+
+class Source:
+    """An array that counts the chunks that are loaded, and can fail."""
+
+    shape, dtype, ndim = (256, 256), np.dtype("f4"), 2
+
+    def __init__(self, seed=0, fail_at=0, error=OSError):
+        self.values = np.random.default_rng(seed).random(self.shape, dtype="f4")
+        self.fail_at, self.error, self.loads = fail_at, error, 0
+
+    def __getitem__(self, window):
+        self.loads += 1
+        if self.loads == self.fail_at:
+            raise self.error("interrupted")
+        return self.values[window]
+
+    def __dask_tokenize__(self):
+        return self.values.tobytes()
+
+    def image(self):
+        lazy = da.from_array(self, chunks=(256 // ROWS, 256), meta=np.empty((0, 0), "f4"), asarray=False)
+        return raster({"B4": np.zeros(self.shape)}).assign(B4=(("y", "x"), lazy))
+
+
+def export(source, prefix, **options):
+    return source.image().tfexport(prefix, **OPTIONS | options)
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_only_missing_shards_are_computed(tmp_path, compressed, error):
+    (tmp_path / "whole").mkdir()
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    export(Source(), tmp_path / "whole" / "scene", compressed=compressed)
+    with dask.config.set(scheduler="sync"), pytest.raises(error):
+        export(Source(fail_at=6, error=error), folder / "scene", compressed=compressed)
+    assert not [name for name in os.listdir(folder) if name[0] != "."]
+    source = Source()
+    result = export(source, folder / "scene", compressed=compressed)
+    # The first shard, with two and a half rows of chunks, is complete.
+    assert source.loads == ROWS - 2
+    assert files(folder) == files(tmp_path / "whole")
+    again = Source()
+    assert export(again, folder / "scene", compressed=compressed) == result
+    assert again.loads == 0
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_differences_are_refused_and_named(tmp_path, finished):
+    with dask.config.set(scheduler="sync"):
+        if finished:
+            export(Source(), tmp_path / "scene")
+        else:
+            with pytest.raises(OSError, match="interrupted"):
+                export(Source(fail_at=6), tmp_path / "scene")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(DestinationExistsError, match="cannot be resumed: the input 'B4' is not the same"):
+        export(Source(seed=1), tmp_path / "scene")
+    with pytest.raises(DestinationExistsError, match="the option default_value was 0 and is now 7"):
+        export(Source(), tmp_path / "scene", default_value=7)
+    with pytest.raises(DestinationExistsError, match="the option kernel_size was"):
+        export(Source(), tmp_path / "scene", kernel_size=3)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    export(Source(seed=1), tmp_path / "scene", if_exists="overwrite")
+    np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "scene")["B4"], Source(seed=1).values)
+    assert not [name for name in os.listdir(tmp_path) if name[0] == "."]
+
+
+def test_an_export_that_was_not_resumable_is_refused(tmp_path):
+    export(Source(), tmp_path / "scene", if_exists="error")
+    with pytest.raises(DestinationExistsError, match="it was not written with if_exists='resume'"):
+        export(Source(), tmp_path / "scene")
+
+
+def test_damaged_shard_is_written_again(tmp_path):
+    with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
+        export(Source(fail_at=6), tmp_path / "scene")
+    [shard] = tmp_path.glob(".scene-*/scene-00000.tfrecord.gz")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    source = Source()
+    export(source, tmp_path / "scene")
+    assert source.loads == ROWS
+    np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "scene")["B4"], source.values)
+
+
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.long)])
+def test_killed_exports_are_resumed(tmp_path, step):
+    (tmp_path / "whole").mkdir()
+    export(Source(), tmp_path / "whole" / "scene")
+    whole = files(tmp_path / "whole")
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    loads = []
+    for _ in kill_points(lambda: export(Source(), folder / "scene"), folder, step=step):
+        source = Source()
+        export(source, folder / "scene")
+        loads.append(source.loads)
+        assert files(folder) == whole
+    assert loads[0] == ROWS
+    assert loads[-1] == 0
+
+
+def test_steps_of_a_split_dimension(tmp_path):
+    def steps(fail_at=0):
+        sources = [Source(seed, fail_at) for seed in range(2)]
+        return sources, xr.concat([each.image() for each in sources], pd.Index([3, 5], name="day"))
+
+    with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
+        steps(fail_at=ROWS)[1].tfexport(tmp_path / "scene", split_dim="day", **OPTIONS)
+    sources, image = steps()
+    results = image.tfexport(tmp_path / "scene", split_dim="day", **OPTIONS)
+    assert sum(each.loads for each in sources) < 2 * ROWS
+    assert steps()[1].tfexport(tmp_path / "scene", split_dim="day", **OPTIONS) == results
+    for day, source in zip((3, 5), sources, strict=True):
+        found = xee_tf.open_image(tmp_path / f"scene_{day}")["B4"]
+        np.testing.assert_array_equal(found, source.values)
+    assert not [name for name in os.listdir(tmp_path) if name[0] == "."]
+
+
+def test_resumed_in_s3(bucket):
+    prefix, options = f"{bucket.url}/scene", {"storage_options": bucket.options}
+    with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
+        export(Source(fail_at=ROWS), prefix, **options)
+    assert not [key for key in bucket.read() if key[0] != "."]
+    source = Source()
+    export(source, prefix, **options)
+    assert source.loads < ROWS
+    assert bucket.uploads() == []
+    assert all(key[0] != "." for key in bucket.read())
+    opened = xee_tf.open_image(prefix, **options)
+    np.testing.assert_array_equal(opened["B4"], source.values)
+
+
+def test_tables(tmp_path):
+    rows = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+    result = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume")
+    time = (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns
+    assert xee_tf.export_table(rows, tmp_path / "t", if_exists="resume") == result
+    assert (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns == time
+    with pytest.raises(DestinationExistsError, match="the input 'table' is not the same"):
+        xee_tf.export_table(rows.assign(a=3.0), tmp_path / "t", if_exists="resume")
+    with pytest.raises(DestinationExistsError, match="the option columns was None"):
+        xee_tf.export_table(rows, tmp_path / "t", columns=["a"], if_exists="resume")
