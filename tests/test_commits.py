@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
+from dask.task_spec import DataNode
 
 import xee_tf
 from tests.counting_proxy import request_points
@@ -242,3 +244,11 @@ def test_killed_exports_to_s3(bucket, earlier, step):
         assert bucket.uploads() == [], point.what
     if step == 1:
         assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
+
+
+def test_tasks_of_a_plan_for_s3(bucket):
+    destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
+    plan = image(1).tfexport.plan(destination, **OPTIONS, **storage)
+    delayed = image(1).tfexport(destination, compute=False, **OPTIONS, **storage)
+    (optimized,) = dask.optimize(delayed)
+    assert plan.tasks == sum(not isinstance(each, DataNode) for each in optimized.__dask_graph__().values())

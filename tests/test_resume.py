@@ -143,7 +143,8 @@ def test_steps_of_a_split_dimension(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name[0] == "."]
 
 
-def test_resumed_in_s3(bucket):
+def test_resumed_in_s3(bucket, monkeypatch):
+    monkeypatch.setattr("xee_tf.export.plan._BLOCKS_PER_THREAD", 0)  # upload a row before the next one
     prefix, options = f"{bucket.url}/scene", {"storage_options": bucket.options}
     with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
         export(Source(fail_at=ROWS), prefix, **options)

@@ -54,7 +54,7 @@ def export_graph(
     """
     # Every graph has unique keys, so that results of an interrupted run are never used.
     runs = [uuid.uuid4().hex[:12] for _ in jobs]
-    finished = [store.all_finished(job.plan.shards) for job, store in zip(jobs, stores, strict=True)]
+    finished = [store.finished_shards() for store in stores]
     todo = [
         blocks_to_do(job.plan, done) or set(job.plan.block_layout.blocks())
         for job, done in zip(jobs, finished, strict=True)

@@ -28,7 +28,7 @@ from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.shards import IMAGE_MEMBER, aborted_on_failure, patches_per_member
+from xee_tf.shards import IMAGE_MEMBER, ShardStore, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.storage import Location, PathLike, begin, require_free, require_reachable, require_writable
 
@@ -115,18 +115,16 @@ def export_image(
     if not todo:
         result = complete if jobs[0].label else complete[""]
         return result if source.compute else dask.delayed(result)
-    stores = []
-    for job in todo:
-        names, if_exists = job.plan.names, job.plan.options.if_exists
-        run = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
-        stores.append(store_of(job.plan, *run))
-    in_this_process = source.compute and not on_cluster()
-    order = [job.label for job in jobs]
-    delayed = export_graph(todo, stores, complete, order, in_this_process=in_this_process)
-    if not source.compute:
-        return delayed
+    stores: list[ShardStore] = []
     with aborted_on_failure(stores):
-        return run_graph(delayed, source.progress)
+        for job in todo:
+            names, if_exists = job.plan.names, job.plan.options.if_exists
+            staging, earlier = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
+            stores.append(store_of(job.plan, staging, earlier))
+        in_this_process = source.compute and not on_cluster()
+        order = [job.label for job in jobs]
+        delayed = export_graph(todo, stores, complete, order, in_this_process=in_this_process)
+        return run_graph(delayed, source.progress) if source.compute else delayed
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)

@@ -62,6 +62,9 @@ def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
             f"{names.prefix} exists and cannot be resumed: {difference}. Choose another prefix, or replace "
             "it with if_exists='overwrite'."
         )
+    listed = names.prefix.listed()
+    if any(listed.get(shard.file.path, {}).get("size") != shard.file.bytes for shard in manifest.shards):
+        return None  # `begin` then raises an error about the files that exist
     if compute:
         clear_leftovers(names.prefix)
     folder = names.prefix.parent

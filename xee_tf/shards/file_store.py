@@ -1,8 +1,8 @@
 """A store on a local disk, in which each byte is written once, to its place in the shard.
 
-If all records have the same size, the place of a run follows from the plan, and each task writes its runs at
-once. Otherwise, the runs wait until the sizes of all runs before them are known: in memory, or in a temporary
-file if a row of blocks is large.
+If records are not compressed, all have the same size and none are omitted, the place of a run follows from
+the plan, and each task writes its runs at once. Otherwise, the runs wait until the sizes of all runs before
+them are known: in memory, or in a temporary file if a row of blocks is large.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def open_shards(
 
 def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, Any] | None) -> Shard:
     try:
-        info = info or location.fs.info(location.path)
+        info = info or location.info()
         stamp = file_stamp(location, info)
     except FileNotFoundError:
         raise MissingShardError(f"{location} does not exist.") from None

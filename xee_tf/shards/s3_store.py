@@ -20,7 +20,7 @@ from typing import Any
 
 from crc32c import crc32c
 
-from xee_tf.errors import DestinationError
+from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records import combine_crcs
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
 from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
@@ -103,7 +103,7 @@ class S3Store(StagedStore):
         self.start()
         file = self.staging.folder.child(UPLOADS)
         known = known_uploads(file)  # if this task runs again, because a worker died with its result
-        missing = [shard for shard in shards if shard not in known]
+        missing = [shard for shard in shards if shard not in known or not self._exists(shard, known[shard])]
         if missing:
             known |= dict(zip(missing, _uploaders(os.getpid()).map(self._create, missing), strict=True))
             file.write_bytes(json.dumps(known).encode())
@@ -196,22 +196,35 @@ class S3Store(StagedStore):
     ) -> tuple[ShardInfo, ...]:
         """Complete the uploads; see `ShardStore.commit`."""
         uploads = [_Upload(self.names.shard(each.number), each.upload, each.etags) for each in shards]
-        commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
+        try:
+            commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
+        except DestinationExistsError:
+            if not self.is_resumable:
+                self._abort_uploads({shard.number: shard.upload for shard in shards})
+            raise
         return tuple(shard.file for shard in shards)
 
     def is_complete(self, shard: WrittenShard) -> bool:
-        """Return whether the upload of a shard is as its receipt describes it."""
-        return bool(shard.upload)
+        """Return whether the upload of a shard still exists: a failed commit, or its expiry, ends it."""
+        return self._exists(shard.number, shard.upload)
+
+    def _exists(self, shard: int, upload: str) -> bool:
+        try:
+            call_s3(self.names.shard(shard), "list_parts", UploadId=upload, MaxParts=1)
+        except DestinationError:
+            return False
+        return True
 
     def abort(self) -> None:
         """Abort the uploads, and remove the folder; keep them if the run can be resumed."""
-        if self.earlier.identity is not None:
-            super().abort()
-            return
-        for shard, upload in known_uploads(self.staging.folder.child(UPLOADS)).items():
+        if not self.is_resumable:
+            self._abort_uploads(known_uploads(self.staging.folder.child(UPLOADS)))
+        super().abort()
+
+    def _abort_uploads(self, uploads: Mapping[int, str]) -> None:
+        for shard, upload in uploads.items():
             with suppress(DestinationError):  # it was completed or aborted
                 call_s3(self.names.shard(shard), "abort_multipart_upload", UploadId=upload)
-        super().abort()
 
     def _create(self, shard: int) -> str:
         return str(call_s3(self.names.shard(shard), "create_multipart_upload")["UploadId"])

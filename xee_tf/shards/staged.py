@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -62,17 +63,22 @@ class StagedStore:
         commit(self.staging, targets, sidecars, earlier=self.earlier)
         return tuple(shard.file for shard in shards)
 
-    def all_finished(self, count: int) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted run has staged, of `count` shards."""
-        if self.earlier.identity is None:
-            return {}
-        found = {}
+    def finished_shards(self) -> dict[int, WrittenShard]:
+        """Return the complete shards that an interrupted run has staged."""
+        found: dict[int, WrittenShard] = {}
+        if not self.is_resumable:
+            return found
         with suppress(FileNotFoundError):
             for name in self.staging.folder.entries():
-                if name == self.receipt(int(name[:5]) if name[:5].isdigit() else count).name:
-                    shard = read_receipt(self.staging.folder.child(name).read_bytes())
-                    if self.is_complete(shard):
-                        found[shard.number] = shard
+                if not re.fullmatch(r"\d{5,}\.json", name):
+                    continue
+                receipt, shard = self.staging.folder.child(name), None
+                with suppress(ValueError, KeyError, TypeError):  # damaged by a power failure
+                    shard = read_receipt(receipt.read_bytes())
+                if shard is not None and self.is_complete(shard):
+                    found[shard.number] = shard
+                else:
+                    receipt.remove()
         return found
 
     def is_complete(self, shard: WrittenShard) -> bool:

@@ -8,10 +8,11 @@ any process, and again after a worker died.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from xee_tf.errors import XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
 from xee_tf.signals import explain_interruption, interruptible
@@ -112,8 +113,8 @@ class ShardStore(Protocol):
             If a shard is not in the store, or cannot be moved.
         """
 
-    def all_finished(self, count: int) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted run has staged, of `count` shards."""
+    def finished_shards(self) -> dict[int, WrittenShard]:
+        """Return the complete shards that an interrupted run has staged."""
 
     @property
     def is_resumable(self) -> bool:
@@ -135,6 +136,7 @@ def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
             yield
         except BaseException as error:
             for store in stores:
-                store.abort()
+                with suppress(XeeTFError):  # the error that is raised is more important
+                    store.abort()
             explain_interruption(error, _KEPT if any(store.is_resumable for store in stores) else _DELETED)
             raise

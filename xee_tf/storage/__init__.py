@@ -1,4 +1,4 @@
-"""Locations on local disks and in object stores, checks of destinations, and Zarr stores."""
+"""Locations on local disks and in object stores, checks of destinations, staging and commits, Zarr stores."""
 
 from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, staged_runs
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable

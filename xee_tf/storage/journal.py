@@ -95,6 +95,7 @@ class Earlier:
 _THREADS = 16
 _SEEN = "seen.json"
 _IDENTITY = "identity.json"
+_TAKEN = "taken"  # names the process that resumes a run in an object store
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
 _committing: set[str] = set()  # tokens of the runs that this process commits
 _OLD = "replaced"  # folder for the old files, in the staging folder
@@ -147,7 +148,7 @@ def begin(
     if_exists : {"error", "overwrite", "resume"}
         Whether existing files may be replaced, or an interrupted run is resumed.
     compute : bool
-        If False, nothing is removed or restored before the run commits.
+        If False, nothing is removed or restored before the first task runs.
     identity : Identity, optional
         What the run writes, if `if_exists` is "resume".
 
@@ -159,7 +160,7 @@ def begin(
         If `if_exists` is not a valid choice.
     """
     one_of("if_exists", if_exists, get_args(IfExists))
-    staging = _interrupted(destination, identity) if identity else None
+    staging = _interrupted(destination, identity, compute) if identity else None
     staging = staging or Staging.begin(destination)
     description = identity.to_json() if identity else None
     if compute:
@@ -180,13 +181,35 @@ def begin(
 
 def clear_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged, except those to keep."""
-    recover(Staging(destination, ""))
-    if destination.is_s3:
+    committing = recover(Staging(destination, ""))
+    if destination.is_s3 and not committing:
         abort_dead_uploads(destination, keep)
     remove_leftovers(destination, keep)
 
 
-def _interrupted(destination: Location, identity: Identity) -> Staging | None:
+def _take_up(earlier: Staging) -> Staging | None:
+    """Take over what an interrupted run has staged; return None if another run was faster."""
+    if earlier.folder.is_local:
+        staging = Staging.begin(earlier.destination)
+        try:
+            os.rename(earlier.folder.path, staging.folder.path)
+        except FileNotFoundError:
+            return None
+        staging.take_up()
+        return staging
+    taken = earlier.folder.child(_TAKEN)
+    try:
+        taken.write_bytes(process_token().encode(), exclusive=True)
+    except FileExistsError:
+        holder = taken.read_bytes().decode()
+        if holder != process_token() and is_alive(holder, _written(taken)):
+            return None
+        taken.write_bytes(process_token().encode())
+    earlier.take_up()
+    return earlier
+
+
+def _interrupted(destination: Location, identity: Identity, compute: bool) -> Staging | None:
     """Return what an interrupted run with the same identity has staged, or None.
 
     Raises
@@ -199,10 +222,12 @@ def _interrupted(destination: Location, identity: Identity) -> Staging | None:
         token = token_of(folder)
         if token is None or is_working(folder):
             continue
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ValueError):  # none, or damaged by a power failure
             difference = identity.explain_difference(json.loads(folder.child(_IDENTITY).read_bytes()))
             if not difference:
-                return Staging(destination, token)
+                taken = _take_up(Staging(destination, token)) if compute else Staging(destination, token)
+                if taken is not None:
+                    return taken
     if difference:
         raise DestinationExistsError(
             f"The interrupted run that wrote {destination} cannot be resumed: {difference}. Undo the change, "
@@ -339,7 +364,8 @@ def commit(
     except DestinationExistsError:
         if uploads and _is_committed(sidecars) and not staging.folder.exists():
             return  # this task runs again, because a worker died with its result
-        staging.remove()  # what is staged will never be used
+        if earlier.identity is None:
+            staging.remove()  # what is staged will never be used
         raise
     finally:
         _started.discard(staging.folder.url)
@@ -365,6 +391,8 @@ def _journal(
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
     recover(staging)
     seen = earlier.when_begun(staging)
+    # A journal must list what is there, because it is used to undo the commit.
+    _check_seen(staging, earlier.files(), seen)
     journal = _Journal(
         process_token(),
         staging.token,
@@ -403,7 +431,7 @@ def _journal(
 def _create(location: Location, journal: _Journal) -> None:
     """Create a journal; raise an error if there is one."""
     try:
-        location.write_bytes(journal.data(), exclusive=True)
+        location.write_bytes(journal.data(), exclusive=True, durable=True)
     except FileExistsError:
         raise DestinationExistsError(
             f"Another run is putting its files in place: {location} exists. Nothing was changed. Wait until "
@@ -451,7 +479,6 @@ def _place_files(
     for file in files:
         sync(staging.staged(file).path)
     sync_folder(staging.folder.path)
-    sync_folder(staging.destination.parent.path)  # of the journal
     for file in old:
         rename(file.path, aside.child(file.name).path)
     for file in files:
@@ -472,7 +499,7 @@ def sync(path: str) -> None:
 
 
 def _sync_file(path: str) -> None:
-    with open(path, "rb") as file:
+    with open(path, "r+b") as file:
         os.fsync(file.fileno())
 
 
@@ -537,6 +564,8 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
     def aside(name: str) -> str:
         return os.path.join(folder, _OLD, name)
 
+    if not there(os.path.join(folder, _OLD)):  # it is created before anything is renamed
+        return "old"
     if all(there(place(name)) and not there(staged(name)) for name in journal.new):
         return "new"
     for name in journal.new:
@@ -580,11 +609,11 @@ def interruption(destination: Location) -> str:
     journal = _read(staging)
     if journal is None:
         return ""
-    if _is_committing(journal, None):
+    if _is_committing(journal, _written(staging.journal)):
         return f"A run is putting the files of {destination} in place: try again when it has finished."
     return (
         f"A run was interrupted while it put the files of {destination} in place. Run it again: this first "
-        "restores what was there before."
+        + ("restores the old files." if destination.is_local else "deletes what is incomplete.")
     )
 
 
@@ -601,18 +630,21 @@ def _read(staging: Staging) -> _Journal | None:
         ) from None
 
 
-def recover(staging: Staging) -> None:
-    """Undo a commit that was interrupted."""
+def recover(staging: Staging) -> bool:
+    """Undo a commit that was interrupted; return whether another run is committing."""
     journal = _read(staging)
-    if journal is None or _is_committing(journal, _written(staging.journal)):
-        return
+    if journal is None:
+        return False
+    if _is_committing(journal, _written(staging.journal)):
+        return True
     # Only one process undoes the commit: another one would undo what comes after it.
     lock = staging.journal.with_suffix(".undo")
     try:
         lock.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
-        if not is_alive(lock.read_bytes().decode(), _written(lock)):
-            lock.remove()
+        with suppress(FileNotFoundError, ValueError):  # it vanished, or is being written
+            if not is_alive(lock.read_bytes().decode(), _written(lock)):
+                lock.remove()
         raise DestinationExistsError(
             f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
             "one again."
@@ -623,6 +655,7 @@ def recover(staging: Staging) -> None:
             staging.journal.remove()
     finally:
         lock.remove()
+    return False
 
 
 def _is_committing(journal: _Journal, written: float | None) -> bool:

@@ -282,7 +282,10 @@ class Location:
             if self.is_local:
                 with folder._errors("list"), os.scandir(folder.path) as entries:
                     chosen = sorted(entry.name for entry in entries if entry.name.startswith(name))
-                found = {each: self.fs.info(os.path.join(folder.path, each)) for each in chosen}
+                found = {}
+                for each in chosen:
+                    with suppress(FileNotFoundError):  # removed since it was listed
+                        found[each] = self.fs.info(os.path.join(folder.path, each))
             else:
                 with folder._errors("list"):
                     found = _find(self.fresh_fs, folder.path, name if self.bucket is not None else "")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from xee_tf.errors import DestinationError
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging, is_working, staging_folders
 
@@ -27,10 +28,8 @@ def call_s3(target: Location, method: str, **arguments: Any) -> Any:
         If it fails.
     """
     bucket, _, key = target.path.partition("/")
-    try:
+    with storage_errors("write", target.url, local=False):
         return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
-    except Exception as error:  # of botocore, unless s3fs translates it to an OSError
-        raise DestinationError(f"Cannot write {target} ({method}): {error}") from error
 
 
 def known_uploads(file: Location) -> dict[int, str]:
@@ -54,9 +53,23 @@ def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) ->
             living |= set(known_uploads(folder.child(UPLOADS)).values())
     bucket, _, key = destination.path.partition("/")
     ours = re.compile(rf"{re.escape(key)}(-\d{{5,}}\.tfrecord(\.gz)?)?")
-    found = destination.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
-    for upload in found.get("Uploads", []):
+    for upload in _uploads(destination, bucket, key):
         if upload["UploadId"] not in living and ours.fullmatch(upload["Key"]):
             target = destination.parent.child(upload["Key"].rsplit("/", 1)[-1])
             with suppress(DestinationError):  # another run aborted it
                 call_s3(target, "abort_multipart_upload", UploadId=upload["UploadId"])
+
+
+def _uploads(location: Location, bucket: str, prefix: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the multipart uploads that have begun."""
+    page: Mapping[str, Any] = {}
+    while True:
+        markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+        after = {name: page[key] for name, key in markers.items() if page.get(key)}
+        try:
+            page = location.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+        except PermissionError:  # the account may only write objects
+            return
+        yield from page.get("Uploads", [])
+        if not page.get("IsTruncated"):
+            return

@@ -81,15 +81,17 @@ class Staging:
         process = process_token()
         if not self.token.startswith(process) or not self.folder.is_local:
             self.folder.child(f"alive-{process}").write_bytes(b"")
-        elif key not in _signed:
+        else:
             with storage_errors("write", self.folder.url, local=True):
                 os.makedirs(self.folder.path, exist_ok=True)
+                os.utime(self.folder.path)  # a sign for processes of other machines
         _signed[key] = now
 
     def release(self) -> None:
         """Let a later run take up what this one has staged, although its processes may still exist."""
         _signed.pop(self.folder.url, None)
-        self.folder.child(_RELEASED).write_bytes(b"")
+        if self.folder.exists():
+            self.folder.child(_RELEASED).write_bytes(b"")
 
     def take_up(self) -> None:
         """Use what an earlier run has staged."""

@@ -288,8 +288,8 @@ def write_table(
     """Write the row groups of a table to one file, or return a Delayed that writes it."""
     if identity is not None and (found := _complete_table(target, identity, compute)) is not None:
         return found if compute else dask.delayed(found)
-    run = begin(target, partial(_table_files, target), if_exists, compute, identity)
-    store = PartStore(run[0], OneFile(target, compressed=True), run[1])
+    staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
+    store = PartStore(staging, OneFile(target, compressed=True), earlier)
     delayed = _graph(source, store)
     if not compute:
         return delayed
