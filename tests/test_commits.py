@@ -246,9 +246,11 @@ def test_killed_exports_to_s3(bucket, earlier, step):
         assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
 
 
-def test_tasks_of_a_plan_for_s3(bucket):
+def test_tasks_of_a_plan_for_s3(bucket, small_blocks):
     destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
-    plan = image(1).tfexport.plan(destination, **OPTIONS, **storage)
-    delayed = image(1).tfexport(destination, compute=False, **OPTIONS, **storage)
+    lazy = image(1, 64) + 1  # chunks that tasks compute
+    lazy.attrs = image(1).attrs
+    plan = lazy.tfexport.plan(destination, **OPTIONS, **storage)
+    delayed = lazy.tfexport(destination, compute=False, **OPTIONS, **storage)
     (optimized,) = dask.optimize(delayed)
     assert plan.tasks == sum(not isinstance(each, DataNode) for each in optimized.__dask_graph__().values())

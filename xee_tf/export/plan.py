@@ -203,7 +203,7 @@ class ExportPlan(Summarized):
         blocks = sum(1 for _ in layout.blocks())
         rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
         if self.names.prefix.is_s3:
-            joining = 1 + rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
+            joining = rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
         elif self.names.prefix.is_local and not self.places_known:
             joining = rows + blocks
         else:
