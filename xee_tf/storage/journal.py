@@ -476,8 +476,7 @@ def _place_files(
     files = [*staged, *(file for file, _ in sidecars)]
     aside = staging.folder.child(_OLD)
     os.makedirs(aside.path, exist_ok=True)
-    for file in files:
-        sync(staging.staged(file).path)
+    sync(*(staging.staged(file).path for file in files))
     sync_folder(staging.folder.path)
     for file in old:
         rename(file.path, aside.child(file.name).path)
@@ -486,15 +485,14 @@ def _place_files(
     sync_folder(staging.destination.parent.path)
 
 
-def sync(path: str) -> None:
-    """Write a file, or a folder with all that it contains, to the disk."""
-    if not os.path.isdir(path):
-        _sync_file(path)
-        return
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
+def sync(*paths: str) -> None:
+    """Write files, and folders with all that they contain, to the disk."""
+    files = [path for path in paths if not os.path.isdir(path)]
+    folders = [folder for path in paths for folder in os.walk(path, topdown=False)]
+    files += [os.path.join(folder, name) for folder, _, names in folders for name in names]
     with ThreadPoolExecutor(_THREADS) as pool:  # file systems write the files of several threads at once
         list(pool.map(_sync_file, files))
-    for folder, _, _ in os.walk(path, topdown=False):
+    for folder, _, _ in folders:
         sync_folder(folder)
 
 
