@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location, rename, sync_folder
-from xee_tf.storage.processes import is_alive, process_token
+from xee_tf.storage.processes import PROCESS, is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
 
@@ -618,7 +619,10 @@ def interruption(destination: Location) -> str:
 def _read(staging: Staging) -> _Journal | None:
     """Read the journal of a destination; return None if there is none."""
     try:
-        return _Journal(**json.loads(staging.journal.read_bytes()))
+        journal = _Journal(**json.loads(staging.journal.read_bytes()))
+        if not re.fullmatch(PROCESS, journal.process):
+            raise ValueError(journal.process)
+        return journal
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):

@@ -37,7 +37,23 @@ def _machine() -> str:
 
 @cache
 def _process_token(pid: int) -> str:
-    return f"{_machine()}-{pid:x}-{int(psutil.Process(pid).create_time()):08x}"
+    return f"{_machine()}-{pid:x}-{_started(pid):08x}"
+
+
+def _started(pid: int) -> int:
+    """Return when a process started: in clock ticks after the boot on Linux, otherwise in seconds.
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+        If there is no such process.
+    """
+    try:
+        # Not create_time of psutil, which changes when the clock is set.
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19]) & 0xFFFFFFFF
+    except (OSError, ValueError, IndexError):
+        return int(psutil.Process(pid).create_time())
 
 
 def process_token() -> str:
@@ -66,9 +82,9 @@ def is_alive(process: str, renewed: float | None) -> bool:
     if machine != _machine():
         return renewed is None or time.time() - renewed < LEASE
     try:
-        found = psutil.Process(int(pid, 16))
-        # The start time is rounded, and computed from the clock of each process.
-        return abs(found.create_time() - int(start, 16)) < 3 and found.status() != psutil.STATUS_ZOMBIE
+        status = psutil.Process(int(pid, 16)).status()
+        # Outside Linux, the start time is rounded, and computed from the clock of each process.
+        return abs(_started(int(pid, 16)) - int(start, 16)) < 3 and status != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:  # of another user

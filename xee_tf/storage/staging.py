@@ -25,7 +25,7 @@ __all__ = ["Staging", "is_working", "remove_leftovers", "renewed", "staging_fold
 
 _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
-_OLD = r"[0-9a-f]{12}\.parts|[0-9a-f]{8}\.(tmp|old)"
+_OLD = r"(?=\d*[a-f])[0-9a-f]{12}\.parts|(?=\d*[a-f])[0-9a-f]{8}\.tmp"  # not the digits of a date
 
 _RELEASED = "released"
 _signed: dict[str, float] = {}  # time of the last signature of this process, by folder

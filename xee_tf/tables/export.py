@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import dask
 from dask.utils import format_bytes
@@ -18,7 +18,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError, OptionError,
 from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, explain_other, run_identity
-from xee_tf.options import IfExists, check_flags, spelled
+from xee_tf.options import IfExists, check_flags, one_of, spelled
 from xee_tf.shards import (
     TABLE_MEMBER,
     OneFile,
@@ -270,7 +270,8 @@ def check_target(
             f"appended. Use {str(destination)[: -len(ending)]!r}."
         )
     target = table_location(prefix)
-    require_free(target, "overwrite" if if_exists == "resume" else if_exists)
+    one_of("if_exists", if_exists, get_args(IfExists))
+    require_free(target, "overwrite")  # raises if it is a folder; `begin` looks for files
     require_free(manifest_location(target), "overwrite")  # only raises if it is a folder
     require_writable(target)
     return target
@@ -290,6 +291,7 @@ def write_table(
         return found if compute else dask.delayed(found)
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
     store = PartStore(staging, OneFile(target, compressed=True), earlier)
+    store.finished_shards()  # removes receipts of what was damaged
     delayed = _graph(source, store)
     if not compute:
         return delayed

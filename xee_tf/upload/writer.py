@@ -124,7 +124,7 @@ class PredictionWriter(Summarized):
         self._patches = 0  # number of patches in the file
         self._pending: list[list[npt.NDArray[Any]]] = []  # batches of an incomplete gzip member
         self._parts: list[Part] = []
-        require_free(self.location, if_exists)
+        require_free(self.location, "overwrite")  # raises if it is a folder; `begin` looks for files
         require_writable(self.location)
         staging, earlier = begin(self.location, self._existing, if_exists)
         names = OneFile(self.location, self.compressed)
