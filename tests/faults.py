@@ -8,7 +8,7 @@ import socketserver
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -237,11 +237,3 @@ def _pump(source: socket.socket, target: socket.socket, budget: int | None) -> N
             target.sendall(data)
     except OSError:
         pass
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until a condition is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "The condition did not become true."
-        time.sleep(0.01)

@@ -17,14 +17,13 @@ import pytest
 import xarray as xr
 
 import xee_tf
-from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.shards.members import read_index
 from xee_tf.sidecars.packing import render
 from xee_tf.storage import Location
 from xee_tf.storage.processes import process_token
 
-tf = optional("tensorflow")
+tf = pytest.importorskip("tensorflow")  # one of the readers
 
 PATCHES = {"patch_dimensions": 8, "max_file_size": 5000}
 KINDS = {

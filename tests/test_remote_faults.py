@@ -34,8 +34,8 @@ from tests.faults import (
     Status,
     grpc_faults,
     tcp_resets,
-    wait_until,
 )
+from tests.waiting import wait_until
 from xee_tf.connector import Connection, connected
 from xee_tf.errors import PredictionError
 from xee_tf.remote.retrying import retry_until

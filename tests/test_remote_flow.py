@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.conftest import needs_posix
 from tests.connector_conformance import assert_same, batch_of, in_numpy
-from tests.faults import Delay, FaultProxy, Status, grpc_faults, wait_until
+from tests.faults import Delay, FaultProxy, Status, grpc_faults
+from tests.waiting import wait_until
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.remote.limits import AdaptiveLimit

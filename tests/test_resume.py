@@ -159,6 +159,7 @@ def test_resumed_in_s3(bucket, monkeypatch):
 
 
 def test_tables(tmp_path):
+    pytest.importorskip("geopandas")
     rows = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
     result = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume")
     time = (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns

@@ -189,6 +189,7 @@ def test_changed_raster_on_a_web_server_is_noticed(tmp_path):
 @needs_netcdf
 @pytest.mark.parametrize("kind", ["path", "several", "fsspec", "h5py"])
 def test_changed_netcdf_is_noticed(kind, tmp_path):
+    pytest.importorskip("h5netcdf")
     path = tmp_path / "a.nc"
     image().to_netcdf(path, engine="h5netcdf")
 

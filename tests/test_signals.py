@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT, needs_posix
-from tests.faults import wait_until
 from tests.rasters import random_band, raster
+from tests.waiting import wait_until
 from xee_tf.signals import Terminated, interruptible, sigterm_raises
 
 pytestmark = needs_posix
