@@ -20,6 +20,10 @@ from tests.counting_proxy import Bucket, CountingProxy
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# Tests need not survive a power failure, and writing every file to the disk takes most of their time.
+# Processes that are killed on purpose (`kill_points`) call the real function.
+os.fsync = lambda file: None
+
 # No deadline, because times vary on shared machines; use pytest's --durations to find slow tests.
 # The examples are the same in every run, so that a change does not fail by chance on an older bug. With
 # XEE_TF_RANDOM_EXAMPLES=1, as in `make test-full`, every run generates new ones.
