@@ -153,12 +153,16 @@ def check_crs(export: OpenedExport) -> pyproj.CRS:
     GeoreferenceError
         If it cannot be parsed.
     MixerError
-        If it is not the CRS in the manifest.
+        If it is a code such as "EPSG:32633", and not the CRS in the manifest. Other names, such as Earth
+        Engine's "SR-ORG:6974", replace the CRS in the manifest.
     """
     fix, name = "Pass the right one as crs=, for example crs='EPSG:32633'.", export.source or "the mixer"
     found, right = export.grid.crs, export.written_crs
     crs = read_crs(found, name, fix)
-    if right not in (None, found) and crs != read_crs(right, "the manifest", fix):
+    is_code = (
+        right not in (None, found) and ":".join(crs.to_authority() or ()) == found and not crs.is_deprecated
+    )
+    if is_code and crs != read_crs(right, "the manifest", fix):
         raise MixerError(
             f"{name} does not match the manifest of the export: {differing_crs(str(found), right)} in the "
             f"manifest. {fix}"
