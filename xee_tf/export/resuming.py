@@ -10,7 +10,7 @@ from xee_tf.export.job import ExportJob
 from xee_tf.export.result import ExportResult
 from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
 from xee_tf.sidecars import ImageManifest, read_manifest
-from xee_tf.storage import Staging, clear_leftovers, recover
+from xee_tf.storage import clear_leftovers, recover
 
 __all__ = ["complete_export", "identify_export"]
 
@@ -52,7 +52,7 @@ def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
     if job.identity is None:
         return None
     if compute:
-        recover(Staging.begin(names.prefix))
+        recover(names.prefix)
     manifest = read_manifest(names.manifest)
     marked = names.mixer.exists() if job.plan.mixer else True
     if not isinstance(manifest, ImageManifest) or not marked:

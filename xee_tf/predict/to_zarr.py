@@ -168,7 +168,7 @@ def predict_to_zarr(
     description = identify_run(model, prediction, identity)
     require_writable(location)
     with claim(beside(location)) as run:
-        recover(run)
+        recover(run.destination)
         earlier = earlier_store(run.destination)
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
         run.sign()

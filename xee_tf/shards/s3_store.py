@@ -8,7 +8,6 @@ beginning of a shard waits for the index in its header, and is uploaded last.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import UPLOADS, Earlier, Location, Staging, call_s3, commit, known_uploads
+from xee_tf.storage import UPLOADS, Earlier, Location, Staging, call_s3, commit, known_uploads, write_note
 
 __all__ = ["Appended", "S3Store"]
 
@@ -102,11 +101,11 @@ class S3Store(StagedStore):
         """Create the uploads of shards; return their ids."""
         self.start()
         file = self.staging.folder.child(UPLOADS)
-        known = known_uploads(file)  # if this task runs again, because a worker died with its result
+        known = known_uploads(file) or {}  # if this task runs again, because a worker died with its result
         missing = [shard for shard in shards if shard not in known or not self._exists(shard, known[shard])]
         if missing:
             known |= dict(zip(missing, _uploaders(os.getpid()).map(self._create, missing), strict=True))
-            file.write_bytes(json.dumps(known).encode())
+            write_note(file, {str(number): upload for number, upload in known.items()})
         return known
 
     def append(
@@ -218,7 +217,7 @@ class S3Store(StagedStore):
     def abort(self) -> None:
         """Abort the uploads, and remove the folder; keep them if the run can be resumed."""
         if not self.is_resumable:
-            self._abort_uploads(known_uploads(self.staging.folder.child(UPLOADS)))
+            self._abort_uploads(known_uploads(self.staging.folder.child(UPLOADS)) or {})
         super().abort()
 
     def _abort_uploads(self, uploads: Mapping[int, str]) -> None:

@@ -14,6 +14,7 @@ from xee_tf.storage.journal import (
     recover,
 )
 from xee_tf.storage.location import Location, PathLike
+from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
 from xee_tf.storage.staging import Staging, remove_leftovers
 from xee_tf.storage.zarr import (
@@ -48,6 +49,7 @@ __all__ = [
     "RECORD",
     "UPLOADS",
     "ZARR_METADATA",
+    "DamagedNoteError",
     "Earlier",
     "Location",
     "PathLike",
@@ -72,6 +74,7 @@ __all__ = [
     "known_uploads",
     "look",
     "prepare_store",
+    "read_note",
     "read_record",
     "recover",
     "remove_leftovers",
@@ -85,5 +88,6 @@ __all__ = [
     "storage_errors",
     "stored_bands",
     "to_storable",
+    "write_note",
     "write_record",
 ]

@@ -87,7 +87,7 @@ def _create(run: Staging, file: Location, data: bytes) -> None:
             file.write_bytes(data, exclusive=True)
             if file.read_bytes() == data:  # some object stores ignore the condition of an exclusive creation
                 return
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             holder = file.read_bytes()
             if holder == data:
                 return

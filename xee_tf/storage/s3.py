@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any
 from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
+from xee_tf.storage.notes import DamagedNoteError, read_note
 from xee_tf.storage.staging import Staging, is_working, staging_folders
 
 __all__ = ["UPLOADS", "abort_dead_uploads", "call_s3", "known_uploads"]
@@ -32,11 +32,12 @@ def call_s3(target: Location, method: str, **arguments: Any) -> Any:
         return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
 
 
-def known_uploads(file: Location) -> dict[int, str]:
-    """Read the ids of the uploads of a run, by shard."""
-    with suppress(FileNotFoundError):
-        return {int(shard): upload for shard, upload in json.loads(file.read_bytes()).items()}
-    return {}
+def known_uploads(file: Location) -> dict[int, str] | None:
+    """Read the ids of the uploads of a run, by shard; return None if they are not known."""
+    with suppress(DamagedNoteError):
+        if (found := read_note(file)) is not None:
+            return {int(shard): upload for shard, upload in found.items()}
+    return None
 
 
 def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) -> None:
@@ -48,9 +49,9 @@ def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) ->
     kept = {staging.folder.url for staging in keep}
     for folder in staging_folders(destination):
         if folder.url in kept or is_working(folder):
-            if not folder.child(UPLOADS).exists():
+            if (known := known_uploads(folder.child(UPLOADS))) is None:
                 return  # the run is creating its uploads, which cannot be told from those of dead runs
-            living |= set(known_uploads(folder.child(UPLOADS)).values())
+            living |= set(known.values())
     bucket, _, key = destination.path.partition("/")
     ours = re.compile(rf"{re.escape(key)}(-\d{{5,}}\.tfrecord(\.gz)?)?")
     for upload in _uploads(destination, bucket, key):

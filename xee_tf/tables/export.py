@@ -42,7 +42,6 @@ from xee_tf.sidecars import (
 from xee_tf.storage import (
     Location,
     PathLike,
-    Staging,
     begin,
     clear_leftovers,
     recover,
@@ -315,7 +314,7 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
         If there is a table that was written from something else.
     """
     if compute:
-        recover(Staging.begin(target))
+        recover(target)
     location = manifest_location(target)
     manifest = read_manifest(location)
     if not isinstance(manifest, TableManifest) or not target.exists():

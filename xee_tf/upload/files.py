@@ -91,7 +91,7 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     """
     staging = Staging.begin(location)
     target = staging.destination
-    recover(staging)
+    recover(target)
     remove_leftovers(target)
     require_free(target, if_exists)
 
