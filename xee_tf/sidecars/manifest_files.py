@@ -126,7 +126,8 @@ def _read(location: Location, size: int | None) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:
-        if location.is_local or not is_inaccessible(error):
+        # A store that does not permit listing refuses access to files that do not exist.
+        if location.is_local or not is_inaccessible(error) or location.name in location.listed():
             raise
         return None
     if len(data) > _LARGEST:

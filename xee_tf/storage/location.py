@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
@@ -46,6 +47,8 @@ class Location:
         A local path or an fsspec URL ("s3://bucket/scene").
     storage_options : mapping
         Options for fsspec. Never included in a repr, because they may contain credentials.
+    etag : str, default ""
+        The ETag of the version of an object in S3 that is read; other versions raise an error.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class Location:
     url: str
     # Not hashed: a mapping is not hashable, and xarray requires hashable paths.
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    etag: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def of(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
@@ -111,7 +115,7 @@ class Location:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the filesystem instance, which cannot be shared between processes.
-        return {"url": self.url, "storage_options": self.storage_options}
+        return {"url": self.url, "storage_options": self.storage_options, "etag": self.etag}
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -334,9 +338,12 @@ class Location:
         StorageError
             If the file cannot be read.
         RecordError
-            If a web server sends a large file as a whole instead of the requested range.
+            If a web server sends a large file as a whole instead of the requested range, or the ETag of the
+            file is not `etag`.
         """
         with self._errors("read"):
+            if self.etag and self.is_s3:
+                return _read_version(self, start, end)
             if end is None or end <= start:
                 return bytes(self.fs.cat_file(self.path, start=start, end=end))
             try:
@@ -502,6 +509,25 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def _read_version(file: Location, start: int, end: int | None) -> bytes:
+    """Read bytes of an object in S3 whose ETag is known."""
+    fs: Any = file.fs
+    bucket, _, key = file.path.partition("/")
+    last = "" if end is None else max(end, start + 1) - 1
+
+    async def read() -> bytes:
+        arguments = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+        found = await fs._call_s3("get_object", IfMatch=file.etag, **arguments)
+        with found["Body"] as body:
+            return bytes(await body.read())
+
+    try:
+        data: bytes = sync(fs.loop, read)
+    except FileExistsError as error:  # the condition is not fulfilled
+        raise RecordError(f"{file} was replaced or modified after it was opened: open it again.") from error
+    return data if end is None else data[: max(0, end - start)]
 
 
 def rename(source: str, target: str) -> None:
