@@ -63,7 +63,7 @@ def interruptible() -> Iterator[None]:
                 signal.raise_signal(signal.SIGTERM)
 
 
-def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
+def explain_interruption(error: BaseException, advice: str) -> None:
     """Add a sentence to the message of an interruption; other errors do not change.
 
     Examples
@@ -73,8 +73,8 @@ def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
     >>> error.__notes__
     ['Run it again.']
     """
-    if isinstance(error, KeyboardInterrupt) and how_to_go_on not in getattr(error, "__notes__", []):
-        error.add_note(how_to_go_on)
+    if isinstance(error, KeyboardInterrupt) and advice not in getattr(error, "__notes__", []):
+        error.add_note(advice)
 
 
 def _print(line: str) -> None:

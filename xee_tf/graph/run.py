@@ -63,12 +63,12 @@ def each_chunk(
     return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
-def run_graph(delayed: Delayed, progress: bool, how_to_go_on: str = "") -> Any:
+def run_graph(delayed: Delayed, progress: bool, advice: str = "") -> Any:
     """Compute a Delayed; with `progress`, show Dask's progress bar.
 
     If this is interrupted by Ctrl-C or SIGTERM, or fails, tasks that are running are first completed, at most
     for some seconds, so that they do not write anything later. The message of an interruption then contains
-    `how_to_go_on`.
+    `advice`.
 
     Raises
     ------
@@ -80,8 +80,8 @@ def run_graph(delayed: Delayed, progress: bool, how_to_go_on: str = "") -> Any:
         try:
             return _run(delayed, progress)
         except KeyboardInterrupt as error:
-            if how_to_go_on:
-                explain_interruption(error, how_to_go_on)
+            if advice:
+                explain_interruption(error, advice)
             raise
 
 

@@ -236,7 +236,7 @@ def _write_store(
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
         _remove_markers(store)
-    elif "root" not in record or record["state"] == BEGUN:
+    elif "root" not in record or record.get("state", BEGUN) == BEGUN:
         clear_store(store, run)
         prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
     markers = _markers(store)

@@ -220,6 +220,11 @@ class S3Store(StagedStore):
             self._abort_uploads(known_uploads(self.staging.folder.child(UPLOADS)) or {})
         super().abort()
 
+    def discard(self) -> None:
+        """Abort the uploads, and remove the folder, even if the run can be resumed."""
+        self._abort_uploads(known_uploads(self.staging.folder.child(UPLOADS)) or {})
+        super().discard()
+
     def _abort_uploads(self, uploads: Mapping[int, str]) -> None:
         for shard, upload in uploads.items():
             with suppress(DestinationError):  # it was completed or aborted

@@ -14,7 +14,16 @@ from crc32c import crc32c
 from xee_tf.shards.runs import Run, WrittenShard
 from xee_tf.shards.store import ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import DamagedNoteError, Earlier, Location, Staging, commit, read_note, write_note
+from xee_tf.storage import (
+    DamagedNoteError,
+    Earlier,
+    Location,
+    Staging,
+    commit,
+    discard,
+    read_note,
+    write_note,
+)
 
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
 
@@ -99,6 +108,10 @@ class StagedStore:
             self.staging.release()
         else:
             self.staging.abort()
+
+    def discard(self) -> None:
+        """Remove all staged files, even if the run can be resumed."""
+        discard(self.staging)
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:

@@ -47,7 +47,7 @@ is none, delete this file.
         _create(run, file, data)
         yield run
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             if file.read_bytes() == data:
                 file.remove()
 

@@ -35,6 +35,7 @@ __all__ = [
     "Upload",
     "begin",
     "commit",
+    "discard",
     "interruption",
     "look",
     "recover",
@@ -385,6 +386,12 @@ def commit(
         remove_leftovers(staging.destination)
 
 
+def discard(staging: Staging) -> None:
+    """Delete what a run has staged, even if it could be resumed; the same run may begin again."""
+    _started.discard(staging.folder.url)
+    staging.remove()
+
+
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
     try:
         return bool(sidecars) and all(file.read_bytes() == data for file, data in sidecars)
@@ -640,8 +647,8 @@ def _read(staging: Staging) -> _Journal | None:
 def _foreign_journal(location: Location, why: str) -> DestinationError:
     name = re.sub(r"(^\.)|(\.commit(\.undo)?$)", "", location.name)
     return DestinationError(
-        f"{location} is not a journal of xee_tf, because {why}. Exports to {name!r} need this name: rename it "
-        "or, if no other run writes to this destination, delete it."
+        f"{location} is not a journal of xee_tf, because {why}. Exports to {name!r} need this name: "
+        "rename it or, if no other run writes to this destination, delete it."
     )
 
 

@@ -19,7 +19,7 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
-from xee_tf.storage.failures import StoreFile, is_inaccessible, storage_errors
+from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
 
 __all__ = ["Location", "PathLike", "rename", "sync_folder"]
@@ -519,13 +519,17 @@ def _read_version(file: Location, start: int, end: int | None) -> bytes:
 
     async def read() -> bytes:
         arguments = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{last}"}
-        found = await fs._call_s3("get_object", IfMatch=file.etag, **arguments)
-        with found["Body"] as body:
+        body = (await fs._call_s3("get_object", IfMatch=file.etag, **arguments))["Body"]
+        try:
             return bytes(await body.read())
+        finally:
+            body.close()
 
     try:
         data: bytes = sync(fs.loop, read)
-    except FileExistsError as error:  # the condition is not fulfilled
+    except Exception as error:
+        if not is_other_version(error):
+            raise
         raise RecordError(f"{file} was replaced or modified after it was opened: open it again.") from error
     return data if end is None else data[: max(0, end - start)]
 

@@ -1,7 +1,7 @@
 """Small JSON files that processes leave for each other, with a checksum.
 
-Journals, receipts and the other files in staging folders are notes. A file that is damaged, was edited, or was
-written by another version is never interpreted.
+Journals, receipts and the other files in staging folders are notes. If a file is damaged, was edited, or was
+written by another version, its content is not used.
 """
 
 from __future__ import annotations

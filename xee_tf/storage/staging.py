@@ -1,9 +1,9 @@
 """The staging folders of runs that write to a destination, and what dead runs left behind.
 
 A run stages everything in one hidden folder beside its destination, ``.<name>-<token>.parts``. The token
-names the machine, the process and its start time, so that a later run can tell whether the process still
-exists. Processes of a cluster that work for a run sign in the folder. Processes of other machines cannot be
-checked: they count as alive for one hour after the last signature or the last file.
+contains the machine, the process and its start time, so that a later run can check whether the process still
+exists. If other processes of a cluster work for the run, each of them adds a file, its signature. Processes
+of other machines cannot be checked: they count as alive for one hour after the last change of the folder.
 """
 
 from __future__ import annotations
