@@ -13,7 +13,7 @@ import pytest
 from dask.task_spec import DataNode
 
 import xee_tf
-from tests.counting_proxy import request_points
+from tests.buckets import request_points
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from xee_tf.errors import DestinationExistsError, XeeTFError
@@ -220,8 +220,9 @@ def bucket_pixels(bucket):
 
 
 @steps
+@every_bucket
 @pytest.mark.parametrize("earlier", [True, False])
-def test_killed_exports_to_s3(bucket, earlier, step):
+def test_killed_exports_to_buckets(bucket, earlier, step):
     if_exists = "overwrite" if earlier else "error"
     bucket_export(bucket, 2)()
     new = bucket.read()

@@ -18,8 +18,8 @@ import zarr
 from numcodecs import Zstd
 
 import xee_tf
+from tests.buckets import Bucket, request_points
 from tests.conftest import needs_posix
-from tests.counting_proxy import Bucket, request_points
 from tests.kill_points import kill_points
 from tests.rasters import random_band, raster
 from xee_tf.storage import Location

@@ -16,7 +16,7 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
-from xee_tf.shards import S3Store, ShardStore, run_sizes
+from xee_tf.shards import ShardStore, UploadStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["export_graph"]
@@ -59,7 +59,7 @@ def export_graph(
         blocks_to_do(job.plan, done) or set(job.plan.block_layout.blocks())
         for job, done in zip(jobs, finished, strict=True)
     ]
-    uploaded = isinstance(stores[0], S3Store)
+    uploaded = isinstance(stores[0], UploadStore)
     graph, blocks = work_on_blocks(
         [
             BlockJob(

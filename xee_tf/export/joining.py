@@ -10,8 +10,8 @@ from typing import Any
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
 from xee_tf.graph import TaskRef, Tasks, add_task
-from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, WrittenShard, place_runs
-from xee_tf.storage import Earlier, Staging
+from xee_tf.shards import FileStore, PartStore, ShardStore, UploadStore, WrittenShard, place_runs
+from xee_tf.storage import Earlier, Staging, upload_service
 
 __all__ = ["ShardTasks", "blocks_to_do", "store_of", "uploads_before"]
 
@@ -22,8 +22,8 @@ def store_of(plan: ExportPlan, staging: Staging, earlier: Earlier) -> ShardStore
     """Return the store for an export: the one in which each byte is written the fewest times."""
     names = plan.names
     patch_bytes = plan.record_bytes * plan.record.per_patch
-    if names.prefix.is_s3:
-        return S3Store(staging, names, earlier, patch_bytes * plan.patches_per_shard)
+    if upload_service(names.prefix) is not None:
+        return UploadStore(staging, names, earlier, patch_bytes * plan.patches_per_shard)
     if not names.prefix.is_local:
         return PartStore(staging, names, earlier)
     if plan.places_known:
@@ -31,7 +31,7 @@ def store_of(plan: ExportPlan, staging: Staging, earlier: Earlier) -> ShardStore
     return FileStore(staging, names, earlier, spill=plan.row_bytes > _HELD_BYTES)
 
 
-def owners_of(plan: ExportPlan, shard: int) -> list[Block]:
+def blocks_of_shard(plan: ExportPlan, shard: int) -> list[Block]:
     """Return the blocks that have patches of a shard."""
     grid, layout, patches = plan.grid, plan.block_layout, plan.patch_shards.patches_of(shard)
     (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
@@ -45,7 +45,10 @@ def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | No
     if not finished:
         return None
     return {
-        block for shard in range(plan.shards) if shard not in finished for block in owners_of(plan, shard)
+        block
+        for shard in range(plan.shards)
+        if shard not in finished
+        for block in blocks_of_shard(plan, shard)
     }
 
 
@@ -59,7 +62,7 @@ def _uploaded(run: str, row: int) -> TaskRef:
     return TaskRef((f"tfrecord-uploaded-{run}", row))
 
 
-def nothing(*results: object) -> None:
+def wait_for(*results: object) -> None:
     """Return nothing: the function of a task that others wait for, without a copy of its arguments."""
 
 
@@ -100,7 +103,7 @@ class ShardTasks:
             a chain of tasks.
         """
         store: Any = self.store
-        if isinstance(store, S3Store):
+        if isinstance(store, UploadStore):
             added = self._append(store, ordered)
         else:
             parts = self._place(store, ordered) if self.in_memory else ordered
@@ -115,7 +118,7 @@ class ShardTasks:
     @property
     def in_memory(self) -> bool:
         """Whether runs wait for the sizes of others."""
-        return isinstance(self.store, S3Store) or (
+        return isinstance(self.store, UploadStore) or (
             isinstance(self.store, FileStore) and self.store.group_bytes is None
         )
 
@@ -130,7 +133,7 @@ class ShardTasks:
     def _owners(self, found: Mapping[Block, TaskRef]) -> list[tuple[int, list[TaskRef]]]:
         """Return each shard with references to the results of the blocks that have records of it."""
         return [
-            (number, [found[block] for block in owners_of(self.plan, number) if block in found])
+            (number, [found[block] for block in blocks_of_shard(self.plan, number) if block in found])
             for number in range(self.plan.shards)
             if number not in self.finished
         ]
@@ -154,9 +157,9 @@ class ShardTasks:
     def _shards_of(self, row: int) -> list[int]:
         return [shard for shard in self.plan.shards_of(row) if shard not in self.finished]
 
-    def _append(self, store: S3Store, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
+    def _append(self, store: UploadStore, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
         """Add tasks that append each row of blocks to uploads."""
-        uploads = add_task(self.tasks, self._key("begin"), store.begin, self._missing())
+        uploads = add_task(self.tasks, self._key("create"), store.create_uploads, self._missing())
         states: dict[int, TaskRef] = {}
         complete: dict[int, TaskRef] = {}
         rows = self._rows()
@@ -175,7 +178,7 @@ class ShardTasks:
                         self.tasks, key, store.finish, uploads, *self._first(shard), states[shard]
                     )
             done = [complete.get(shard, states[shard]) for shard in shards]
-            add_task(self.tasks, _uploaded(self.run, row).key, nothing, *done)
+            add_task(self.tasks, _uploaded(self.run, row).key, wait_for, *done)
         return complete
 
     def _missing(self) -> list[int]:

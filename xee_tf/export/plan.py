@@ -22,12 +22,13 @@ from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
+from xee_tf.storage import upload_service
 
 __all__ = ["ExportPlan"]
 
 #: Memory per task of Dask's graph, ordering and scheduler (measured).
 _TASK_BYTES = 5500
-#: Memory of the parts that are being uploaded to S3 (measured).
+#: Memory of the parts that are being uploaded (measured).
 _UPLOAD_MEMORY = 60 << 20
 _BLOCKS_PER_THREAD = 2  # that may wait to be uploaded
 
@@ -153,7 +154,7 @@ class ExportPlan(Summarized):
 
     @property
     def rows_in_flight(self) -> int:
-        """Number of rows of blocks that may be in memory at a time until they are uploaded to S3."""
+        """Number of rows of blocks that may be in memory at a time until they are uploaded."""
         blocks: int = _BLOCKS_PER_THREAD * CPU_COUNT
         return 1 + math.ceil(blocks / self.blocks[1])
 
@@ -202,7 +203,7 @@ class ExportPlan(Summarized):
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
         rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
-        if self.names.prefix.is_s3:
+        if upload_service(self.names.prefix) is not None:
             joining = rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
         elif self.names.prefix.is_local and not self.places_known:
             joining = rows + blocks
@@ -279,11 +280,11 @@ class ExportPlan(Summarized):
         """Estimated peak memory of this process in bytes, with Dask's default of one thread per core.
 
         The sum of its current memory; the data in memory at a time (one block per thread, the chunks of one
-        more block, the strips, with S3 the rows of blocks that wait to be uploaded, and a quarter more for
-        the allocator); and Dask's memory per task. The last two are from measurements.
+        more block, the strips, in an object store the rows of blocks that wait to be uploaded, and a quarter
+        more for the allocator); and Dask's memory per task. The last two are from measurements.
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
-        if self.names.prefix.is_s3:
+        if upload_service(self.names.prefix) is not None:
             data += self.rows_in_flight * self.row_bytes + _UPLOAD_MEMORY
         graph = self.tasks * _TASK_BYTES
         return int(psutil.Process().memory_info().rss + 1.25 * data + graph)

@@ -17,10 +17,10 @@ from xee_tf.shards.members import (
 from xee_tf.shards.opening import first_record, number_shards, open_shards
 from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
-from xee_tf.shards.s3_store import S3Store
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
 from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
+from xee_tf.shards.upload_store import UploadStore
 from xee_tf.shards.whole import check_file, checked_rows
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
     "Part",
     "PartStore",
     "Run",
-    "S3Store",
     "Shard",
     "ShardStore",
+    "UploadStore",
     "WrittenShard",
     "aborted_on_failure",
     "check_file",

@@ -127,8 +127,7 @@ class FileStore(StagedStore):
                     found.append(run)
             return Part(shard, "", tuple(found))
         if not self.spill:
-            packed = list(runs)
-            return Part(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+            return Part.in_memory(shard, runs)
         name = f"{shard:05d}-{block}.part"
         found = []
         with self._writing(), open(self.staging.folder.child(name).path, "wb") as part:
@@ -148,7 +147,7 @@ class FileStore(StagedStore):
                 else:
                     for pieces, place in zip(part.pieces, places, strict=True):
                         _write(file, pieces, place)
-        return [part.described for part in parts]
+        return [part.without_bytes for part in parts]
 
     def _copy(self, file: int, part: Part, places: Sequence[int]) -> None:
         """Copy the runs of a temporary file to their places, and remove it."""

@@ -6,7 +6,7 @@ staged in a store. A shard consists of the runs of its parts, in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, pairwise
@@ -79,8 +79,14 @@ class Part:
     runs: tuple[Run, ...]
     pieces: tuple[Sequence[Any], ...] = ()
 
+    @classmethod
+    def in_memory(cls, shard: int, runs: Iterable[tuple[Run, Sequence[Any]]]) -> Part:
+        """Create a part whose bytes stay in memory."""
+        packed = list(runs)
+        return cls(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+
     @property
-    def described(self) -> Part:
+    def without_bytes(self) -> Part:
         """The part without its bytes."""
         return replace(self, pieces=())
 
@@ -167,16 +173,16 @@ class WrittenShard:
     runs : tuple of Run
         The runs in the order of their records.
     upload : str
-        The id of the multipart upload that holds the shard; "" if it is a file.
-    etags : tuple of str
-        The ETags of the parts of the upload, in order.
+        The id of the upload that holds the shard; "" if it is a file.
+    tags : tuple of str
+        The tags of the parts of the upload, in order.
     """
 
     number: int
     file: ShardInfo
     runs: tuple[Run, ...]
     upload: str = ""
-    etags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def of_runs(self, name: str) -> list[Any]:
         """Concatenate one attribute of all runs, such as "patches"."""
