@@ -14,6 +14,7 @@ from dask.task_spec import DataNode
 
 import xee_tf
 from tests.buckets import request_points
+from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from xee_tf.errors import DestinationExistsError, XeeTFError
