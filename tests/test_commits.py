@@ -249,8 +249,12 @@ def test_killed_exports_to_buckets(bucket, earlier, step):
         assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
 
 
-def test_tasks_of_a_plan_for_s3(bucket, small_blocks):
-    destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
+@pytest.mark.parametrize("store", ["s3", "memory"])
+def test_tasks_of_a_plan_for_other_stores(store, request, tmp_path, small_blocks):
+    destination, storage = f"memory://{tmp_path.name}/scene", {}
+    if store == "s3":
+        bucket = request.getfixturevalue("bucket")
+        destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
     lazy = image(1, 64) + 1  # chunks that tasks compute
     lazy.attrs = image(1).attrs
     plan = lazy.tfexport.plan(destination, **OPTIONS, **storage)

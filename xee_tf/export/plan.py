@@ -154,7 +154,7 @@ class ExportPlan(Summarized):
 
     @property
     def rows_in_flight(self) -> int:
-        """Number of rows of blocks that may be in memory at a time until they are uploaded."""
+        """Number of rows of blocks that may wait in memory until they are written to another store."""
         blocks: int = _BLOCKS_PER_THREAD * CPU_COUNT
         return 1 + math.ceil(blocks / self.blocks[1])
 
@@ -205,10 +205,10 @@ class ExportPlan(Summarized):
         rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
         if upload_service(self.names.prefix) is not None:
             joining = rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
-        elif self.names.prefix.is_local and not self.places_known:
-            joining = rows + blocks
+        elif not self.names.prefix.is_local:
+            joining = rows
         else:
-            joining = 0
+            joining = 0 if self.places_known else rows + blocks
         return 1 + len(homes) + strips + 2 * blocks + joining + self.shards + 1
 
     @property
@@ -280,12 +280,16 @@ class ExportPlan(Summarized):
         """Estimated peak memory of this process in bytes, with Dask's default of one thread per core.
 
         The sum of its current memory; the data in memory at a time (one block per thread, the chunks of one
-        more block, the strips, in an object store the rows of blocks that wait to be uploaded, and a quarter
-        more for the allocator); and Dask's memory per task. The last two are from measurements.
+        more block, the strips, and a quarter more for the allocator); and Dask's memory per task. The last
+        two are from measurements. Except on local disks, rows of blocks that wait to be written are added
+        and, in other stores than S3, Azure and Google Cloud Storage, a whole shard.
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
         if upload_service(self.names.prefix) is not None:
             data += self.rows_in_flight * self.row_bytes + _UPLOAD_MEMORY
+        elif not self.names.prefix.is_local:
+            shard = min(self.patches_per_shard * self.record.per_patch * self.record_bytes, self.total_bytes)
+            data += (1 + self.rows_in_flight) * self.row_bytes + shard
         graph = self.tasks * _TASK_BYTES
         return int(psutil.Process().memory_info().rss + 1.25 * data + graph)
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from xee_tf.records import Encoded, frame_footers, run_crc
-from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
+from xee_tf.records import Encoded, combine_crcs, frame_footers, run_crc
+from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 
-__all__ = ["Part", "Run", "WrittenShard", "pack_run", "shard_header"]
+__all__ = ["Part", "Run", "WrittenShard", "begin_shard", "pack_run", "pairs_in_order", "shard_header"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,41 @@ def shard_header(runs: Sequence[Run], first_record: int, *, length: int | None =
         return MEMBER_HEADER
     sizes = tuple(chain.from_iterable(run.sizes for run in runs))
     return indexed_header(MemberIndex(first_record, records, sizes), length=length)
+
+
+def begin_shard(runs: Sequence[Run], first_record: int, header: int | None) -> tuple[bytes, int, int]:
+    """Return the header of a shard, and the CRC-32C and the size of the whole shard.
+
+    The header replaces that of the first gzip member.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The runs of the shard, in order.
+    first_record : int
+        Number of the first record.
+    header : int or None
+        Size of the header in bytes; 0 if the shard is not compressed. None: the size that is needed.
+    """
+    crc = size = 0
+    for run in runs:
+        crc, size = combine_crcs(crc, run.crc, run.size), size + run.size
+    if header == 0:
+        return b"", crc, size
+    if not size:
+        head = MEMBER_HEADER + EMPTY_TAIL
+        return head, crc32c(head), len(head)
+    rest = size - len(MEMBER_HEADER)
+    crc = combine_crcs(crc32c(MEMBER_HEADER), crc, rest)  # without the header of the first member
+    head = shard_header(runs, first_record, length=header)
+    return head, combine_crcs(crc32c(head), crc, rest), len(head) + rest
+
+
+def pairs_in_order(blocks: Iterable[Sequence[Part]], shard: int) -> list[tuple[Run, Sequence[Any]]]:
+    """Return the runs of a shard that are in memory, each with its bytes, in the order of their records."""
+    parts = (part for part in chain.from_iterable(blocks) if part.shard == shard)
+    pairs = (pair for part in parts for pair in zip(part.runs, part.pieces, strict=True))
+    return sorted(pairs, key=lambda pair: pair[0].first)
 
 
 @dataclass(frozen=True)

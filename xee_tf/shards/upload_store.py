@@ -16,12 +16,9 @@ from functools import cache
 from itertools import chain
 from typing import Any
 
-from crc32c import crc32c
-
 from xee_tf.errors import DestinationExistsError
-from xee_tf.records import combine_crcs
-from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
-from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
+from xee_tf.shards.members import MEMBER_HEADER
+from xee_tf.shards.runs import Part, Run, WrittenShard, begin_shard, pairs_in_order
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
@@ -146,11 +143,7 @@ class UploadStore(StagedStore):
         """
         self.start()
         state = before or Appended()
-        parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
-        packed = sorted(
-            (pair for part in parts for pair in zip(part.runs, part.pieces, strict=True)),
-            key=lambda pair: pair[0].first,
-        )
+        packed = pairs_in_order(blocks, shard)
         runs = (*state.runs, *(run for run, _ in packed))
         pieces = chain([state.rest], chain.from_iterable(pieces for _, pieces in packed))
         sizes = chain([] if state.head else [self.service.SMALLEST_PART], iter(lambda: self.part_bytes, None))
@@ -161,7 +154,7 @@ class UploadStore(StagedStore):
         return Appended(runs, head, rest, tags)
 
     def finish(
-        self, uploads: Mapping[int, str], shard: int, first_record: int, header: int, state: Appended
+        self, uploads: Mapping[int, str], shard: int, first_record: int, header: int | None, state: Appended
     ) -> WrittenShard:
         """Upload the rest of a shard, and its head.
 
@@ -171,26 +164,16 @@ class UploadStore(StagedStore):
             The result of `create_uploads`.
         shard, first_record : int
             Number of the shard, and number of its first record.
-        header : int
-            Size of the header in bytes; 0 if the shard is not compressed.
+        header : int or None
+            Size of the header in bytes; 0 if the shard is not compressed. None: the size that is needed.
         state : Appended
             The state after the last row of blocks.
         """
         if (before := self.finished(shard)) is not None:
             return before
         head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
-        crc, size = 0, 0
-        for run in state.runs:
-            crc, size = combine_crcs(crc, run.crc, run.size), size + run.size
-        if header and not size:
-            head = MEMBER_HEADER + EMPTY_TAIL
-            crc, size = crc32c(head), len(head)
-        elif header:
-            skip = len(MEMBER_HEADER)  # the header replaces that of the first member
-            index = shard_header(state.runs, first_record, length=header)
-            crc = combine_crcs(crc32c(head[:skip]), crc, size - skip)
-            crc = combine_crcs(crc32c(index), crc, size - skip)
-            head, size = index + head[skip:], len(index) + size - skip
+        begin, crc, size = begin_shard(state.runs, first_record, header)
+        head = begin + head[len(MEMBER_HEADER) if begin else 0 :]
         bodies = {_HEAD: head} | ({_HEAD + 1 + len(state.tags): rest} if rest else {})
         tags = {**state.tags, **self._upload(shard, uploads[shard], bodies)}
         written = replace(

@@ -15,7 +15,7 @@ from xee_tf.storage.journal import (
 )
 from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
-from xee_tf.storage.uploads import UploadService, upload_service
+from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
     StoredBand,
     finish_store,
@@ -80,6 +80,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "stage_local_file",
     "staged_runs",
     "storage_errors",
     "stored_bands",

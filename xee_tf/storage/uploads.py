@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from xee_tf.storage import azure, gcs, s3
-from xee_tf.storage.location import Location
+from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.staging import Staging
 
-__all__ = ["UploadService", "upload_service"]
+__all__ = ["LocalUpload", "UploadService", "stage_local_file", "upload_service"]
 
 
 class UploadService(Protocol):
@@ -56,3 +57,28 @@ def upload_service(location: Location) -> UploadService | None:
     True
     """
     return next((service for name, service in _SERVICES.items() if name in location.protocols), None)
+
+
+@dataclass(frozen=True)
+class LocalUpload:
+    """A local file that becomes an object."""
+
+    path: PathLike
+    target: Location
+
+    def complete(self) -> None:
+        """Upload the file; the object appears, or replaces an old one, when all bytes are there."""
+        self.target.put_file(self.path)
+
+
+def stage_local_file(
+    staging: Staging, target: Location, path: PathLike
+) -> tuple[list[Location], list[LocalUpload]]:
+    """Prepare the commit of a local file in another store; return what is staged, and what is to be uploaded.
+
+    In an object store, an object appears when all of its bytes are there, so it is not uploaded before.
+    """
+    if target.bucket is not None:
+        return [], [LocalUpload(path, target)]
+    staging.staged(target).put_file(path)
+    return [target], []
