@@ -206,7 +206,7 @@ class ExportPlan(Summarized):
         if upload_service(self.names.prefix) is not None:
             joining = rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
         elif not self.names.prefix.is_local:
-            joining = rows
+            joining = rows - 1  # nothing waits for the last row
         else:
             joining = 0 if self.places_known else rows + blocks
         return 1 + len(homes) + strips + 2 * blocks + joining + self.shards + 1
@@ -284,14 +284,21 @@ class ExportPlan(Summarized):
         two are from measurements. Except on local disks, rows of blocks that wait to be written are added
         and, in other stores than S3, Azure and Google Cloud Storage, a whole shard.
         """
-        data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
-        if upload_service(self.names.prefix) is not None:
-            data += self.rows_in_flight * self.row_bytes + _UPLOAD_MEMORY
-        elif not self.names.prefix.is_local:
-            shard = min(self.patches_per_shard * self.record.per_patch * self.record_bytes, self.total_bytes)
-            data += (1 + self.rows_in_flight) * self.row_bytes + shard
+        data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory + self._held_memory
         graph = self.tasks * _TASK_BYTES
-        return int(psutil.Process().memory_info().rss + 1.25 * data + graph)
+        files = self.total_bytes if "memory" in self.names.prefix.protocols else 0
+        return int(psutil.Process().memory_info().rss + 1.25 * data + graph + files)
+
+    @property
+    def _held_memory(self) -> int:
+        """Memory of the records that wait to be written to a store that is not a local disk."""
+        if self.names.prefix.is_local:
+            return 0
+        rows = self.rows_in_flight * self.row_bytes
+        if upload_service(self.names.prefix) is not None:
+            return rows + _UPLOAD_MEMORY
+        shard = self.records_per_shard * self.record_bytes
+        return min(self.total_bytes, rows + max(shard, self.row_bytes))
 
     @property
     def warnings(self) -> tuple[str, ...]:
