@@ -159,6 +159,10 @@ class Bucket:
     def abort_uploads(self) -> None:
         """Abort all uploads."""
 
+    def buckets(self) -> set[str]:
+        """Return the names of all buckets of the server."""
+        raise NotImplementedError
+
     def read(self) -> dict[str, bytes]:
         """Return the content of all objects."""
         return {key: self.get(key) for key in self.etags()}
@@ -221,6 +225,9 @@ class S3Bucket(Bucket):
                 Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
             )
 
+    def buckets(self) -> set[str]:
+        return {found["Name"] for found in self.client.list_buckets()["Buckets"]}
+
     def _uploads(self) -> list[dict[str, Any]]:
         return list(self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ()))
 
@@ -265,6 +272,12 @@ class AzureBucket(Bucket):
             if not blob.size:
                 self.delete(blob.name)
 
+    def buckets(self) -> set[str]:
+        from azure.storage.blob import BlobServiceClient
+
+        with BlobServiceClient.from_connection_string(_connection_string(self.upstream)) as service:
+            return {found.name for found in service.list_containers()}
+
     def _remove(self) -> None:
         self.client.delete_container()
         self.client.close()
@@ -303,6 +316,9 @@ class GcsBucket(Bucket):
 
     def delete(self, key: str) -> None:
         self.client.delete_blob(key)
+
+    def buckets(self) -> set[str]:
+        return {found.name for found in self.client.client.list_buckets()}
 
     def _remove(self) -> None:
         self.client.delete()

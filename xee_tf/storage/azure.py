@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from io import BytesIO
 from typing import Any
 
 from crc32c import crc32c
@@ -34,7 +35,7 @@ def put(target: Location, upload: str, number: int, body: bytes) -> str:
     """Stage a block; see `UploadService`."""
     # All blocks of a blob must have ids of the same length: adlfs also uses 32 characters.
     block = f"{upload}{number:08x}{crc32c(body):08x}"
-    _call(target, "stage_block", block_id=block, data=body, length=len(body))
+    _call(target, "stage_block", block_id=block, data=BytesIO(body), length=len(body))
     return block
 
 
