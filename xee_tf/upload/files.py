@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from xee_tf.options import IfExists
@@ -19,6 +18,7 @@ from xee_tf.storage import (
     recover,
     remove_leftovers,
     require_free,
+    stage_local_file,
     storage_errors,
 )
 
@@ -122,20 +122,9 @@ def _put(path: Path, staging: Staging, earlier: Earlier, side_files: SideFiles) 
     new = [target.parent.child(each.name) for each in side_files(Location(str(path)))]
     old = set(earlier.seen or ()) - {target.name}
     if not new and not old:  # a single object replaces another one at once
-        commit(staging, [], uploads=[_LocalFile(path, target)], earlier=earlier)
+        staged, uploads = stage_local_file(staging, target, path)
+        commit(staging, staged, uploads=uploads, earlier=earlier)
         return
     for each in (*new, target):
         staging.staged(each).put_file(path.with_name(each.name))
     commit(staging, [*new, target], earlier=earlier)
-
-
-@dataclass(frozen=True)
-class _LocalFile:
-    """A local file that becomes an object."""
-
-    path: Path
-    target: Location
-
-    def complete(self) -> None:
-        """Upload the file; the object appears, or replaces an old one, when all bytes are there."""
-        self.target.put_file(self.path)
