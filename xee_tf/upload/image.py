@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xee_tf.dtypes import convert_number
 from xee_tf.errors import DestinationExistsError, OptionError, shorten
-from xee_tf.graph import progress_bar
+from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, one_of, spelled
 from xee_tf.reading import (
@@ -190,12 +190,11 @@ def upload_image(
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Select other bands with bands=[...], or write a .tif.")
     require_writable(location)
-    with progress_bar(progress):
-        if written == "zarr":
-            _write_zarr(reader, arrays, location, nodata, if_exists)
-        else:  # each step of an array band becomes a band
-            steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
-            write_cog(location, arrays, steps, reader.grid, nodata, if_exists)
+    if written == "zarr":
+        _write_zarr(reader, arrays, location, nodata, if_exists, progress)
+    else:  # each step of an array band becomes a band
+        steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
+        write_cog(location, arrays, steps, reader.grid, nodata, if_exists, progress)
     return location
 
 
@@ -285,6 +284,7 @@ def _write_zarr(
     location: Location,
     nodata: float | None,
     if_exists: IfExists,
+    progress: bool,
 ) -> None:
     """Write a Zarr store with CF coordinates and the chunks of the bands."""
     description = _describe(reader, arrays, nodata)
@@ -314,7 +314,7 @@ def _write_zarr(
             target = store
         try:
             prepare_store(to_storable(dataset), target, run, **{_UPLOAD: description})
-            da.store(list(arrays.values()), stored_bands(target, arrays, run), lock=False)
+            store_chunks(list(arrays.values()), stored_bands(target, arrays, run), progress)
             finish_store(target)
             if target != store:
                 commit(run, [run.destination], earlier=earlier)
