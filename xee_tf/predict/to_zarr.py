@@ -20,6 +20,7 @@ from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
+from xee_tf.signals import explain_interruption, interruptible
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -167,7 +168,7 @@ def predict_to_zarr(
     check_zarr(predicted.variables, location, RENAME)
     description = identify_run(model, prediction, identity)
     require_writable(location)
-    with claim(beside(location)) as run:
+    with interruptible(), claim(beside(location)) as run:
         recover(run)
         earlier = earlier_store(run.destination)
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
@@ -178,6 +179,11 @@ def predict_to_zarr(
             _write_store(prediction, target, run, description, progress)
             if target != run.destination:
                 commit(run, [run.destination], earlier=earlier)
+        except BaseException as error:
+            if target == run.destination:
+                run.end()
+            explain_interruption(error, "Finished chunks are kept: run it again to continue.")
+            raise
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
@@ -248,11 +254,7 @@ def _write_store(
             hide_store(store)
         edges = tuple(map(chunk_edges, chunks))
         writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), markers, edges)
-        run_graph(
-            each_chunk(writer, list(bands.values()), indices, "xee-tf-write"),
-            progress,
-            "Finished chunks are kept: run it again to continue.",
-        )
+        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
 

@@ -23,6 +23,8 @@ from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
+from xee_tf.signals import explain_interruption
+from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location, rename, sync_folder
 from xee_tf.storage.processes import PROCESS, is_alive, process_token
@@ -172,11 +174,8 @@ def begin(
         return staging, Earlier(files, {}, description)
     seen = look(destination, files())
     if seen and if_exists != "overwrite":
-        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
-        raise DestinationExistsError(
-            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
-            "replace it with if_exists='overwrite'."
-        )
+        existing = [destination.parent.child(name) for name in seen]
+        refuse_existing(existing, if_exists, resumable=identity is not None)
     return staging, Earlier(files, seen, description)
 
 
@@ -420,6 +419,8 @@ def _journal(
             url, is_local = staging.destination.url, staging.destination.is_local
             with storage_errors("write", url, local=is_local, left=_LEFT[left]):
                 raise
+        if left != "old":
+            explain_interruption(error, f"{_LEFT[left]} Run it again.")
         raise
     finally:
         _committing.discard(staging.token)

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from xee_tf.options import IfExists
-from xee_tf.storage import (
-    Earlier,
-    Location,
-    Staging,
-    commit,
-    look,
-    recover,
-    remove_leftovers,
-    require_free,
-    storage_errors,
-)
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
+from xee_tf.storage import Earlier, Location, Staging, begin, commit, storage_errors
 
 __all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file"]
 
@@ -65,6 +55,8 @@ def _matching(file: Location, pattern: str) -> list[Location]:
 def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) -> Iterator[Path]:
     """Yield a local path to write, and put that file and its side files in place if the block succeeds.
 
+    If the block fails or is interrupted, also by SIGTERM, its temporary files are deleted.
+
     Parameters
     ----------
     location : Location
@@ -89,43 +81,41 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     >>> file.read_bytes()
     b'pixels'
     """
-    staging = Staging.begin(location)
-    target = staging.destination
-    recover(staging)
-    remove_leftovers(target)
-    require_free(target, if_exists)
 
     def existing() -> list[Location]:
-        return [*([target] if target.exists() else []), *side_files(target)]
+        return [*([location] if location.exists() else []), *side_files(location)]
 
-    earlier = Earlier(existing, look(target, existing()))
-    try:
-        if target.is_local:
-            with storage_errors("write", target.url, left="Nothing was changed."):
-                staging.sign()
-            yield Path(staging.staged(target).path)
-            new = [target.parent.child(each.name) for each in side_files(staging.staged(target))]
-            commit(staging, [*new, target], earlier=earlier)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / target.name
-                yield path
-                _put(path, staging, earlier, side_files)
-    except BaseException:
-        staging.abort()
-        raise
+    with interruptible():
+        staging, earlier = begin(location, existing, if_exists)
+        local = staging.on_disk()
+        try:
+            with storage_errors("write", location.url, left="Nothing was changed."):
+                local.sign()
+            file = local.staged(location)
+            yield Path(file.path)
+            new = [location.parent.child(each.name) for each in side_files(file)]
+            _commit(staging, local, new, earlier)
+        except BaseException as error:
+            staging.abort()
+            if local != staging:
+                local.abort()
+            explain_interruption(error, NOTHING_CHANGED)
+            raise
+        if local != staging:
+            local.remove()
 
 
-def _put(path: Path, staging: Staging, earlier: Earlier, side_files: SideFiles) -> None:
-    """Copy a local file and its side files to an object store, and commit them."""
+def _commit(staging: Staging, local: Staging, new: Sequence[Location], earlier: Earlier) -> None:
+    """Put a file and its new side files in place, which are staged on a local disk."""
     target = staging.destination
-    new = [target.parent.child(each.name) for each in side_files(Location(str(path)))]
     old = set(earlier.seen or ()) - {target.name}
-    if not new and not old:  # a single object replaces another one at once
-        commit(staging, [], uploads=[_LocalFile(path, target)], earlier=earlier)
+    if local != staging and not new and not old:  # a single object replaces another one at once
+        upload = _LocalFile(Path(local.staged(target).path), target)
+        commit(staging, [], uploads=[upload], earlier=earlier)
         return
-    for each in (*new, target):
-        staging.staged(each).put_file(path.with_name(each.name))
+    if local != staging:
+        for each in (*new, target):
+            staging.staged(each).put_file(local.staged(each).path)
     commit(staging, [*new, target], earlier=earlier)
 
 

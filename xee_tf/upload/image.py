@@ -28,6 +28,7 @@ from xee_tf.reading import (
     open_export,
 )
 from xee_tf.sidecars import Exported, Mixer, step_names
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
 from xee_tf.storage import (
     Location,
     PathLike,
@@ -294,7 +295,7 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    with claim(beside(location)) as run:
+    with interruptible(), claim(beside(location)) as run:
         recover(run)
         remove_other_runs(run)
         store = run.destination
@@ -318,9 +319,10 @@ def _write_zarr(
             finish_store(target)
             if target != store:
                 commit(run, [run.destination], earlier=earlier)
-        except BaseException:
+        except BaseException as error:
+            run.abort()
             if target == store:
                 target.clear()
+            explain_interruption(error, NOTHING_CHANGED)
             raise
-        finally:
-            run.remove()
+        run.remove()
