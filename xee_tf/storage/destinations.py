@@ -67,7 +67,7 @@ def refuse_existing(existing: Sequence[Location], if_exists: str, *, resumable: 
     DestinationExistsError
         In any case.
     """
-    several = f" ({len(existing)} files that belong together)" if len(existing) > 1 else ""
+    several = f" ({len(existing)} files of an earlier export)" if len(existing) > 1 else ""
     unknown = ""
     if if_exists == "resume" and not resumable:
         unknown = ", and files of its format do not tell what they were written from"

@@ -198,9 +198,10 @@ def clear_store(store: Location, run: Staging) -> None:
     if record := read_record(store):
         write_record(store, {**record, "state": BEGUN})
     own = f"{store.child(RECORD).path}/"
-    paths = sorted(store.fresh_fs.find(store.path), key=lambda path: path.startswith(own))  # the record last
-    for path in paths:
-        store.fs.rm_file(path)
+    paths = store.fresh_fs.find(store.path)
+    for last in (False, True):  # the record last
+        if chosen := [path for path in paths if path.startswith(own) == last]:
+            store.remove_objects(chosen)
 
 
 def remove_temporary_files(store: Location) -> None:
