@@ -329,6 +329,18 @@ def test_geotiff_and_its_side_files_are_replaced_together(error: int | None, tmp
         assert tree(work) == new, point.what
 
 
+@pytest.mark.parametrize("other", ["m.tiff", "m.jp2", "m.NTF"])
+def test_side_files_of_another_raster_are_kept(other: str, tmp_path: Path) -> None:
+    """World files and RPCs are for all rasters of the same name; names of metadata distinguish case."""
+    kept = [other, "m.tfw", "m.rpb", "m_RPC.TXT", "m.TIF.aux.xml", f"{other}.aux.xml"]
+    for name in (*kept, "m.tif", "m.tif.AUX.XML", "m.tif.ovr"):
+        (tmp_path / name).write_text(name)
+    cog(tmp_path)
+    found = tree(tmp_path)
+    assert found.pop("m.tif")[:4] == b"II*\0"
+    assert found == {name: name.encode() for name in kept}
+
+
 def test_side_files_in_a_bucket(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     folder = Location.of("memory://sides-of-maps")

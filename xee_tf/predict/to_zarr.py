@@ -32,7 +32,6 @@ from xee_tf.storage import (
     beside,
     claim,
     clear_store,
-    commit,
     earlier_store,
     explain_changes,
     finish_store,
@@ -43,6 +42,7 @@ from xee_tf.storage import (
     recover,
     remove_other_runs,
     remove_temporary_files,
+    replace_store,
     require_own_store,
     require_reachable,
     require_writable,
@@ -178,7 +178,7 @@ def predict_to_zarr(
         try:
             _write_store(prediction, target, run, description, progress)
             if target != run.destination:
-                commit(run, [run.destination], earlier=earlier)
+                replace_store(run, earlier)
         except BaseException as error:
             if target == run.destination:
                 run.end()

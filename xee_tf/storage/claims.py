@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from xee_tf.errors import DestinationExistsError
-from xee_tf.storage.journal import Earlier, look
+from xee_tf.storage.journal import Earlier, commit, look
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, TOKEN, is_alive
 from xee_tf.storage.staging import (
@@ -25,8 +25,9 @@ from xee_tf.storage.staging import (
     staging_folders,
     token_of,
 )
+from xee_tf.storage.zarr_record import remove_old_replacement, require_own_store
 
-__all__ = ["claim", "earlier_store", "remove_other_runs", "staged_runs"]
+__all__ = ["claim", "earlier_store", "remove_other_runs", "replace_store", "staged_runs"]
 
 _RENEWAL = LEASE / 12
 _WAIT = 20.0
@@ -101,12 +102,26 @@ def earlier_store(store: Location) -> Earlier:
     return Earlier(files, look(store, files()))
 
 
+def replace_store(run: Staging, earlier: Earlier) -> None:
+    """Put a store that a run has staged in place of the earlier one.
+
+    Raises
+    ------
+    DestinationExistsError
+        If the earlier store contains something that this package did not write; it may be new.
+    """
+    if run.destination.exists():
+        require_own_store(run.destination)
+    commit(run, [run.destination], earlier=earlier)
+
+
 def remove_other_runs(run: Staging, keep: Collection[Staging] = ()) -> None:
     """Delete what other runs left of a destination that `run` has claimed, except the runs to keep."""
     for other in staged_runs(run.destination):
         if other != run and other not in keep:
             other.remove()
     remove_leftovers(run.destination, keep)
+    remove_old_replacement(run.destination)
 
 
 def _create(run: Staging, file: Location, data: bytes) -> None:

@@ -14,6 +14,8 @@ from xee_tf.storage import Earlier, Location, Staging, begin, commit, storage_er
 
 __all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file"]
 
+_RASTERS = r"\.(tiff?|gtiff?|ntf|nitf|img|jp2|vrt|pix)"  # formats with world files or RPCs beside them
+
 SideFiles = Callable[[Location], Sequence[Location]]
 """Returns the files that readers use together with a file, which are replaced with it."""
 
@@ -22,7 +24,8 @@ def geotiff_files(file: Location) -> list[Location]:
     """Return the existing side files of a GeoTIFF.
 
     Other software writes them: metadata, overviews, masks, world files and RPCs. Beside another raster, they
-    would be applied to its pixels.
+    would be applied to its pixels. World files and RPCs are not returned if they may belong to another raster
+    whose name differs only in its extension: readers prefer the georeference inside a GeoTIFF.
 
     Examples
     --------
@@ -31,8 +34,10 @@ def geotiff_files(file: Location) -> list[Location]:
     >>> [each.name for each in geotiff_files(Location.of("memory://sides/a.tif"))]
     ['a.tfw', 'a.tif.aux.xml', 'a.tif.msk.ovr']
     """
-    stem = re.escape(file.name.rpartition(".")[0])
-    pattern = rf"{re.escape(file.name)}(\.(aux\.xml|ovr|msk))+|{stem}(\.(tfw|tfwx|tifw|tiffw|rpb)|_rpc\.txt)"
+    stem = file.name.rpartition(".")[0]
+    pattern = rf"{re.escape(file.name)}(?i:(\.(aux\.xml|ovr|msk))+)"
+    if all(each == file for each in _matching(file, rf"{re.escape(stem)}(?i:{_RASTERS})")):
+        pattern += rf"|{re.escape(stem)}(?i:\.(tfw|tfwx|tifw|tiffw|rpb)|_rpc\.txt)"
     return _matching(file, pattern)
 
 
@@ -48,7 +53,7 @@ def no_side_files(file: Location) -> list[Location]:
 
 def _matching(file: Location, pattern: str) -> list[Location]:
     stem = file.parent.child(file.name.rpartition(".")[0])
-    return [file.parent.child(name) for name in stem.listed() if re.fullmatch(pattern, name, re.IGNORECASE)]
+    return [file.parent.child(name) for name in stem.listed() if re.fullmatch(pattern, name)]
 
 
 @contextmanager

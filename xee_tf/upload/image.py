@@ -35,7 +35,6 @@ from xee_tf.storage import (
     beside,
     claim,
     clear_store,
-    commit,
     earlier_store,
     explain_changes,
     finish_store,
@@ -47,6 +46,7 @@ from xee_tf.storage import (
     read_record,
     recover,
     remove_other_runs,
+    replace_store,
     require_free,
     require_own_store,
     require_reachable,
@@ -318,7 +318,7 @@ def _write_zarr(
             store_chunks(list(arrays.values()), stored_bands(target, arrays, run), progress)
             finish_store(target)
             if target != store:
-                commit(run, [run.destination], earlier=earlier)
+                replace_store(run, earlier)
         except BaseException as error:
             run.abort()
             if target == store:
