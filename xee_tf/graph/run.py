@@ -179,8 +179,7 @@ def _run_in_pool(pool: Any, delayed: Delayed, progress: bool) -> Any:
         with _progress_bar(progress):
             return delayed.compute(scheduler=observed)
     finally:
-        unfinished = observed.unfinished.copy()
-        wait([future for future in unfinished if not future.cancel()], timeout=_WAIT)
+        wait(observed.unfinished.copy(), timeout=_WAIT)  # Dask submits only as many as there are threads
 
 
 class _ObservedPool(Executor):

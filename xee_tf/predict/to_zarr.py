@@ -132,9 +132,11 @@ def predict_to_zarr(
     of it is predicted again.
 
     Only one run at a time writes to a store: while the file ``.<name>.writer`` beside it names a process that
-    exists, other runs are refused. In an object store, where objects cannot be renamed, the objects of a
-    complete new store are copied over the old one: the old store is lost as soon as this begins, and neither
-    can be opened until it has ended. If it is interrupted, the next call completes it.
+    exists, other runs are refused. Processes renew this file, because those of other machines cannot be
+    checked: they count as existing for one hour after that. In an object store, where objects cannot be
+    renamed, the objects of a complete new store are copied over the old one: the old store is lost as soon as
+    this begins, and neither can be opened until it has ended. If it is interrupted, the next call completes
+    it.
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays

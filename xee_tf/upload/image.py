@@ -116,11 +116,12 @@ def upload_image(
         Number of values per pixel of array bands, if it cannot be inferred from the length of the records;
         see `xee_tf.open_image`.
     if_exists : {"error", "overwrite", "resume"}, default "error"
-        What to do if the destination exists. "overwrite" replaces files, with their side files (``.aux.xml``,
-        ``.ovr``, ``.msk``, world files, RPCs), and Zarr stores that this package wrote, but no other folders;
-        the old data remains until the new data is complete. "resume" writes the destination if it is missing.
-        A complete Zarr store is kept if it was written from the same records with the same options, which is
-        otherwise an error, as is any existing GeoTIFF, which does not tell what it was written from.
+        What to do if the destination or one of the side files of a GeoTIFF (``.aux.xml``, ``.ovr``, ``.msk``,
+        world files, RPCs) exists. "overwrite" replaces files, with their side files, and Zarr stores that
+        this package wrote, but no other folders; the old data remains until the new data is complete.
+        "resume" writes the destination if it is missing. A complete Zarr store is kept if it was written from
+        the same records with the same options, which is otherwise an error, as is any existing GeoTIFF, which
+        does not tell what it was written from.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
