@@ -57,7 +57,7 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
     if known and location is not None and not beside and locations != listed_shards(location, known):
         known = ()  # predictions, for example
-    found = open_shards(locations, known, listed)
+    found = open_shards(locations, known, listed if beside else None)
     first = FirstRecord.from_shards(found)
     layout, steps = _read_layout(first, None if total else manifest)
     if layout is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
 
-__all__ = ["StoreFile", "is_inaccessible", "storage_errors"]
+__all__ = ["StoreFile", "is_inaccessible", "is_other_version", "storage_errors"]
 
 _ACCESS = "Every process that {action}s needs access to the folder."
 
@@ -283,8 +283,15 @@ def is_inaccessible(error: Exception) -> bool:
     return refused or isinstance(error, PermissionError | FileNotFoundError)
 
 
+def is_other_version(error: Exception) -> bool:
+    """Return whether an error means that an object does not have the expected ETag."""
+    return not _signs(error).isdisjoint({"PreconditionFailed", "412"})
+
+
 class StoreFile:
-    """A file of a disk or store whose errors name it; if its block fails, no half object appears.
+    """A file on a disk or in a store, whose errors name it.
+
+    If a ``with`` block that writes to an object fails, the incomplete object is discarded.
 
     Parameters
     ----------
