@@ -461,6 +461,7 @@ def test_differences_are_named_in_order():
     assert unknown == "it cannot be determined whether the model is the same as before: name its version"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["blocks", "windows", "random", "numpy"])
 def test_identity_of_a_large_graph_takes_seconds(kind):
     array = {

@@ -65,6 +65,7 @@ def export_graph(
             BlockJob(
                 f"{_NAME}-encode-{run}",
                 job.arrays,
+                job.names,
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 chosen,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -35,10 +34,7 @@ class AppendingStore(StagedStore):
     """
 
     def __init__(self, staging: Staging, names: ShardNames, earlier: Earlier) -> None:
-        self.staging, self.names, self.earlier = staging, names, earlier
-        if not names.prefix.is_local:
-            temporary = Location(tempfile.gettempdir()).child(names.prefix.name)
-            self.staging = Staging(temporary, staging.token)
+        self.staging, self.names, self.earlier = staging.on_disk(), names, earlier
         self._header_size = 0  # reserved for the header, because its index is complete only at the end
         self._crc = 0  # of the bytes after the header
         self.start()
