@@ -266,7 +266,7 @@ def test_requests_for_each_chunk(bucket: Bucket) -> None:
     assert (first.copied, second.copied) == (0, 0)
 
 
-@pytest.mark.parametrize("kind", ["predict", "upload"])
+@pytest.mark.parametrize("kind", ["upload", pytest.param("predict", marks=pytest.mark.long)])
 def test_objects_are_deleted_together(kind: str, bucket: Bucket, tmp_path: Path) -> None:
     """The number of requests that delete objects does not depend on the number of chunks."""
     export(tmp_path)
@@ -457,7 +457,7 @@ xee_tf.to_cog(image(), "memory://killed/p.tif")
 """
 
 
-@pytest.mark.parametrize("kind", ["writer", "to_cog"])
+@pytest.mark.parametrize("kind", ["writer", pytest.param("to_cog", marks=pytest.mark.long)])
 def test_copies_of_killed_writers_are_removed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
