@@ -93,7 +93,9 @@ def test_patches_of_blocks_and_chunks_loaded_once(case):
         ),
         grids,
     )
-    graph, [blocks] = work_on_blocks([BlockJob("cut-test", arrays, layout, cut_block)])
+    graph, [blocks] = work_on_blocks(
+        [BlockJob("cut-test", arrays, list("abc")[: len(arrays)], layout, cut_block)]
+    )
     [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-test")
     joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
     found = graph.delayed("test", joined).compute(scheduler="sync")
@@ -149,7 +151,7 @@ def test_kernel_larger_than_chunks():
         BlockAxis(merge_edges(grids[0].x, 0, 30, pixels=5), 30, grid.axis_x),
         grids,
     )
-    graph, [blocks] = work_on_blocks([BlockJob("cut-wide", [array], layout, cut_block)])
+    graph, [blocks] = work_on_blocks([BlockJob("cut-wide", [array], ["a"], layout, cut_block)])
     [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-wide")
     joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
     found = graph.delayed("wide", joined).compute(scheduler="sync")
@@ -179,7 +181,7 @@ def test_delayed_is_dask_collection():
     layout = BlockLayout(
         BlockAxis((0, 2, 4), 4, grid.axis_y), BlockAxis((0, 2, 4), 4, grid.axis_x), chunk_grids([array])
     )
-    graph, [blocks] = work_on_blocks([BlockJob("cut-collection", [array], layout, cut_block)])
+    graph, [blocks] = work_on_blocks([BlockJob("cut-collection", [array], ["a"], layout, cut_block)])
     [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-collection")
     joined = add_task(graph.tasks, "all", join, list(blocks.values()))
     delayed = graph.delayed("collection", joined)

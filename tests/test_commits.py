@@ -13,7 +13,8 @@ import pytest
 from dask.task_spec import DataNode
 
 import xee_tf
-from tests.counting_proxy import request_points
+from tests.buckets import request_points
+from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from xee_tf.errors import DestinationExistsError, XeeTFError
@@ -220,8 +221,9 @@ def bucket_pixels(bucket):
 
 
 @steps
+@every_bucket
 @pytest.mark.parametrize("earlier", [True, False])
-def test_killed_exports_to_s3(bucket, earlier, step):
+def test_killed_exports_to_buckets(bucket, earlier, step):
     if_exists = "overwrite" if earlier else "error"
     bucket_export(bucket, 2)()
     new = bucket.read()
@@ -247,8 +249,12 @@ def test_killed_exports_to_s3(bucket, earlier, step):
         assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
 
 
-def test_tasks_of_a_plan_for_s3(bucket, small_blocks):
-    destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
+@pytest.mark.parametrize("store", ["s3", "memory"])
+def test_tasks_of_a_plan_for_other_stores(store, request, tmp_path, small_blocks):
+    destination, storage = f"memory://{tmp_path.name}/scene", {}
+    if store == "s3":
+        bucket = request.getfixturevalue("bucket")
+        destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
     lazy = image(1, 64) + 1  # chunks that tasks compute
     lazy.attrs = image(1).attrs
     plan = lazy.tfexport.plan(destination, **OPTIONS, **storage)

@@ -198,7 +198,9 @@ def test_one_task_loads_all_bands_of_block():
     layout = ds.tfexport.plan(**options).block_layout
     edges = tuple(range(0, 91, 10))
     layout = replace(layout, y=replace(layout.y, edges=edges), x=replace(layout.x, edges=edges))
-    job = BlockJob("one", list(lazy_bands.values()), layout, lambda layout, block, pieces: len(pieces))
+    job = BlockJob(
+        "one", list(lazy_bands.values()), list(lazy_bands), layout, lambda layout, block, pieces: len(pieces)
+    )
     graph, _ = work_on_blocks([job])
     loads = [node for key, node in graph.tasks.items() if key[0].startswith("load-")]
     assert len(loads) == 81

@@ -22,8 +22,8 @@ import zarr
 from numcodecs import Zstd
 
 import xee_tf
-from tests.conftest import ROOT, needs_posix
-from tests.counting_proxy import Bucket, request_points
+from tests.buckets import Bucket, request_points
+from tests.conftest import ROOT, every_bucket, needs_posix
 from tests.kill_points import kill_points
 from tests.rasters import random_band, raster
 from xee_tf.storage import Location
@@ -198,11 +198,11 @@ def test_files_are_not_resumed(tmp_path: Path) -> None:
 
 def opened_in(bucket: Bucket) -> xr.Dataset | None:
     """Open a store in a bucket as a user would; None if that fails."""
-    options = {**bucket.options, "use_listings_cache": False}
+    Location.of(bucket.url, bucket.options).fs.invalidate_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            return xr.open_zarr(f"{bucket.url}/p.zarr", storage_options=options).load()
+            return xr.open_zarr(f"{bucket.url}/p.zarr", storage_options=bucket.options).load()
         except FileNotFoundError:
             return None
 
@@ -218,6 +218,7 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
         xee_tf.upload_image(None, folder / f"source-{seed}" / "s-mixer.json", store, if_exists=if_exists)
 
 
+@every_bucket
 @pytest.mark.parametrize("step", [7, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", ["predict", "upload"])
@@ -248,6 +249,7 @@ def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bu
     assert points > 20 / step
 
 
+@every_bucket
 def test_requests_for_each_chunk(bucket: Bucket) -> None:
     """Beside the chunks of its bands, a chunk is a single object that records that it is finished."""
     requests = []
@@ -262,7 +264,9 @@ def test_requests_for_each_chunk(bucket: Bucket) -> None:
         requests.append((predicted["p"].data.npartitions, bucket.proxy.totals()))
     (few, first), (many, second) = requests
     assert many >= 4 * few
-    assert second.requests - first.requests == 2 * (many - few)
+    # S3 deletes the records together; gcsfs does that too, but not in an emulator.
+    each = 2 if bucket.scheme == "s3" else 3
+    assert second.requests - first.requests == each * (many - few)
     assert (first.copied, second.copied) == (0, 0)
 
 
@@ -282,6 +286,7 @@ def test_objects_are_deleted_together(kind: str, bucket: Bucket, tmp_path: Path)
     assert len(bucket.etags()) < 20
 
 
+@every_bucket
 def test_geotiff_in_a_bucket_is_uploaded_once(bucket: Bucket) -> None:
     file = Location.of(f"{bucket.url}/m.tif", bucket.options)
     for seed in (1, 2):

@@ -4,6 +4,7 @@ from xee_tf import typing
 from xee_tf.accessor import TFExportAccessor
 from xee_tf.connector import Connector
 from xee_tf.errors import (
+    ChunkError,
     DestinationError,
     DestinationExistsError,
     GeoreferenceError,
@@ -37,6 +38,7 @@ from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
 __all__ = [
+    "ChunkError",
     "Connector",
     "DestinationError",
     "DestinationExistsError",

@@ -11,6 +11,7 @@ from threading import Lock
 
 __all__ = [
     "WARNING_FILTERS",
+    "ChunkError",
     "DestinationError",
     "DestinationExistsError",
     "GeoreferenceError",
@@ -90,6 +91,10 @@ class ModelError(XeeTFError, ValueError):
 
 class MissingModelError(ModelError, FileNotFoundError):
     """A model was not found at the given location."""
+
+
+class ChunkError(XeeTFError, ValueError):
+    """A chunk of a Dask array does not have the shape or dtype that the array declares."""
 
 
 class PredictionError(XeeTFError, RuntimeError):

@@ -16,7 +16,7 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
-from xee_tf.shards import S3Store, ShardStore, run_sizes
+from xee_tf.shards import FileStore, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["export_graph"]
@@ -59,16 +59,17 @@ def export_graph(
         blocks_to_do(job.plan, done) or set(job.plan.block_layout.blocks())
         for job, done in zip(jobs, finished, strict=True)
     ]
-    uploaded = isinstance(stores[0], S3Store)
+    in_rows = not isinstance(stores[0], FileStore)  # the rows of blocks are written in turn
     graph, blocks = work_on_blocks(
         [
             BlockJob(
                 f"{_NAME}-encode-{run}",
                 job.arrays,
+                job.names,
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 chosen,
-                uploads_before(chosen, run, job.plan.rows_in_flight) if uploaded and in_this_process else {},
+                uploads_before(chosen, run, job.plan.rows_in_flight) if in_rows and in_this_process else {},
             )
             for job, store, run, done, chosen in zip(jobs, stores, runs, finished, todo, strict=True)
         ]
@@ -82,8 +83,8 @@ def export_graph(
         blocks,
         f"{_NAME}-order-{runs[0]}",
         run_sizes if joiners[0].in_memory else first_of,
-        # Dask then uploads a row of blocks before it continues with the next one.
-        [uploads_before(chosen, run, 1) if uploaded else {} for chosen, run in zip(todo, runs, strict=True)],
+        # Dask then writes a row of blocks before it continues with the next one.
+        [uploads_before(chosen, run, 1) if in_rows else {} for chosen, run in zip(todo, runs, strict=True)],
     )
     results = []
     for job, store, run, joiner, done in zip(jobs, stores, runs, joiners, ordered, strict=True):

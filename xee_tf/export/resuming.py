@@ -31,11 +31,7 @@ def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
     parts["how the bands are written"] = repr(plan.band_plan.rules)
     for dim, values in plan.band_plan.coords.items():
         parts[f"the coordinate {dim!r}"] = Content.of(values)
-    names = [band.name for band in plan.bands[: len(job.arrays)]]
-    if plan.band_plan.has_mask:
-        names.append("mask")
-    inputs = dict(zip(names, job.arrays, strict=False))
-    return run_identity(parts, inputs, identity)
+    return run_identity(parts, dict(zip(job.names, job.arrays, strict=True)), identity)
 
 
 def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, keys_by_home
+from xee_tf.graph.declared import declared_planes
 from xee_tf.graph.order import ordering_tasks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import ChunkedArray, Ref, Tasks, add_task, add_value, layer_of
@@ -46,6 +47,7 @@ class ArraySpec:
 def arrays_of_blocks(
     name: str,
     sources: Sequence[ChunkedArray],
+    bands: Sequence[str],
     layout: BlockLayout,
     work: Work,
     outputs: Sequence[ArraySpec],
@@ -63,6 +65,8 @@ def arrays_of_blocks(
         Name of the tasks, to which a token is appended.
     sources : sequence of ChunkedArray
         For each step, the arrays of the planes of `layout`.
+    bands : sequence of str
+        The name of the band of each array of a step, for error messages.
     layout : BlockLayout
         The blocks.
     work : callable
@@ -89,7 +93,8 @@ def arrays_of_blocks(
     # The token depends on keys, not on names of arrays, because persisting an array keeps its name.
     token = tokenize(repr(planes.keys), work, layout, version)
     tasks: Tasks = {}
-    common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, work))
+    declared = declared_planes(sources[: len(bands)], bands)
+    common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, declared, work))
     count, homes = len(layout.planes), layout.chunks_by_home()
     blocks = []
     for number, step in enumerate(np.ndindex(*steps.values())):

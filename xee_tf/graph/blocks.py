@@ -14,6 +14,7 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
+from xee_tf.graph.declared import DeclaredPlane, declared_planes
 from xee_tf.graph.order import in_order
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import ChunkedArray, Graph, Key, Ref, Tasks, add_task, add_value, first_of
@@ -43,6 +44,8 @@ class BlockJob:
         Name of the tasks; Dask's dashboard groups tasks by name, without a hexadecimal suffix.
     arrays : sequence of ChunkedArray
         Arrays of shape (y, x) or (step, y, x).
+    bands : sequence of str
+        The name of the band of each array, for error messages.
     layout : BlockLayout
         The blocks; its planes are the planes of the arrays.
     work : callable
@@ -55,6 +58,7 @@ class BlockJob:
 
     name: str
     arrays: Sequence[ChunkedArray]
+    bands: Sequence[str]
     layout: BlockLayout
     work: Work
     blocks: Collection[Block] | None = None
@@ -96,7 +100,8 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
         loaded[number][block] = loaded_chunks
     blocks = []
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
-        work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, job.work))
+        planes = declared_planes(job.arrays, job.bands)
+        work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, planes, job.work))
         blocks.append(block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks))
     return graph, blocks
 
@@ -205,14 +210,15 @@ def block_tasks(
 
 @dataclass(frozen=True)
 class BlockWork:
-    """The layout and the work that the tasks of all blocks share."""
+    """The layout, what is declared of its planes, and the work: what the tasks of all blocks share."""
 
     layout: BlockLayout
+    planes: Sequence[DeclaredPlane]
     work: Work
 
     def keep_strips(self, chunks: Sequence[Chunk], loaded: Sequence[NDArray[Any]]) -> Any:
         """Return the strips of the chunks of one block that later blocks need."""
-        return cut_strips(self.layout, list(zip(chunks, loaded, strict=True)))
+        return cut_strips(self.layout, self._checked(chunks, loaded))
 
     def do(
         self,
@@ -222,10 +228,16 @@ class BlockWork:
         strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
     ) -> Any:
         """Do the work of one block, with its own chunks and the strips of earlier blocks."""
-        own = dict(zip(chunks, loaded, strict=True))
+        own = dict(self._checked(chunks, loaded))
         kept = {chunk: parts for each in strips for chunk, parts in each.items()}
         pieces = []
         for piece in self.layout.pieces(*block):
             chunk = (piece.plane, piece.iy, piece.ix)
             pieces.append((piece, own[chunk] if piece.home == block else kept[chunk][piece.part]))
         return self.work(self.layout, block, pieces)
+
+    def _checked(self, chunks: Sequence[Chunk], loaded: Sequence[Any]) -> list[tuple[Chunk, NDArray[Any]]]:
+        return [
+            ((plane, iy, ix), self.planes[plane].checked(self.layout.planes[plane], iy, ix, values))
+            for (plane, iy, ix), values in zip(chunks, loaded, strict=True)
+        ]

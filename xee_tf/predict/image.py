@@ -331,6 +331,7 @@ def _predict(
     predicted = arrays_of_blocks(
         _NAME,
         arrays,
+        [band.name for band in bands],
         layout,
         predictor,
         [ArraySpec(output.name, output.dtype, output.shape) for output in outputs],

@@ -73,10 +73,10 @@ class ShardStore(Protocol):
     -----
     There are three ways in which the runs of all tasks become shards:
 
-    * `PartStore` writes the runs of each task to a file of their own, and copies these files into shards. It
-      works on any filesystem.
     * `FileStore` writes each run to its place in the shard, on a local disk.
-    * `S3Store` appends the runs to a multipart upload, in order.
+    * `UploadStore` uploads the runs as parts of an object, in order, to S3, Azure or Google Cloud Storage.
+    * `SequentialStore` keeps the runs of a shard in memory, and writes them to a file. It works on any
+      filesystem.
     """
 
     @property

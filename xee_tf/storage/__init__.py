@@ -14,8 +14,8 @@ from xee_tf.storage.journal import (
     recover,
 )
 from xee_tf.storage.location import Location, PathLike
-from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
-from xee_tf.storage.staging import Staging, remove_leftovers
+from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
+from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
     StoredBand,
     finish_store,
@@ -46,7 +46,6 @@ __all__ = [
     "COMPLETE",
     "PREPARED",
     "RECORD",
-    "UPLOADS",
     "ZARR_METADATA",
     "Earlier",
     "Location",
@@ -54,9 +53,9 @@ __all__ = [
     "Staging",
     "StoredBand",
     "Upload",
+    "UploadService",
     "begin",
     "beside",
-    "call_s3",
     "claim",
     "clear_leftovers",
     "clear_store",
@@ -69,10 +68,10 @@ __all__ = [
     "interruption",
     "is_finished",
     "is_inaccessible",
-    "known_uploads",
     "look",
     "prepare_store",
     "read_record",
+    "read_uploads",
     "recover",
     "remove_leftovers",
     "remove_other_runs",
@@ -82,9 +81,12 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "stage_local_file",
     "staged_runs",
     "storage_errors",
     "stored_bands",
     "to_storable",
+    "upload_service",
     "write_record",
+    "write_uploads",
 ]

@@ -126,32 +126,31 @@ class Location:
         return self._found[1]
 
     @property
-    def _protocols(self) -> frozenset[str]:
+    def protocols(self) -> frozenset[str]:
+        """The names of the filesystem, such as "s3"."""
         protocol = self.fs.protocol
         return frozenset((protocol,) if isinstance(protocol, str) else protocol)
 
     @property
     def is_local(self) -> bool:
         """Whether it is on a local disk, where files can be renamed and read by other libraries."""
-        return "file" in self._protocols
+        return "file" in self.protocols
 
     @property
     def is_s3(self) -> bool:
         """Whether it is in S3, or in a store with the same interface."""
-        return "s3" in self._protocols
+        return "s3" in self.protocols
 
     @property
     def bucket(self) -> str | None:
         """The bucket or container of an object store; None for other filesystems."""
-        protocols = self._protocols | {
-            self._link[0].partition("://")[0].rpartition("::")[2]
-        }  # behind a cache
+        protocols = self.protocols | {self._link[0].partition("://")[0].rpartition("::")[2]}  # behind a cache
         return self.path.strip("/").partition("/")[0] if protocols & _BUCKETS else None
 
     @property
     def is_web(self) -> bool:
         """Whether it is on a web server, which is read-only."""
-        return bool(self._protocols & _WEB)
+        return bool(self.protocols & _WEB)
 
     @property
     def fresh_fs(self) -> fsspec.AbstractFileSystem:

@@ -8,6 +8,7 @@ checked: they count as alive for one hour after the last signature or the last f
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -23,13 +24,22 @@ from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
-__all__ = ["Staging", "is_working", "remove_leftovers", "renewed", "staging_folders"]
+__all__ = [
+    "Staging",
+    "is_working",
+    "read_uploads",
+    "remove_leftovers",
+    "renewed",
+    "staging_folders",
+    "write_uploads",
+]
 
 _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
 _OLD = r"(?=\d*[a-f])[0-9a-f]{12}\.parts|(?=\d*[a-f])[0-9a-f]{8}\.tmp"  # not the digits of a date
 
 _RELEASED = "released"
+_UPLOADS = "uploads.json"
 _signed: dict[str, float] = {}  # time of the last signature of this process, by folder
 _ended: set[str] = set()  # tokens of runs that this process has ended, although tasks may still run
 
@@ -142,6 +152,20 @@ class Staging:
         self.end()
         _signed.pop(self.folder.url, None)
         self.folder.clear()
+
+
+def write_uploads(folder: Location, uploads: Mapping[int, str]) -> None:
+    """Record the ids of the uploads of a run, by shard, in its staging folder."""
+    folder.child(_UPLOADS).write_bytes(json.dumps(dict(uploads)).encode())
+
+
+def read_uploads(folder: Location) -> dict[int, str] | None:
+    """Return the recorded ids of the uploads of a run, by shard; None if there is no record."""
+    try:
+        found = json.loads(folder.child(_UPLOADS).read_bytes())
+    except FileNotFoundError:
+        return None
+    return {int(shard): upload for shard, upload in found.items()}
 
 
 def renewed(info: Mapping[str, Any]) -> float | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from xee_tf.options import IfExists
 from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
-from xee_tf.storage import Earlier, Location, Staging, begin, commit, storage_errors
+from xee_tf.storage import Earlier, Location, Staging, begin, commit, stage_local_file, storage_errors
 
 __all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file"]
 
@@ -119,22 +118,10 @@ def _commit(staging: Staging, local: Staging, new: Sequence[Location], earlier: 
     target = staging.destination
     old = set(earlier.seen or ()) - {target.name}
     if local != staging and not new and not old:  # a single object replaces another one at once
-        upload = _LocalFile(Path(local.staged(target).path), target)
-        commit(staging, [], uploads=[upload], earlier=earlier)
+        staged, uploads = stage_local_file(staging, target, local.staged(target).path)
+        commit(staging, staged, uploads=uploads, earlier=earlier)
         return
     if local != staging:
         for each in (*new, target):
             staging.staged(each).put_file(local.staged(each).path)
     commit(staging, [*new, target], earlier=earlier)
-
-
-@dataclass(frozen=True)
-class _LocalFile:
-    """A local file that becomes an object."""
-
-    path: Path
-    target: Location
-
-    def complete(self) -> None:
-        """Upload the file; the object appears, or replaces an old one, when all bytes are there."""
-        self.target.put_file(self.path)
