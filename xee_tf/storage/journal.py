@@ -499,8 +499,11 @@ def _place_files(
     os.makedirs(aside.path, exist_ok=True)
     sync(*(staging.staged(file).path for file in files))
     sync_folder(staging.folder.path)
+    replaced = {file.name for file in files}
     for file in old:
-        rename(file.path, aside.child(file.name).path)
+        # A link to a file that is replaced stays, and one to a file that is not needed is removed.
+        move = rename if file.name in replaced else os.rename
+        move(file.path, aside.child(file.name).path)
     for file in files:
         rename(staging.staged(file).path, file.path)
     sync_folder(staging.destination.parent.path)
@@ -591,7 +594,9 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
         if there(place(name)) and not there(staged(name)) and is_new:
             rename(place(name), staged(name))
     for name in journal.old:
-        if there(aside(name)):
+        if os.path.islink(aside(name)):
+            os.rename(aside(name), os.path.join(parent, name))
+        elif there(aside(name)):
             rename(aside(name), place(name))
     sync_folder(parent)
     return "old"
