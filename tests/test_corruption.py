@@ -261,7 +261,7 @@ def test_every_epoch_notices_a_file_that_is_replaced(tmp_path):
     dataset = xee_tf.tf_dataset(result, inputs="B4")
     np.testing.assert_array_equal(values(dataset), values(dataset))
     shutil.copyfile(other.files[1].path, result.files[1].path)
-    with pytest.raises(tf.errors.OpError, match=r"s-00001.tfrecord has the CRC-32C"):
+    with pytest.raises(tf.errors.OpError, match=r"s-00001.tfrecord was replaced or modified after"):
         values(dataset)
 
 
@@ -328,7 +328,7 @@ def test_an_object_without_a_manifest_that_is_replaced(bucket):
     with pytest.raises(xee_tf.RecordError, match=r"s-0000.* was replaced or modified after it was opened"):
         opened.load()
     opened = xee_tf.open_image(f"{bucket.url}/s", storage_options=bucket.options)
-    np.testing.assert_array_equal(opened["B4"], scene(2)["B4"])
+    np.testing.assert_array_equal(opened["B4"], scene(2)["B4"].fillna(0))
 
 
 def test_a_manifest_that_cannot_be_read_is_not_ignored(bucket, monkeypatch):

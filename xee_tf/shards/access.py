@@ -66,6 +66,9 @@ def read_records(
                 yield wanted.start, buffer if wanted == held else _part(shard, buffer, held, wanted)
     except FileNotFoundError:
         raise MissingShardError(f"{shard} does not exist: it was removed after it was opened.") from None
+    except RecordError:
+        check_stamp(shard)  # a file that was replaced seems corrupt
+        raise
 
 
 def _read_buffers(

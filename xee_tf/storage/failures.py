@@ -134,6 +134,11 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Check its address and the network, then run it again.",
     ),
     (
+        frozenset({"FileExpired", "PreconditionFailed", "412"}),  # FileExpired is of s3fs
+        "it was replaced while it was read",
+        "Open it again.",
+    ),
+    (
         frozenset({"InternalError", "InternalServerError", "500", "502", "504"}),
         "the store failed",
         "Run it again later.",
