@@ -176,7 +176,7 @@ def predict_to_zarr(
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
         run.sign()
         done = target == run.destination and _is_complete(target, predicted.data_vars)
-        remove_other_runs(run, _staged_predictions(run) if done else ())
+        remove_other_runs(run, _other_predictions(run, description) if done else ())
         try:
             _write_store(prediction, target, run, description, progress)
             if target != run.destination:
@@ -214,6 +214,12 @@ def _find_target(
         return run, store
     chosen = staged or run
     return chosen, chosen.staged(store)
+
+
+def _other_predictions(run: Staging, description: RunIdentity) -> list[Staging]:
+    """Return earlier runs that staged another prediction, which may be resumed."""
+    runs = _staged_predictions(run)
+    return [each for each in runs if _explain_difference(each.staged(run.destination), description)]
 
 
 def _staged_predictions(run: Staging) -> list[Staging]:

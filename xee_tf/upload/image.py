@@ -260,8 +260,12 @@ def _describe(reader: OpenedExport, arrays: Mapping[str, da.Array], nodata: floa
 
 
 def _require_same(store: Location, description: Mapping[str, str]) -> None:
-    """Raise an error if a store was not written from the same records with the same options."""
-    was = read_record(store).get(_UPLOAD)
+    """Raise an error if a store was not written from the same records with the same options.
+
+    If the process was killed before its last change, which marks the store as complete, that is done.
+    """
+    record = read_record(store)
+    was = record.get(_UPLOAD)
     if was is None:
         difference = "it was not written by xee_tf.upload_image"
     elif part := next((part for part in description if was.get(part) != description[part]), ""):
@@ -272,7 +276,12 @@ def _require_same(store: Location, description: Mapping[str, str]) -> None:
             else ("it was written from other records, or from files that have changed since")
         )
     else:
-        difference = explain_changes(store) or ("" if is_finished(store) else "it is not complete")
+        difference = explain_changes(store)
+        if not difference and not is_finished(store):
+            if "root" in record:
+                finish_store(store)
+            else:
+                difference = "it is not complete"
     if difference:
         raise DestinationExistsError(
             f"{store} exists and is not the same: {difference}. Choose another name, or replace it with "
