@@ -289,9 +289,11 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
         raw.finish()
     except FileNotFoundError:
         return Verification((), 1, 0, 0, True, (f"{location} was not found.",))
-    except (RecordError, OSError) as error:
+    except RecordError as error:
         problems.append(str(error))
         raw.finish()
+    except OSError as error:  # the rest is not known
+        return Verification((), 1, records, raw.size, known is not None, (str(error),))
     if known is None:
         return Verification((), 1, records, raw.size, False, tuple(problems))
     same_kind = known.same_kind(location)

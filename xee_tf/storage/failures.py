@@ -14,6 +14,8 @@ from xee_tf.errors import DestinationError, MissingShardError, StorageError, Xee
 
 __all__ = ["StoreFile", "is_inaccessible", "is_other_version", "storage_errors"]
 
+_FULL = 64 << 10  # a disk with less free bytes is full
+
 _ACCESS = "Every process that {action}s needs access to the folder."
 
 # Errors of actions that callers expect.
@@ -220,21 +222,25 @@ def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
 
 def _explain_disk(error: Exception, action: str, url: str) -> str:
     number = getattr(error, "errno", None)
-    what, advice = _DISK.get(number or 0, (_text(error), ""))
+    usage = _disk_usage(url)
+    if number not in _DISK and action not in ("read", "list") and usage and usage[0] < _FULL:
+        number = errno.ENOSPC  # libraries such as GDAL do not say why they cannot write
+    what, advice = _DISK.get(number or 0, (_text(error).rstrip("."), ""))
     if action == "read" and number == errno.ENOENT:
         return "the file does not exist."
-    if number == errno.ENOSPC:
-        what += _free_space(url)
+    if number == errno.ENOSPC and usage:
+        what += f" ({usage[0] / 1e6:,.0f} of {usage[1] / 1e6:,.0f} MB are free)"
     return f"{what} on {socket.gethostname()}. {advice.format(action=action)}"
 
 
-def _free_space(path: str) -> str:
+def _disk_usage(path: str) -> tuple[int, int] | None:
+    """Return the free and the total bytes of the disk of a path, which need not exist."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     with suppress(OSError):
         usage = shutil.disk_usage(path)
-        return f" ({usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB are free)"
-    return ""
+        return usage.free, usage.total
+    return None
 
 
 def _explain_store(error: Exception, action: str) -> str:

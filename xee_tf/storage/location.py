@@ -229,8 +229,20 @@ class Location:
         return storage_errors(action, self.url, local=self.is_local)
 
     def exists(self) -> bool:
-        """Return whether a file or folder exists."""
+        """Return whether a file or folder exists.
+
+        Raises
+        ------
+        StorageError
+            If this cannot be determined.
+        """
         with self._errors("read"):
+            if self.is_local:
+                try:
+                    os.stat(self.path)
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                return True
             return bool(self.fresh_fs.exists(self.path))
 
     def is_folder(self) -> bool:

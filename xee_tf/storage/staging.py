@@ -103,7 +103,7 @@ class Staging:
         if not self.token.startswith(process) or not self.folder.is_local:
             self.folder.child(f"alive-{process}").write_bytes(b"")
         else:
-            with storage_errors("write", self.folder.url, local=True):
+            with storage_errors("write", self.destination.url, local=True):
                 os.makedirs(self.folder.path, exist_ok=True)
                 os.utime(self.folder.path)  # a sign for processes of other machines
         _signed[key] = now
