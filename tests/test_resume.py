@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 import xee_tf
+from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from tests.test_commits import files
@@ -143,7 +144,8 @@ def test_steps_of_a_split_dimension(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name[0] == "."]
 
 
-def test_resumed_in_s3(bucket, monkeypatch):
+@every_bucket
+def test_resumed_in_buckets(bucket, monkeypatch):
     monkeypatch.setattr("xee_tf.export.plan._BLOCKS_PER_THREAD", 0)  # upload a row before the next one
     prefix, options = f"{bucket.url}/scene", {"storage_options": bucket.options}
     with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):

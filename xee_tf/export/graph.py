@@ -16,7 +16,7 @@ from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
-from xee_tf.shards import S3Store, ShardStore, run_sizes
+from xee_tf.shards import FileStore, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["export_graph"]
@@ -54,8 +54,8 @@ def export_graph(
     tokens = [uuid.uuid4().hex[:12] for _ in jobs]
     finished = [store.finished_shards() for store in stores]
     todo = [blocks_to_do(job.plan, done) for job, done in zip(jobs, finished, strict=True)]
-    uploaded = isinstance(stores[0], S3Store)
-    waits = uploaded and in_this_process
+    in_rows = not isinstance(stores[0], FileStore)  # the rows of blocks are written in turn
+    waits = in_rows and in_this_process
     graph, blocks = work_on_blocks(
         [
             BlockJob(
@@ -79,9 +79,9 @@ def export_graph(
         blocks,
         task_name("order", tokens[0]),
         run_sizes if joiners[0].in_memory else first_of,
-        # Dask then uploads a row of blocks before it continues with the next one.
+        # Dask then writes a row of blocks before it continues with the next one.
         [
-            uploads_before(chosen, token, 1) if uploaded else {}
+            uploads_before(chosen, token, 1) if in_rows else {}
             for chosen, token in zip(todo, tokens, strict=True)
         ],
     )

@@ -41,6 +41,9 @@ _DISK: dict[int, tuple[str, str]] = {
     errno.EIO: ("the disk failed", "Check the disk and its connection, then run it again."),
 }
 
+_NO_OBJECT = frozenset({"NoSuchKey", "BlobNotFound"})
+_NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
+
 # For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
 _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
     (
@@ -110,9 +113,19 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Run it again.",
     ),
     (
-        frozenset({"FileNotFoundError", "NoSuchKey", "BlobNotFound", "404"}),
+        frozenset({"FileNotFoundError", "404"}) | _NO_OBJECT,
         "no such object",
         "",
+    ),
+    (
+        frozenset({_NO_BUCKET}),
+        "there is no such bucket or object",
+        "Correct the name of the bucket, or create it first.",
+    ),
+    (
+        frozenset({"InvalidBlobOrBlock"}),
+        "another program has begun to upload this object",
+        "Delete the object, or choose another name.",
     ),
     (
         frozenset(
@@ -188,11 +201,17 @@ key does not exist).
             raise
         if isinstance(error, FileNotFoundError) and action == "delete":
             raise FileNotFoundError(errno.ENOENT, "No such file or object", url) from error
-        if not isinstance(error, OSError) and type(error).__module__ == "builtins":
+        if _is_bug(error):
             raise
         is_local = "://" not in url if local is None else local
-        explained = _explain_disk(error, action, url) if is_local else _explain_store(error)
+        explained = _explain_disk(error, action, url) if is_local else _explain_store(error, action)
         raise _class(error, action)(" ".join(f"Cannot {action} {url}: {explained} {left}".split())) from error
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Return whether an error is not one of a store; adlfs raises a RuntimeError from those of its client."""
+    is_builtin = not isinstance(error, OSError) and type(error).__module__ == "builtins"
+    return is_builtin and (error.__cause__ is None or _is_bug(error.__cause__))
 
 
 def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
@@ -224,12 +243,15 @@ def _disk_usage(path: str) -> tuple[int, int] | None:
     return None
 
 
-def _explain_store(error: Exception) -> str:
+def _explain_store(error: Exception, action: str) -> str:
     signs = _signs(error)
+    if action in ("write", "create") and not signs & _NO_OBJECT:
+        signs = {_NO_BUCKET if sign in ("404", "FileNotFoundError") else sign for sign in signs}
     detail = shorten(_text(error), 200).rstrip(".")
     for known, what, advice in _STORE:
         if found := sorted(signs & known):
             codes = [each for each in found if not each.isdigit() and not each.endswith("Error")]
+            codes = [each for each in codes if each != _NO_BUCKET]
             code = f"{codes[0]}: " if codes and codes[0] not in detail else ""
             return f"{what} ({code}{detail}). {advice}"
     return f"{detail}."

@@ -22,8 +22,10 @@ from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
+from xee_tf.signals import explain_interruption
+from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.failures import storage_errors
-from xee_tf.storage.location import Location, rename, sync_folder
+from xee_tf.storage.location import Location, remove_all, rename, sync_folder
 from xee_tf.storage.notes import DamagedNoteError, note_bytes, read_note, write_note
 from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
@@ -178,11 +180,8 @@ def begin(
         return staging, Earlier(files, {}, description)
     seen = look(destination, files())
     if seen and if_exists != "overwrite":
-        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
-        raise DestinationExistsError(
-            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
-            "replace it with if_exists='overwrite'."
-        )
+        existing = [destination.parent.child(name) for name in seen]
+        refuse_existing(existing, if_exists, resumable=identity is not None)
     return staging, Earlier(files, seen, description)
 
 
@@ -437,6 +436,8 @@ def _journal(
             url, is_local = staging.destination.url, staging.destination.is_local
             with storage_errors("write", url, local=is_local, left=_LEFT[left]):
                 raise
+        if left != "old":
+            explain_interruption(error, f"{_LEFT[left]} Run it again.")
         raise
     finally:
         _committing.discard(staging.token)
@@ -498,8 +499,11 @@ def _place_files(
     os.makedirs(aside.path, exist_ok=True)
     sync(*(staging.staged(file).path for file in files))
     sync_folder(staging.folder.path)
+    replaced = {file.name for file in files}
     for file in old:
-        rename(file.path, aside.child(file.name).path)
+        # A link to a file that is replaced stays, and one to a file that is not needed is removed.
+        move = rename if file.name in replaced else os.rename
+        move(file.path, aside.child(file.name).path)
     for file in files:
         rename(staging.staged(file).path, file.path)
     sync_folder(staging.destination.parent.path)
@@ -530,9 +534,7 @@ def _place_objects(
 ) -> None:
     """Put objects in place in a store in which they replace those of the same names."""
     targets = {target.name for target in (*staged, *(upload.target for upload in uploads))}
-    for file in old:
-        if file.name not in targets:
-            file.remove(recursive=True)
+    remove_all([file for file in old if file.name not in targets])
 
     def move(target: Location) -> None:
         source = staging.staged(target)
@@ -554,9 +556,10 @@ def _replace_tree(source: Location, target: Location) -> None:
     """Copy the objects of a Zarr store over an old one, so that it cannot be opened until all are there."""
     fs, origin, base = source.fresh_fs, source.path.rstrip("/"), target.path.rstrip("/")
     marks = [f"{base}/{name}" for name in reversed(ROOT_METADATA)]
-    if old := fs.find(base):
-        for path in [*(mark for mark in marks if mark in old), *(path for path in old if path not in marks)]:
-            fs.rm_file(path)
+    old = fs.find(base)
+    for chosen in ([path for path in marks if path in old], [path for path in old if path not in marks]):
+        if chosen:
+            target.remove_objects(chosen)
     pairs = [(path, base + path[len(origin) :]) for path in fs.find(origin)]
     for chosen in ([p for p in pairs if p[1] not in marks], [p for p in pairs if p[1] in marks]):
         if chosen:
@@ -591,7 +594,9 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
         if there(place(name)) and not there(staged(name)) and is_new:
             rename(place(name), staged(name))
     for name in journal.old:
-        if there(aside(name)):
+        if os.path.islink(aside(name)):
+            os.rename(aside(name), os.path.join(parent, name))
+        elif there(aside(name)):
             rename(aside(name), place(name))
     sync_folder(parent)
     return "old"
@@ -612,9 +617,7 @@ def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
     if complete:
         return "new"
     unchanged = all(found.get(name) == known for name, known in journal.old.items())
-    for name in found:
-        if not unchanged or name not in journal.old:
-            files[name].remove(recursive=True)
+    remove_all([files[name] for name in found if not unchanged or name not in journal.old])
     return "old" if unchanged else "nothing"
 
 
