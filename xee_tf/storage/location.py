@@ -586,7 +586,8 @@ def remove_all(files: Sequence[Location]) -> None:
 def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
     several = [path for path in paths if not _GLOB.search(path)] if len(paths) > 1 else []
     if several:
-        fs.rm(several)
+        with suppress(RuntimeError, FileNotFoundError):  # of adlfs and gcsfs; callers look what is left
+            fs.rm(several)
     for path in set(paths).difference(several):
         fs.rm_file(path)
 
