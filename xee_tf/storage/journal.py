@@ -305,6 +305,11 @@ class _Journal:
         return json.dumps(asdict(self)).encode()
 
 
+# A journal whose writer was killed before all of it was written, and so before anything was changed. This can
+# happen in stores that are neither local disks nor object stores.
+_TORN = _Journal("", "", [], {}, {})
+
+
 def commit(
     staging: Staging,
     staged: Sequence[Location],
@@ -606,7 +611,7 @@ def interruption(destination: Location) -> str:
     journal = _read(staging)
     if journal is None:
         return ""
-    if _is_committing(journal, _written(staging.journal)):
+    if _is_committing(journal, staging):
         return f"A run is putting the files of {destination} in place: try again when it has finished."
     return (
         f"A run was interrupted while it put the files of {destination} in place. Run it again: this first "
@@ -616,14 +621,19 @@ def interruption(destination: Location) -> str:
 
 def _read(staging: Staging) -> _Journal | None:
     """Read the journal of a destination; return None if there is none."""
+    data = b""
     try:
-        journal = _Journal(**json.loads(staging.journal.read_bytes()))
+        data = staging.journal.read_bytes()
+        journal = _Journal(**json.loads(data))
         if not re.fullmatch(PROCESS, journal.process):
             raise ValueError(journal.process)
         return journal
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
+        start = b'{"process": "'
+        if data[: len(start)] == start[: len(data)]:
+            return _TORN
         raise DestinationError(
             f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
             f"{staging.destination}."
@@ -635,7 +645,7 @@ def recover(staging: Staging) -> bool:
     journal = _read(staging)
     if journal is None:
         return False
-    if _is_committing(journal, _written(staging.journal)):
+    if _is_committing(journal, staging):
         return True
     # Only one process undoes the commit: another one would undo what comes after it.
     lock = staging.journal.with_suffix(".undo")
@@ -651,18 +661,22 @@ def recover(staging: Staging) -> bool:
         ) from None
     try:
         if _read(staging) == journal:
-            _undo(journal, Staging(staging.destination, journal.token))
+            if journal != _TORN:
+                _undo(journal, Staging(staging.destination, journal.token))
             staging.journal.remove()
     finally:
         lock.remove()
     return False
 
 
-def _is_committing(journal: _Journal, written: float | None) -> bool:
+def _is_committing(journal: _Journal, staging: Staging) -> bool:
     """Return whether a process still puts files in place; this one may have failed to undo a commit."""
+    if journal == _TORN:
+        folders = staging_folders(staging.destination)
+        return any(is_working(folder) for folder in folders if folder.url != staging.folder.url)
     if journal.process == process_token():
         return journal.token in _committing
-    return is_alive(journal.process, written)
+    return is_alive(journal.process, _written(staging.journal))
 
 
 def _written(file: Location) -> float | None:
