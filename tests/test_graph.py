@@ -499,7 +499,7 @@ class Target:
 
     def __setitem__(self, place, values):
         self.begun.append(place)
-        if self.fails and place[0].start == 0:
+        if self.fails and place == self.begun[0]:
             time.sleep(0.2)
             raise ValueError("the first chunk")
         time.sleep(0.5 if self.fails else 0)

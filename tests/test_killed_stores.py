@@ -270,7 +270,7 @@ def test_requests_for_each_chunk(bucket: Bucket) -> None:
     assert (first.copied, second.copied) == (0, 0)
 
 
-@pytest.mark.parametrize("kind", ["predict", "upload"])
+@pytest.mark.parametrize("kind", ["upload", pytest.param("predict", marks=pytest.mark.long)])
 def test_objects_are_deleted_together(kind: str, bucket: Bucket, tmp_path: Path) -> None:
     """The number of requests that delete objects does not depend on the number of chunks."""
     export(tmp_path)
@@ -344,6 +344,31 @@ def test_side_files_of_another_raster_are_kept(other: str, tmp_path: Path) -> No
     found = tree(tmp_path)
     assert found.pop("m.tif")[:4] == b"II*\0"
     assert found == {name: name.encode() for name in kept}
+
+
+@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.long)])
+def test_links_and_folders_with_names_of_side_files(step: int, tmp_path: Path) -> None:
+    """A link is removed, but not what it points to; a folder is no side file."""
+    work = tmp_path / "work"
+    (work / "m.tif.ovr").mkdir(parents=True)
+    (work / "m.tif.ovr" / "thesis.txt").write_text("kept")
+    (tmp_path / "shared.xml").write_text("kept")
+    (tmp_path / "real.tif").write_text("old")
+    (work / "m.tif.aux.xml").symlink_to("../shared.xml")
+    (work / "m.tif").symlink_to("../real.tif")
+    points = 0
+    for point in kill_points(lambda: cog(work), tmp_path, error=5, first=3, step=step):
+        points += 1
+        if point.disturbed and point.error is not None and "All files are in place" not in point.error:
+            assert (work / "m.tif").read_text() == "old", point.what
+            assert os.readlink(work / "m.tif.aux.xml") == "../shared.xml", point.what
+        cog(work)
+        assert sorted(os.listdir(work)) == ["m.tif", "m.tif.ovr"], point.what
+        assert os.readlink(work / "m.tif") == "../real.tif"
+        assert (tmp_path / "real.tif").stat().st_size > 100
+        assert (tmp_path / "shared.xml").read_text() == "kept"
+        assert (work / "m.tif.ovr" / "thesis.txt").read_text() == "kept"
+    assert points > 12 / step
 
 
 def test_side_files_in_a_bucket(tmp_path: Path) -> None:
@@ -437,7 +462,7 @@ xee_tf.to_cog(image(), "memory://killed/p.tif")
 """
 
 
-@pytest.mark.parametrize("kind", ["writer", "to_cog"])
+@pytest.mark.parametrize("kind", ["writer", pytest.param("to_cog", marks=pytest.mark.long)])
 def test_copies_of_killed_writers_are_removed(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

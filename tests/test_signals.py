@@ -302,14 +302,14 @@ def source(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "writer",
+    ("writer", "signum"),
     [
-        "to_cog",
+        ("to_cog", signal.SIGTERM),
         *(
-            pytest.param(writer, marks=pytest.mark.long)
+            pytest.param(writer, signum, marks=pytest.mark.long)
             for writer in (
+                "to_cog",
                 "predict_to_cog",
                 "predict_to_zarr",
                 "upload_zarr",
@@ -317,6 +317,8 @@ def source(tmp_path_factory):
                 "upload_table",
                 "writer",
             )
+            for signum in (signal.SIGINT, signal.SIGTERM)
+            if (writer, signum) != ("to_cog", signal.SIGTERM)
         ),
     ],
 )

@@ -3,7 +3,9 @@
 import errno
 import gc
 import os
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 import xee_tf
@@ -13,7 +15,7 @@ from tests.kill_points import kill_points
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, MissingShardError, StorageError
-from xee_tf.storage import Location
+from xee_tf.storage import Location, storage_errors
 
 s3fs = optional("s3fs")
 botocore_exceptions = optional("botocore.exceptions")
@@ -114,6 +116,55 @@ def test_killed_write_leaves_all_or_nothing(tmp_path):
     for _ in kill_points(work, tmp_path):
         found.append(file.read_bytes())
     assert found == [b"old"] * 3 + [b"newer"]
+
+
+@needs_posix
+def test_names_that_are_too_long(tmp_path):
+    name = str(tmp_path / ("n" * 245))
+    for call in (
+        lambda: image().tfexport(name, **PATCHES),
+        lambda: xee_tf.export_table(pd.DataFrame({"a": [1.0]}), name),
+        lambda: xee_tf.predict_to_cog(None, image(), f"{name}.tif"),
+    ):
+        with pytest.raises(DestinationError, match=r"the name is too long: it has .* Choose a shorter name"):
+            call()
+    for call in (xee_tf.open_image, xee_tf.open_table, xee_tf.verify, xee_tf.inspect):
+        with pytest.raises(StorageError, match=f"Cannot read {tmp_path}/n.*: the name is too long"):
+            call(name)
+    assert os.listdir(tmp_path) == []
+
+
+@needs_posix
+def test_a_folder_that_cannot_be_searched(tmp_path, monkeypatch):
+    """Files in it are not said to be missing."""
+
+    def stat(path, *, _stat=os.stat, **options):
+        if str(path).startswith(f"{tmp_path}/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return _stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)  # the tests may run as root, who may read everything
+    with pytest.raises(StorageError, match=f"Cannot read {tmp_path}/s: permission denied"):
+        Location.of(tmp_path / "s").exists()
+
+
+@needs_posix
+def test_libraries_that_do_not_say_that_the_disk_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=4096, total=10**9))
+    with (
+        pytest.raises(DestinationError, match=r"Cannot write /m.tif: the disk is full \(0 of 1,000 MB "),
+        storage_errors("write", "/m.tif"),
+    ):
+        raise OSError("Write failed. See previous exception for details.")
+
+
+def test_verify_reports_a_shard_that_cannot_be_read(bucket, options):
+    image().tfexport(f"{bucket.url}/s", storage_options=options, max_file_size=1500, **PATCHES)
+    denied = Error(403, "AccessDenied")
+    bucket.proxy.disturb(1, denied, lasting=True, matching=lambda each: "-00001." in each.key)
+    checked = xee_tf.verify(f"{bucket.url}/s", storage_options=options)
+    [problem] = checked.problems
+    assert problem.startswith(f"Cannot read {bucket.url}/s-00001.tfrecord.gz: permission denied")
 
 
 # -- Buckets -------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def interruptible() -> Iterator[None]:
                 signal.raise_signal(signal.SIGTERM)
 
 
-def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
+def explain_interruption(error: BaseException, advice: str) -> None:
     """Add a sentence to the message of an interruption, unless it has one; other errors do not change.
 
     Examples
@@ -77,7 +77,7 @@ def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
     ['Run it again.']
     """
     if isinstance(error, KeyboardInterrupt) and not getattr(error, "__notes__", []):
-        error.add_note(how_to_go_on)
+        error.add_note(advice)
 
 
 def _print(line: str) -> None:

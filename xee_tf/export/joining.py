@@ -13,7 +13,7 @@ from xee_tf.graph import TaskRef, Tasks, add_task
 from xee_tf.shards import FileStore, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging, upload_service
 
-__all__ = ["ShardTasks", "blocks_to_do", "store_of", "uploads_before"]
+__all__ = ["ShardTasks", "blocks_to_do", "store_of", "task_name", "uploads_before"]
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
@@ -40,10 +40,10 @@ def blocks_of_shard(plan: ExportPlan, shard: int) -> list[Block]:
     return list(product(layout.y.owners(top, bottom), layout.x.owners(left, right)))
 
 
-def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | None:
-    """Return the blocks that have patches of shards that are not finished; None if all have."""
+def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block]:
+    """Return the blocks that have patches of shards that are not finished; if all are, none is computed."""
     if not finished:
-        return None
+        return set(plan.block_layout.blocks())
     return {
         block
         for shard in range(plan.shards)
@@ -52,14 +52,19 @@ def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | No
     }
 
 
-def uploads_before(blocks: Iterable[Block], run: str, lag: int) -> dict[int, list[TaskRef]]:
+def task_name(name: str, token: str) -> str:
+    """Return the name of tasks of an export, which its token distinguishes from those of others."""
+    return f"tfrecord-{name}-{token}"
+
+
+def uploads_before(blocks: Iterable[Block], token: str, lag: int) -> dict[int, list[TaskRef]]:
     """Return a reference to the upload of the row of blocks that is `lag` rows before each row."""
     rows = sorted({row for row, _ in blocks})
-    return {row: [_uploaded(run, before)] for row, before in zip(rows[lag:], rows, strict=False)}
+    return {row: [_uploaded(token, before)] for row, before in zip(rows[lag:], rows, strict=False)}
 
 
-def _uploaded(run: str, row: int) -> TaskRef:
-    return TaskRef((f"tfrecord-uploaded-{run}", row))
+def _uploaded(token: str, row: int) -> TaskRef:
+    return TaskRef((task_name("uploaded", token), row))
 
 
 def wait_for(*results: object) -> None:
@@ -78,8 +83,8 @@ class ShardTasks:
         The plan of the export.
     store : ShardStore
         The store.
-    run : str
-        Suffix of the names of the tasks.
+    token : str
+        See `task_name`.
     blocks : mapping
         References to the parts of each block.
     finished : mapping of int to WrittenShard
@@ -89,7 +94,7 @@ class ShardTasks:
     tasks: Tasks
     plan: ExportPlan
     store: ShardStore
-    run: str
+    token: str
     blocks: Mapping[Block, TaskRef]
     finished: Mapping[int, WrittenShard]
 
@@ -118,7 +123,7 @@ class ShardTasks:
         return not isinstance(self.store, FileStore) or self.store.group_bytes is None
 
     def _key(self, name: str, *numbers: int) -> tuple[Any, ...]:
-        return (f"tfrecord-{name}-{self.run}", *numbers)
+        return (task_name(name, self.token), *numbers)
 
     def _first(self, shard: int) -> tuple[int, int, int]:
         """Return the number of a shard, of its first record, and the size of its header."""
@@ -176,7 +181,7 @@ class ShardTasks:
                     needed = self._blocks_of(shard, self.blocks)
                     complete[shard] = self._finish(shard, *self._first(shard), needed, turns)
             done = [(complete if shard in complete else states).get(shard) for shard in shards]
-            add_task(self.tasks, _uploaded(self.run, row).key, wait_for, *filter(None, done))
+            add_task(self.tasks, _uploaded(self.token, row).key, wait_for, *filter(None, done))
         return complete
 
     def _missing(self) -> list[int]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from xee_tf.errors import OptionError
 from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
-from xee_tf.signals import interruptible
+from xee_tf.signals import explain_interruption, interruptible
 
 __all__ = ["each_chunk", "on_cluster", "run_graph", "store_chunks"]
 
@@ -105,13 +105,14 @@ def _store_chunk(target: Any, place: tuple[slice, ...], chunk: NDArray[Any]) -> 
     target[place] = chunk
 
 
-def run_graph(delayed: Delayed, progress: bool) -> Any:
+def run_graph(delayed: Delayed, progress: bool, advice: str = "") -> Any:
     """Compute a Delayed; with `progress`, show Dask's progress bar.
 
     All computations that write are run by this function.
 
     If this is interrupted by Ctrl-C or SIGTERM, or fails, tasks that are running are first completed, at most
-    for some seconds, so that they do not write anything later.
+    for some seconds, so that they do not write anything later. The message of an interruption then contains
+    `advice`.
 
     Raises
     ------
@@ -120,7 +121,12 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
     """
     _require_reachable(delayed.__dask_graph__())
     with interruptible():
-        return _run(delayed, progress)
+        try:
+            return _run(delayed, progress)
+        except KeyboardInterrupt as error:
+            if advice:
+                explain_interruption(error, advice)
+            raise
 
 
 def _run(delayed: Delayed, progress: bool) -> Any:

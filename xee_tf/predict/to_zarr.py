@@ -171,7 +171,7 @@ def predict_to_zarr(
     description = identify_run(model, prediction, identity)
     require_writable(location)
     with interruptible(), claim(beside(location)) as run:
-        recover(run)
+        recover(run.destination)
         earlier = earlier_store(run.destination)
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
         run.sign()
@@ -218,8 +218,12 @@ def _find_target(
 
 def _other_predictions(run: Staging, description: RunIdentity) -> list[Staging]:
     """Return earlier runs that staged another prediction, which may be resumed."""
-    runs = _staged_predictions(run)
-    return [each for each in runs if _explain_difference(each.staged(run.destination), description)]
+    found = []
+    for each in _staged_predictions(run):
+        record = read_record(each.staged(run.destination))
+        if description.explain_difference(record[_DESCRIPTION]):
+            found.append(each)
+    return found
 
 
 def _staged_predictions(run: Staging) -> list[Staging]:
@@ -250,7 +254,7 @@ def _write_store(
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
         _remove_markers(store)
-    elif "root" not in record or record["state"] == BEGUN:
+    elif "root" not in record or record.get("state", BEGUN) == BEGUN:
         clear_store(store, run)
         prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
     markers = _markers(store)

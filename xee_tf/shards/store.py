@@ -123,6 +123,9 @@ class ShardStore(Protocol):
     def abort(self) -> None:
         """Remove all staged files, unless the run can be resumed."""
 
+    def discard(self) -> None:
+        """Remove all staged files, even if the run can be resumed."""
+
 
 _KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."
 

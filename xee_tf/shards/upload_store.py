@@ -210,6 +210,11 @@ class UploadStore(StagedStore):
             self._abort_uploads(read_uploads(self.staging.folder) or {})
         super().abort()
 
+    def discard(self) -> None:
+        """Abort the uploads, and remove the folder, even if the run can be resumed."""
+        self._abort_uploads(read_uploads(self.staging.folder) or {})
+        super().discard()
+
     def _abort_uploads(self, uploads: Mapping[int, str]) -> None:
         for shard, upload in uploads.items():
             self.service.abort(self.names.shard(shard), upload)

@@ -9,11 +9,13 @@ from xee_tf.storage.journal import (
     begin,
     clear_leftovers,
     commit,
+    discard,
     interruption,
     look,
     recover,
 )
 from xee_tf.storage.location import Location, PathLike
+from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
 from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
@@ -47,6 +49,7 @@ __all__ = [
     "PREPARED",
     "RECORD",
     "ZARR_METADATA",
+    "DamagedNoteError",
     "Earlier",
     "Location",
     "PathLike",
@@ -60,6 +63,7 @@ __all__ = [
     "clear_leftovers",
     "clear_store",
     "commit",
+    "discard",
     "earlier_store",
     "explain_changes",
     "finish_store",
@@ -70,6 +74,7 @@ __all__ = [
     "is_inaccessible",
     "look",
     "prepare_store",
+    "read_note",
     "read_record",
     "read_uploads",
     "recover",
@@ -87,6 +92,7 @@ __all__ = [
     "stored_bands",
     "to_storable",
     "upload_service",
+    "write_note",
     "write_record",
     "write_uploads",
 ]

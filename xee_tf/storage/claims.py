@@ -66,7 +66,7 @@ is none, delete this file.
         ended.set()
         if renewal.is_alive():
             renewal.join(_WAIT)  # it must not write the claim again
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             if file.read_bytes() == data:
                 file.remove()
 
@@ -130,7 +130,7 @@ def _create(run: Staging, file: Location, data: bytes) -> None:
             file.write_bytes(data, exclusive=True)
             if file.read_bytes() == data:  # some object stores ignore the condition of an exclusive creation
                 return
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             holder = file.read_bytes()
             if holder == data:
                 return

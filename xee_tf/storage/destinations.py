@@ -14,6 +14,8 @@ from xee_tf.storage.staging import Staging
 
 __all__ = ["refuse_existing", "require_free", "require_reachable", "require_writable"]
 
+_LONGEST = 200  # bytes of a name: file systems permit 255, and temporary files add up to 54
+
 
 def require_free(location: Location, if_exists: str, *, folder: bool = False) -> None:
     """Check that nothing at a location would be replaced without permission, before the work begins.
@@ -91,10 +93,18 @@ def require_writable(location: Location) -> None:
             "does not exist. Remove the link, or choose another name."
         )
     folder = os.path.abspath(location.parent.path)
+    size = len(os.fsencode(location.name))
+    if size > _LONGEST:
+        raise DestinationError(
+            f"Cannot write {location.url}: the name is too long: it has {size} bytes, and may have at most "
+            f"{_LONGEST}, because those of temporary files are longer. Choose a shorter name."
+        )
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
         raise DestinationError(f"Cannot write {location.url}: {folder} is a file, not a folder.")
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise DestinationError(f"Cannot write {location.url}: the disk is read-only. Choose another folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DestinationError(
             f"Cannot write {location.url}: no permission to create files in {folder}. "

@@ -12,7 +12,9 @@ from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
 
-__all__ = ["StoreFile", "is_inaccessible", "storage_errors"]
+__all__ = ["StoreFile", "is_inaccessible", "is_other_version", "storage_errors"]
+
+_FULL = 64 << 10  # a disk with less free bytes is full
 
 _ACCESS = "Every process that {action}s needs access to the folder."
 
@@ -134,6 +136,11 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Check its address and the network, then run it again.",
     ),
     (
+        frozenset({"FileExpired", "PreconditionFailed", "412"}),  # FileExpired is of s3fs
+        "it was replaced while it was read",
+        "Open it again.",
+    ),
+    (
         frozenset({"InternalError", "InternalServerError", "500", "502", "504"}),
         "the store failed",
         "Run it again later.",
@@ -215,21 +222,25 @@ def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
 
 def _explain_disk(error: Exception, action: str, url: str) -> str:
     number = getattr(error, "errno", None)
-    what, advice = _DISK.get(number or 0, (_text(error), ""))
+    usage = _disk_usage(url)
+    if number not in _DISK and action not in ("read", "list") and usage and usage[0] < _FULL:
+        number = errno.ENOSPC  # libraries such as GDAL do not say why they cannot write
+    what, advice = _DISK.get(number or 0, (_text(error).rstrip("."), ""))
     if action == "read" and number == errno.ENOENT:
         return "the file does not exist."
-    if number == errno.ENOSPC:
-        what += _free_space(url)
+    if number == errno.ENOSPC and usage:
+        what += f" ({usage[0] / 1e6:,.0f} of {usage[1] / 1e6:,.0f} MB are free)"
     return f"{what} on {socket.gethostname()}. {advice.format(action=action)}"
 
 
-def _free_space(path: str) -> str:
+def _disk_usage(path: str) -> tuple[int, int] | None:
+    """Return the free and the total bytes of the disk of a path, which need not exist."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     with suppress(OSError):
         usage = shutil.disk_usage(path)
-        return f" ({usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB are free)"
-    return ""
+        return usage.free, usage.total
+    return None
 
 
 def _explain_store(error: Exception, action: str) -> str:
@@ -283,8 +294,15 @@ def is_inaccessible(error: Exception) -> bool:
     return refused or isinstance(error, PermissionError | FileNotFoundError)
 
 
+def is_other_version(error: Exception) -> bool:
+    """Return whether an error means that an object does not have the expected ETag."""
+    return not _signs(error).isdisjoint({"PreconditionFailed", "412"})
+
+
 class StoreFile:
-    """A file of a disk or store whose errors name it; if its block fails, no half object appears.
+    """A file on a disk or in a store, whose errors name it.
+
+    If a ``with`` block that writes to an object fails, the incomplete object is discarded.
 
     Parameters
     ----------

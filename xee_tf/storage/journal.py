@@ -10,7 +10,6 @@ error until the marks of the new files are written.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,15 +26,18 @@ from xee_tf.signals import explain_interruption
 from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location, remove_all, rename, sync_folder
-from xee_tf.storage.processes import PROCESS, is_alive, process_token
+from xee_tf.storage.notes import DamagedNoteError, is_torn_note, note_bytes, read_note, write_note
+from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
+from xee_tf.storage.zarr_record import ROOT_METADATA
 
 __all__ = [
     "Earlier",
     "Upload",
     "begin",
     "commit",
+    "discard",
     "interruption",
     "look",
     "recover",
@@ -72,27 +74,32 @@ class Earlier:
         _started.add(staging.folder.url)
         if self.identity is not None:
             staging.take_up()
-            staging.folder.child(_IDENTITY).write_bytes(json.dumps(self.identity).encode())
+            write_note(staging.folder.child(_IDENTITY), self.identity)
         if self.seen is not None:
             return
-        recover(staging)
+        recover(staging.destination)
         remove_leftovers(staging.destination)
         with suppress(FileExistsError):
-            file = staging.folder.child(_SEEN)
-            file.write_bytes(json.dumps(look(staging.destination, self.files())).encode(), exclusive=True)
+            seen = look(staging.destination, self.files())
+            write_note(staging.folder.child(_SEEN), seen, exclusive=True)
 
     def when_begun(self, staging: Staging) -> Seen:
         """Return what existed when the run began."""
         if self.seen is not None:
             return self.seen
+        file = staging.folder.child(_SEEN)
         try:
-            found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
-        except FileNotFoundError:
+            seen = read_note(file)
+        except DamagedNoteError as error:
+            raise DestinationError(
+                f"Cannot write {staging.destination}: {file} cannot be used, because {error}. Run it again."
+            ) from None
+        if seen is None:
             raise DestinationError(
                 f"Cannot write {staging.destination}: its temporary files in {staging.folder} were removed. "
                 "Call the function again instead of computing the same Delayed twice."
-            ) from None
-        return found
+            )
+        return seen
 
 
 _THREADS = 16
@@ -102,7 +109,6 @@ _TAKEN = "taken"  # names the process that resumes a run in an object store
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
 _committing: set[str] = set()  # tokens of the runs that this process commits
 _OLD = "replaced"  # folder for the old files, in the staging folder
-_METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
 _Left = Literal["old", "new", "nothing"]
 _LEFT: Mapping[_Left, str] = {
@@ -181,7 +187,7 @@ def begin(
 
 def clear_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged, except those to keep."""
-    committing = recover(Staging(destination, ""))
+    committing = recover(destination)
     if destination.is_s3 and not committing:
         abort_dead_uploads(destination, keep)
     remove_leftovers(destination, keep)
@@ -201,7 +207,7 @@ def _take_up(earlier: Staging) -> Staging | None:
     try:
         taken.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
-        holder = taken.read_bytes().decode()
+        holder = taken.read_bytes().decode(errors="replace")
         if holder != process_token() and is_alive(holder, _written(taken)):
             return None
         taken.write_bytes(process_token().encode())
@@ -222,12 +228,17 @@ def _interrupted(destination: Location, identity: Identity, compute: bool) -> St
         token = token_of(folder)
         if token is None or is_working(folder):
             continue
-        with suppress(FileNotFoundError, ValueError):  # none, or damaged by a power failure
-            difference = identity.explain_difference(json.loads(folder.child(_IDENTITY).read_bytes()))
-            if not difference:
-                taken = _take_up(Staging(destination, token)) if compute else Staging(destination, token)
-                if taken is not None:
-                    return taken
+        try:
+            stored = read_note(folder.child(_IDENTITY))
+        except DamagedNoteError:
+            continue
+        if stored is None:
+            continue
+        difference = identity.explain_difference(stored)
+        if not difference:
+            taken = _take_up(Staging(destination, token)) if compute else Staging(destination, token)
+            if taken is not None:
+                return taken
     if difference:
         raise DestinationExistsError(
             f"The interrupted run that wrote {destination} cannot be resumed: {difference}. Undo the change, "
@@ -262,7 +273,7 @@ def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     if not file.is_local:
         infos = [info or file.info()]
         if infos[0].get("type") == "directory":  # the metadata of a Zarr store
-            for name in _METADATA:
+            for name in ROOT_METADATA:
                 with suppress(FileNotFoundError):
                     infos.append(file.child(name).info())
         keys = ("ETag", "etag", "generation", "md5", "size", "type")
@@ -270,7 +281,7 @@ def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     found = os.stat(file.path)
     facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
     # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
-    for name in _METADATA:
+    for name in ROOT_METADATA:
         with suppress(FileNotFoundError, NotADirectoryError):
             found = os.stat(os.path.join(file.path, name))
             facts.append((found.st_ino, found.st_size, found.st_mtime_ns))
@@ -302,7 +313,7 @@ class _Journal:
     sidecars: dict[str, int]
 
     def data(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        return note_bytes(asdict(self))
 
 
 # A journal whose writer was killed before all of it was written, and so before anything was changed. This can
@@ -379,6 +390,12 @@ def commit(
         remove_leftovers(staging.destination)
 
 
+def discard(staging: Staging) -> None:
+    """Delete what a run has staged, even if it could be resumed; the same run may begin again."""
+    _started.discard(staging.folder.url)
+    staging.remove()
+
+
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
     try:
         return bool(sidecars) and all(file.read_bytes() == data for file, data in sidecars)
@@ -394,7 +411,7 @@ def _journal(
     earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    recover(staging)
+    recover(staging.destination)
     seen = earlier.when_begun(staging)
     # A journal must list what is there, because it is used to undo the commit.
     _check_seen(staging, earlier.files(), seen)
@@ -440,6 +457,8 @@ def _create(location: Location, journal: _Journal) -> None:
     try:
         location.write_bytes(journal.data(), exclusive=True, durable=True)
     except FileExistsError:
+        if location.is_folder():
+            raise _foreign_journal(location, "it is a folder") from None
         raise DestinationExistsError(
             f"Another run is putting its files in place: {location} exists. Nothing was changed. Wait until "
             "it has finished, then run this one again."
@@ -485,8 +504,11 @@ def _place_files(
     os.makedirs(aside.path, exist_ok=True)
     sync(*(staging.staged(file).path for file in files))
     sync_folder(staging.folder.path)
+    replaced = {file.name for file in files}
     for file in old:
-        rename(file.path, aside.child(file.name).path)
+        # A link to a file that is replaced stays, and one to a file that is not needed is removed.
+        move = rename if file.name in replaced else os.rename
+        move(file.path, aside.child(file.name).path)
     for file in files:
         rename(staging.staged(file).path, file.path)
     sync_folder(staging.destination.parent.path)
@@ -538,7 +560,7 @@ def _place_objects(
 def _replace_tree(source: Location, target: Location) -> None:
     """Copy the objects of a Zarr store over an old one, so that it cannot be opened until all are there."""
     fs, origin, base = source.fresh_fs, source.path.rstrip("/"), target.path.rstrip("/")
-    marks = [f"{base}/{name}" for name in _METADATA]
+    marks = [f"{base}/{name}" for name in reversed(ROOT_METADATA)]
     old = fs.find(base)
     for chosen in ([path for path in marks if path in old], [path for path in old if path not in marks]):
         if chosen:
@@ -577,7 +599,9 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
         if there(place(name)) and not there(staged(name)) and is_new:
             rename(place(name), staged(name))
     for name in journal.old:
-        if there(aside(name)):
+        if os.path.islink(aside(name)):
+            os.rename(aside(name), os.path.join(parent, name))
+        elif there(aside(name)):
             rename(aside(name), place(name))
     sync_folder(parent)
     return "old"
@@ -621,27 +645,26 @@ def interruption(destination: Location) -> str:
 
 def _read(staging: Staging) -> _Journal | None:
     """Read the journal of a destination; return None if there is none."""
-    data = b""
     try:
-        data = staging.journal.read_bytes()
-        journal = _Journal(**json.loads(data))
-        if not re.fullmatch(PROCESS, journal.process):
-            raise ValueError(journal.process)
-        return journal
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, TypeError):
-        start = b'{"process": "'
-        if data[: len(start)] == start[: len(data)]:
+        found = read_note(staging.journal)
+    except DamagedNoteError as error:
+        if is_torn_note(staging.journal):
             return _TORN
-        raise DestinationError(
-            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
-            f"{staging.destination}."
-        ) from None
+        raise _foreign_journal(staging.journal, str(error)) from None
+    return None if found is None else _Journal(**found)
 
 
-def recover(staging: Staging) -> bool:
+def _foreign_journal(location: Location, why: str) -> DestinationError:
+    name = re.sub(r"(^\.)|(\.commit(\.undo)?$)", "", location.name)
+    return DestinationError(
+        f"{location} is not a journal of xee_tf, because {why}. Exports to {name!r} need this name: "
+        "rename it or, if no other run writes to this destination, delete it."
+    )
+
+
+def recover(destination: Location) -> bool:
     """Undo a commit that was interrupted; return whether another run is committing."""
+    staging = Staging(destination, "")
     journal = _read(staging)
     if journal is None:
         return False
@@ -652,17 +675,18 @@ def recover(staging: Staging) -> bool:
     try:
         lock.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
-        with suppress(FileNotFoundError, ValueError):  # it vanished, or is being written
-            if not is_alive(lock.read_bytes().decode(), _written(lock)):
+        if lock.is_folder():
+            raise _foreign_journal(lock, "it is a folder") from None
+        with suppress(FileNotFoundError):  # it vanished
+            if not is_alive(lock.read_bytes().decode(errors="replace"), _written(lock)):
                 lock.remove()
         raise DestinationExistsError(
-            f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
-            "one again."
+            f"Another run is restoring the files of {destination} after an interruption. Run this one again."
         ) from None
     try:
         if _read(staging) == journal:
             if journal != _TORN:
-                _undo(journal, Staging(staging.destination, journal.token))
+                _undo(journal, Staging(destination, journal.token))
             staging.journal.remove()
     finally:
         lock.remove()

@@ -14,11 +14,12 @@ from functools import cached_property
 from typing import Any
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
-from xee_tf.storage.failures import StoreFile, is_inaccessible, storage_errors
+from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
 
 __all__ = ["Location", "PathLike", "remove_all", "rename", "sync_folder"]
@@ -48,6 +49,8 @@ class Location:
         A local path or an fsspec URL ("s3://bucket/scene").
     storage_options : mapping
         Options for fsspec. Never included in a repr, because they may contain credentials.
+    etag : str, default ""
+        The ETag of the version of an object in S3 that is read; other versions raise an error.
 
     Examples
     --------
@@ -60,6 +63,7 @@ class Location:
     url: str
     # Not hashed: a mapping is not hashable, and xarray requires hashable paths.
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    etag: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def of(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
@@ -113,7 +117,7 @@ class Location:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the filesystem instance, which cannot be shared between processes.
-        return {"url": self.url, "storage_options": self.storage_options}
+        return {"url": self.url, "storage_options": self.storage_options, "etag": self.etag}
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -225,8 +229,20 @@ class Location:
         return storage_errors(action, self.url, local=self.is_local)
 
     def exists(self) -> bool:
-        """Return whether a file or folder exists."""
+        """Return whether a file or folder exists.
+
+        Raises
+        ------
+        StorageError
+            If this cannot be determined.
+        """
         with self._errors("read"):
+            if self.is_local:
+                try:
+                    os.stat(self.path)
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                return True
             return bool(self.fresh_fs.exists(self.path))
 
     def is_folder(self) -> bool:
@@ -335,9 +351,12 @@ class Location:
         StorageError
             If the file cannot be read.
         RecordError
-            If a web server sends a large file as a whole instead of the requested range.
+            If a web server sends a large file as a whole instead of the requested range, or the ETag of the
+            file is not `etag`.
         """
         with self._errors("read"):
+            if self.etag and self.is_s3:
+                return _read_version(self, start, end)
             if end is None or end <= start:
                 return bytes(self.fs.cat_file(self.path, start=start, end=end))
             try:
@@ -570,6 +589,29 @@ def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None
         fs.rm(several)
     for path in set(paths).difference(several):
         fs.rm_file(path)
+
+
+def _read_version(file: Location, start: int, end: int | None) -> bytes:
+    """Read bytes of an object in S3 whose ETag is known."""
+    fs: Any = file.fs
+    bucket, _, key = file.path.partition("/")
+    last = "" if end is None else max(end, start + 1) - 1
+
+    async def read() -> bytes:
+        arguments = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+        body = (await fs._call_s3("get_object", IfMatch=file.etag, **arguments))["Body"]
+        try:
+            return bytes(await body.read())
+        finally:
+            body.close()
+
+    try:
+        data: bytes = sync(fs.loop, read)
+    except Exception as error:
+        if not is_other_version(error):
+            raise
+        raise RecordError(f"{file} was replaced or modified after it was opened: open it again.") from error
+    return data if end is None else data[: max(0, end - start)]
 
 
 def rename(source: str, target: str) -> None:

@@ -1,14 +1,13 @@
 """The staging folders of runs that write to a destination, and what dead runs left behind.
 
 A run stages everything in one hidden folder beside its destination, ``.<name>-<token>.parts``. The token
-names the machine, the process and its start time, so that a later run can tell whether the process still
-exists. Processes of a cluster that work for a run sign in the folder. Processes of other machines cannot be
-checked: they count as alive for one hour after the last signature or the last file.
+contains the machine, the process and its start time, so that a later run can check whether the process still
+exists. If other processes of a cluster work for the run, each of them adds a file, its signature. Processes
+of other machines cannot be checked: they count as alive for one hour after the last change of the folder.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
+from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
 __all__ = [
@@ -103,7 +103,7 @@ class Staging:
         if not self.token.startswith(process) or not self.folder.is_local:
             self.folder.child(f"alive-{process}").write_bytes(b"")
         else:
-            with storage_errors("write", self.folder.url, local=True):
+            with storage_errors("write", self.destination.url, local=True):
                 os.makedirs(self.folder.path, exist_ok=True)
                 os.utime(self.folder.path)  # a sign for processes of other machines
         _signed[key] = now
@@ -156,16 +156,15 @@ class Staging:
 
 def write_uploads(folder: Location, uploads: Mapping[int, str]) -> None:
     """Record the ids of the uploads of a run, by shard, in its staging folder."""
-    folder.child(_UPLOADS).write_bytes(json.dumps(dict(uploads)).encode())
+    write_note(folder.child(_UPLOADS), {str(shard): upload for shard, upload in uploads.items()})
 
 
 def read_uploads(folder: Location) -> dict[int, str] | None:
-    """Return the recorded ids of the uploads of a run, by shard; None if there is no record."""
-    try:
-        found = json.loads(folder.child(_UPLOADS).read_bytes())
-    except FileNotFoundError:
-        return None
-    return {int(shard): upload for shard, upload in found.items()}
+    """Return the recorded ids of the uploads of a run, by shard; None if they are not known."""
+    with suppress(DamagedNoteError):
+        if (found := read_note(folder.child(_UPLOADS))) is not None:
+            return {int(shard): upload for shard, upload in found.items()}
+    return None
 
 
 def renewed(info: Mapping[str, Any]) -> float | None:

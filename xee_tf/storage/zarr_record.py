@@ -81,15 +81,29 @@ _SHAPE_AND_DTYPE: Mapping[str, _Take] = {
 def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
     """Return the metadata from the first existing file of a Zarr node; None if there is none."""
     for file, take in files.items():
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return take(json.loads(node.child(file).read_bytes()))
     return None
 
 
 def read_record(store: Location) -> dict[str, Any]:
-    """Read the record that `write_record` wrote; return an empty dict if there is none."""
+    """Read the record that `write_record` wrote; return an empty dict if there is none, or it is damaged."""
     found: dict[str, Any] | None = _metadata(store.child(RECORD), _ATTRIBUTES)
-    return found or {}
+    return found if found is not None and _is_valid(found) else {}
+
+
+def _is_valid(record: Mapping[str, Any]) -> bool:
+    state, arrays, root = record.get("state"), record.get("arrays"), record.get("root")
+    return (
+        state in (None, BEGUN, PREPARED, COMPLETE)
+        and (isinstance(arrays, dict) or (arrays is None and state is None))
+        and (root is None or _is_text(root))
+        and isinstance(record.get("files", 0), int)
+    )
+
+
+def _is_text(files: Any) -> bool:
+    return isinstance(files, dict) and all(isinstance(text, str) for text in files.values())
 
 
 def write_record(store: Location, record: Mapping[str, Any], *, durable: bool = False) -> None:
@@ -175,7 +189,11 @@ def _foreign_contents(store: Location) -> str:
         return f"it contains {unknown[0]!r}"
     if not record:
         folder = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
-        return f"it contains {folder!r}" if folder else f"it is a Zarr store without {RECORD!r}"
+        return (
+            f"it contains {folder!r}"
+            if folder
+            else f"it is a Zarr store without {RECORD!r}, or with a damaged one"
+        )
     for name in sorted(members - {RECORD}):
         if name not in ours:
             return f"it contains {name!r}"

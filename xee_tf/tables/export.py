@@ -41,7 +41,6 @@ from xee_tf.sidecars import (
 from xee_tf.storage import (
     Location,
     PathLike,
-    Staging,
     begin,
     clear_leftovers,
     recover,
@@ -315,10 +314,9 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
         If there is a table that was written from something else.
     """
     if compute:
-        recover(Staging.begin(target))
-    location = manifest_location(target)
-    manifest = read_manifest(location)
-    if not isinstance(manifest, TableManifest) or not target.exists():
+        recover(target)
+    manifest = _existing_manifest(target)
+    if manifest is None:
         return None
     if difference := explain_other(identity, manifest.identity):
         raise DestinationExistsError(
@@ -327,7 +325,18 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
         )
     if compute:
         clear_leftovers(target)
+    return _result_of(target, manifest)
+
+
+def _existing_manifest(target: Location) -> TableManifest | None:
+    """Return the manifest of a table that exists; None if there is none."""
+    manifest = read_manifest(manifest_location(target))
+    return manifest if isinstance(manifest, TableManifest) and manifest.shards and target.exists() else None
+
+
+def _result_of(target: Location, manifest: TableManifest) -> TableResult:
     file = replace(manifest.shards[0].file, path=target.url)
+    location = manifest_location(target)
     return TableResult(file, manifest.columns, location, manifest.rounded, manifest.dropped)
 
 
@@ -387,8 +396,13 @@ def _commit(
 ) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
-    written = join_parts(store, [part.part for part in parts], appended)
     target = store.names.shard(0)
+    if store.earlier.identity is not None:  # if a Delayed is computed twice, it finds what it wrote
+        found = _existing_manifest(target)
+        if found is not None and found.identity == store.earlier.identity:
+            store.discard()
+            return _result_of(target, found)
+    written = join_parts(store, [part.part for part in parts], appended)
     manifest = manifest_location(target)
     names = {name for part in parts for name in part.rounded}
     rounded = tuple(column.name for column in columns if column.name in names)

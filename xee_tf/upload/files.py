@@ -52,7 +52,11 @@ def no_side_files(file: Location) -> list[Location]:
 
 def _matching(file: Location, pattern: str) -> list[Location]:
     stem = file.parent.child(file.name.rpartition(".")[0])
-    return [file.parent.child(name) for name in stem.listed() if re.fullmatch(pattern, name)]
+    return [
+        file.parent.child(name)
+        for name, info in stem.listed().items()
+        if re.fullmatch(pattern, name) and info["type"] != "directory"
+    ]
 
 
 @contextmanager

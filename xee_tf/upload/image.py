@@ -306,7 +306,7 @@ def _write_zarr(
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
     with interruptible(), claim(beside(location)) as run:
-        recover(run)
+        recover(run.destination)
         remove_other_runs(run)
         store = run.destination
         if not _unfinished(store):
