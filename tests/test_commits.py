@@ -254,6 +254,37 @@ def test_killed_exports_to_buckets(bucket, earlier, step):
         assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
 
 
+@steps
+@pytest.mark.parametrize("earlier", [True, False])
+def test_killed_exports_to_another_store(tmp_path, earlier, step):
+    """A folder that fsspec shows as a store that is no local disk: files are renamed, but not durable."""
+    storage = {"storage_options": {"path": os.fspath(tmp_path), "target_protocol": "file"}}
+
+    def work(seed, if_exists, size=32):
+        image(seed, size).tfexport("dir://scene", if_exists=if_exists, **storage, **OPTIONS)
+
+    def found():
+        try:
+            return xee_tf.open_image("dir://scene-mixer.json", **storage)["B4"].load().values
+        except XeeTFError:
+            return None
+
+    if_exists = "overwrite" if earlier else "error"
+    work(2, "error")
+    new, values = files(tmp_path), found()
+    for name in new:
+        os.remove(tmp_path / name)
+    if earlier:
+        work(1, "error", size=40)
+    old = found()
+    for point in kill_points(lambda: work(2, if_exists), tmp_path, step=step):
+        state = found()
+        is_new = state is not None and np.array_equal(state, values)
+        assert state is None or is_new or np.array_equal(state, old), point.what
+        work(2, "overwrite" if is_new else if_exists)
+        assert files(tmp_path) == new, point.what
+
+
 def file_in_bucket(bucket, kind, mixer, seed):
     """Return a function, without the connections of a `Bucket`, that writes a file to it."""
     url, options = bucket.url, bucket.options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import xee_tf
@@ -36,6 +37,27 @@ def test_opening_and_one_window(bucket, options, source):
     window = opened.b[20:23, 40:45].values
     np.testing.assert_array_equal(window, image().b[20:23, 40:45])
     assert kinds(bucket) == {"get": 1}
+
+
+@every_bucket
+@pytest.mark.parametrize("kind", ["image", "table"])
+def test_each_byte_is_uploaded_once(bucket, kind, monkeypatch):
+    monkeypatch.setattr("xee_tf.shards.upload_store._PART", 3000)
+    url, options = f"{bucket.url}/run/scene", {"storage_options": bucket.options}
+    for if_exists in ("error", "overwrite"):
+        bucket.proxy.reset()
+        if kind == "image":
+            files = image().chunk(y=32, x=32).tfexport(url, if_exists=if_exists, **options, **OPTIONS).files
+        else:
+            rows = pd.DataFrame({"a": np.random.default_rng(0).random(3000)})
+            files = [xee_tf.export_table(rows, url, if_exists=if_exists, **options).file]
+        shards = {f"{bucket.name}/run/{file.path.rpartition('/')[2]}" for file in files}
+        log = bucket.proxy.log
+        assert sum(request.up for request in log if request.kind == "part") == sum(f.bytes for f in files)
+        assert sum(request.kind == "complete" for request in log) == len(files)
+        found = {request.kind for request in log if request.key in shards}
+        assert found <= {"head", "begin", "part", "complete"}
+        assert bucket.proxy.totals().copied == 0
 
 
 @every_bucket

@@ -218,8 +218,12 @@ def _find_target(
 
 def _other_predictions(run: Staging, description: RunIdentity) -> list[Staging]:
     """Return earlier runs that staged another prediction, which may be resumed."""
-    runs = _staged_predictions(run)
-    return [each for each in runs if _explain_difference(each.staged(run.destination), description)]
+    found = []
+    for each in _staged_predictions(run):
+        record = read_record(each.staged(run.destination))
+        if description.explain_difference(record[_DESCRIPTION]):
+            found.append(each)
+    return found
 
 
 def _staged_predictions(run: Staging) -> list[Staging]:

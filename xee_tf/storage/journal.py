@@ -26,7 +26,7 @@ from xee_tf.signals import explain_interruption
 from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location, remove_all, rename, sync_folder
-from xee_tf.storage.notes import DamagedNoteError, note_bytes, read_note, write_note
+from xee_tf.storage.notes import DamagedNoteError, is_torn_note, note_bytes, read_note, write_note
 from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
@@ -314,6 +314,11 @@ class _Journal:
 
     def data(self) -> bytes:
         return note_bytes(asdict(self))
+
+
+# A journal whose writer was killed before all of it was written, and so before anything was changed. This can
+# happen in stores that are neither local disks nor object stores.
+_TORN = _Journal("", "", [], {}, {})
 
 
 def commit(
@@ -630,7 +635,7 @@ def interruption(destination: Location) -> str:
     journal = _read(staging)
     if journal is None:
         return ""
-    if _is_committing(journal, _written(staging.journal)):
+    if _is_committing(journal, staging):
         return f"A run is putting the files of {destination} in place: try again when it has finished."
     return (
         f"A run was interrupted while it put the files of {destination} in place. Run it again: this first "
@@ -643,6 +648,8 @@ def _read(staging: Staging) -> _Journal | None:
     try:
         found = read_note(staging.journal)
     except DamagedNoteError as error:
+        if is_torn_note(staging.journal):
+            return _TORN
         raise _foreign_journal(staging.journal, str(error)) from None
     return None if found is None else _Journal(**found)
 
@@ -661,7 +668,7 @@ def recover(destination: Location) -> bool:
     journal = _read(staging)
     if journal is None:
         return False
-    if _is_committing(journal, _written(staging.journal)):
+    if _is_committing(journal, staging):
         return True
     # Only one process undoes the commit: another one would undo what comes after it.
     lock = staging.journal.with_suffix(".undo")
@@ -678,18 +685,22 @@ def recover(destination: Location) -> bool:
         ) from None
     try:
         if _read(staging) == journal:
-            _undo(journal, Staging(destination, journal.token))
+            if journal != _TORN:
+                _undo(journal, Staging(destination, journal.token))
             staging.journal.remove()
     finally:
         lock.remove()
     return False
 
 
-def _is_committing(journal: _Journal, written: float | None) -> bool:
+def _is_committing(journal: _Journal, staging: Staging) -> bool:
     """Return whether a process still puts files in place; this one may have failed to undo a commit."""
+    if journal == _TORN:
+        folders = staging_folders(staging.destination)
+        return any(is_working(folder) for folder in folders if folder.url != staging.folder.url)
     if journal.process == process_token():
         return journal.token in _committing
-    return is_alive(journal.process, written)
+    return is_alive(journal.process, _written(staging.journal))
 
 
 def _written(file: Location) -> float | None:

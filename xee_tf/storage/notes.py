@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from crc32c import crc32c
 
+from xee_tf.errors import StorageError
 from xee_tf.storage.location import Location
 
-__all__ = ["DamagedNoteError", "note_bytes", "read_note", "write_note"]
+__all__ = ["DamagedNoteError", "is_torn_note", "note_bytes", "read_note", "write_note"]
 
 _FORMAT = 1  # increase it if the content of any note changes
 
@@ -67,3 +69,28 @@ def read_note(location: Location) -> dict[str, Any] | None:
     if not valid or not isinstance(content, dict):
         raise DamagedNoteError("it is damaged, or was not written by this version of xee_tf")
     return content
+
+
+def is_torn_note(location: Location) -> bool:
+    """Return whether a file is the beginning of a note, whose writer was killed.
+
+    This can happen in stores that are neither local disks nor object stores.
+
+    Examples
+    --------
+    >>> note = Location.of("memory://notes/torn.json")
+    >>> note.write_bytes(note_bytes({"0": "id"})[:30])
+    >>> is_torn_note(note)
+    True
+    """
+    if location.is_local:
+        return False
+    try:
+        data = location.read_bytes()
+    except (StorageError, FileNotFoundError, IsADirectoryError):
+        return False
+    start = note_bytes({})[: len(data)].partition(b":")[0]
+    with suppress(ValueError):
+        json.loads(data)
+        return False
+    return data.startswith(start)
