@@ -39,6 +39,8 @@ class BandPlan:
         Coordinates of the additional dimensions of `bands`.
     rules : tuple of BandRule
         One rule for each band, or a single rule for all bands if they are collapsed.
+    sources : tuple of str
+        The name of the variable of each array, and that of the mask.
     has_mask : bool
         Whether the user's mask follows the arrays of the bands.
     notes : tuple of str
@@ -48,6 +50,7 @@ class BandPlan:
     bands: tuple[BandSpec, ...]
     coords: Mapping[str, NDArray[Any]] = field(compare=False)  # arrays have no truth value
     rules: tuple[BandRule, ...]
+    sources: tuple[str, ...]
     has_mask: bool
     notes: tuple[str, ...] = ()
 
@@ -122,11 +125,14 @@ def read_bands(
     if options.collapse_bands:
         rules = [_collapsed(rules, {band.kind for band in bands})]
         bands = [replace(band, kind=kind_of(rules[0].dtype, "band")) for band in bands]
+    sources = list(variables)
     if mask is not None:
+        sources.append("mask" if "mask" not in variables else "mask=")
         arrays.append(_array(_check_mask(mask, dataset), georef, options.patch_dimensions, None))
     plan = BandPlan(
         *_in_records(bands, dataset, options),
         rules=tuple(rules),
+        sources=tuple(sources),
         has_mask=mask is not None,
         notes=_default_notes(options.default_value, defaults, variables),
     )

@@ -61,7 +61,7 @@ def export_graph(
             BlockJob(
                 task_name("encode", token),
                 job.arrays,
-                job.names,
+                job.plan.band_plan.sources,
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 chosen,

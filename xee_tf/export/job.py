@@ -32,9 +32,3 @@ class ExportJob:
     arrays: list[ChunkedArray]
     label: str = ""
     identity: RunIdentity | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The name of the band of each array, and that of the mask."""
-        masks = ["mask"] if self.plan.band_plan.has_mask else []
-        return [band.name for band in self.plan.bands[: len(self.arrays) - len(masks)]] + masks

@@ -32,7 +32,7 @@ def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
     parts["how the bands are written"] = repr(plan.band_plan.rules)
     for dim, values in plan.band_plan.coords.items():
         parts[f"the coordinate {dim!r}"] = Content.of(values)
-    return run_identity(parts, dict(zip(job.names, job.arrays, strict=True)), identity)
+    return run_identity(parts, dict(zip(plan.band_plan.sources, job.arrays, strict=True)), identity)
 
 
 def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
