@@ -93,6 +93,11 @@ class S3Store(StagedStore):
         """Size of a part in bytes."""
         return max(_PART, self.shard_bytes // _MOST_PARTS)
 
+    @property
+    def keeps_runs(self) -> bool:
+        """True: runs wait until they are uploaded."""
+        return True
+
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Keep the runs of a block in memory, until `append` uploads them."""
         packed = list(runs)

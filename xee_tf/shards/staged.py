@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -28,6 +27,11 @@ class StagedStore:
     staging: Staging
     names: ShardNames
     earlier: Earlier
+
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether `put` keeps the bytes of runs in memory; else, their memory can be used again."""
+        return False
 
     def start(self) -> None:
         """Show that this process works for the run; every task that stages something calls it."""
@@ -107,7 +111,8 @@ class StagedStore:
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
     """Write the description of a complete shard, from which a later run takes it up."""
-    location.write_bytes(json.dumps(asdict(shard)).encode())
+    document = vars(shard) | {"file": vars(shard.file), "runs": [vars(run) for run in shard.runs]}
+    location.write_bytes(json.dumps(document).encode())
 
 
 def read_receipt(data: bytes) -> WrittenShard:
