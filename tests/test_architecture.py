@@ -61,6 +61,19 @@ def test_only_graph_and_identities_import_dask_tasks() -> None:
     assert violations(imports_of(*DASK_TASKS), ("graph", "identity.graphs")) == []
 
 
+def computes(node: ast.AST) -> Iterator[str]:
+    """Find calls that compute Dask collections."""
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called.rsplit(".", 1)[-1] in ("compute", "persist") or called in ("da.store", "dask.array.store"):
+            yield ast.unparse(node)
+
+
+def test_only_graph_computes() -> None:
+    """`run_graph` waits for running threads when it is interrupted; the demo writes nothing lazily."""
+    assert violations(computes, ("graph", "demo")) == []
+
+
 def test_every_folder_is_a_package() -> None:
     """Import contracts ignore folders without ``__init__.py``."""
     folders = {path.parent for path in python_files()}

@@ -10,6 +10,7 @@ from tests.conftest import ROOT, needs_posix
 
 
 @needs_posix
+@pytest.mark.long
 def test_benchmarks_run(tmp_path, data_dir):
     pytest.importorskip("tensorflow")
     command = [sys.executable, "-m", "benchmarks", "--small", "--json", str(tmp_path / "figures.json")]

@@ -100,10 +100,12 @@ def test_error_in_any_chunk_leaves_no_files(error, tmp_path):
     for number in range((SIDE // CHUNK) ** 2):
         failing = band.map_blocks(Failing(number, error), dtype=band.dtype, meta=np.empty((0, 0), band.dtype))
         with pytest.raises(type(error)):
-            write_cog(Location.of(tmp_path / "u.tif"), {"B": failing}, {"B": ["B"]}, GRID, None)
+            write_cog(
+                Location.of(tmp_path / "u.tif"), {"B": failing}, {"B": ["B"]}, GRID, None, "error", False
+            )
         assert not list(tmp_path.iterdir())
     time.sleep(0.05)  # wait for chunks that are still computed
-    write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, GRID, None)
+    write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, GRID, None, "error", False)
     with rasterio.open(tmp_path / "u.tif") as file:
         np.testing.assert_array_equal(file.read(1), band)
 
@@ -164,7 +166,7 @@ def test_crs_is_not_read_from_urls_or_files(crs, tmp_path, monkeypatch):
     band = da.zeros((SIDE, SIDE), chunks=CHUNK, dtype="u1")
     grid = PatchGrid(GRID.shape, GRID.patch, GRID.margin, GRID.affine, crs)
     with pytest.raises(xee_tf.GeoreferenceError, match="cannot be parsed"):
-        write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None)
+        write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None, "error", False)
     assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]
 
 

@@ -13,10 +13,12 @@ import pytest
 from dask.task_spec import DataNode
 
 import xee_tf
-from tests.counting_proxy import request_points
+from tests.buckets import request_points
+from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from xee_tf.errors import DestinationExistsError, XeeTFError
+from xee_tf.storage import Location
 
 OPTIONS = {"patch_dimensions": 8, "max_file_size": 3000}
 # Some changes in the ordinary run, each of them in `make test-full`.
@@ -119,9 +121,12 @@ def test_failing_exports(tmp_path, kind, error, step):
     assert files(tmp_path) == new
 
 
+def rows(seed):
+    return pd.DataFrame({"a": np.random.default_rng(seed).random(50)})
+
+
 def table(folder, seed, if_exists="overwrite"):
-    rows = pd.DataFrame({"a": np.random.default_rng(seed).random(50)})
-    return xee_tf.export_table(rows, folder / "rows", if_exists=if_exists)
+    return xee_tf.export_table(rows(seed), folder / "rows", if_exists=if_exists)
 
 
 @steps
@@ -143,7 +148,8 @@ def test_killed_tables(tmp_path, step):
 
 def predictions(folder, mixer, seed, if_exists="overwrite"):
     values = np.random.default_rng(seed).random((16, 8, 8), dtype="f4")
-    with xee_tf.PredictionWriter(folder / "p.tfrecord.gz", mixer, if_exists=if_exists) as writer:
+    file = folder.child("p.tfrecord.gz") if isinstance(folder, Location) else folder / "p.tfrecord.gz"
+    with xee_tf.PredictionWriter(file, mixer, if_exists=if_exists) as writer:
         writer.write(values[:7])
         writer.write(values[7:])
 
@@ -220,8 +226,9 @@ def bucket_pixels(bucket):
 
 
 @steps
+@every_bucket
 @pytest.mark.parametrize("earlier", [True, False])
-def test_killed_exports_to_s3(bucket, earlier, step):
+def test_killed_exports_to_buckets(bucket, earlier, step):
     if_exists = "overwrite" if earlier else "error"
     bucket_export(bucket, 2)()
     new = bucket.read()
@@ -247,8 +254,52 @@ def test_killed_exports_to_s3(bucket, earlier, step):
         assert seen == ({"old", "new", "error"} if earlier else {"new", "error"})
 
 
-def test_tasks_of_a_plan_for_s3(bucket, small_blocks):
-    destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
+def file_in_bucket(bucket, kind, mixer, seed):
+    """Return a function, without the connections of a `Bucket`, that writes a file to it."""
+    url, options = bucket.url, bucket.options
+
+    def work():
+        if kind == "table":
+            xee_tf.export_table(rows(seed), f"{url}/rows", if_exists="overwrite", storage_options=options)
+        elif kind == "predictions":
+            predictions(Location.of(url, options), mixer, seed)
+        else:
+            xee_tf.to_cog(image(seed), Location.of(f"{url}/map.tif", options), if_exists="overwrite")
+
+    return work
+
+
+@pytest.mark.long
+@every_bucket
+@pytest.mark.parametrize("kind", ["table", "predictions", "map"])
+def test_killed_files_in_buckets(bucket, kind, tmp_path):
+    mixer = export(tmp_path, 1, "gzip").mixer
+    contents = []
+    for seed in (2, 1):
+        file_in_bucket(bucket, kind, mixer, seed)()
+        contents.append(bucket.read())
+    expected = [rows(seed)["a"].to_numpy("f4") for seed in (1, 2)]
+    for point in request_points(file_in_bucket(bucket, kind, mixer, 2), bucket):
+        found = {key: data for key, data in bucket.read().items() if "/" not in key and key[0] != "."}
+        if found not in contents and kind == "table":
+            try:
+                table = xee_tf.open_table(f"{bucket.url}/rows", storage_options=bucket.options)["a"]
+                assert any(np.array_equal(table.to_numpy(), each) for each in expected), point.what
+            except XeeTFError:
+                pass
+        else:
+            assert found in [*contents, {}], point.what
+        file_in_bucket(bucket, kind, mixer, 2)()
+        assert bucket.read() == contents[0], point.what
+        assert bucket.uploads() == [], point.what
+
+
+@pytest.mark.parametrize("store", ["s3", "memory"])
+def test_tasks_of_a_plan_for_other_stores(store, request, tmp_path, small_blocks):
+    destination, storage = f"memory://{tmp_path.name}/scene", {}
+    if store == "s3":
+        bucket = request.getfixturevalue("bucket")
+        destination, storage = f"{bucket.url}/scene", {"storage_options": bucket.options}
     lazy = image(1, 64) + 1  # chunks that tasks compute
     lazy.attrs = image(1).attrs
     plan = lazy.tfexport.plan(destination, **OPTIONS, **storage)

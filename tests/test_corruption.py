@@ -17,10 +17,11 @@ import pytest
 import xarray as xr
 
 import xee_tf
+from tests.counting_proxy import Error
 from tests.rasters import raster
 from xee_tf.shards.members import read_index
 from xee_tf.sidecars.packing import render
-from xee_tf.storage import Location
+from xee_tf.storage import Location, write_note
 from xee_tf.storage.processes import process_token
 
 tf = pytest.importorskip("tensorflow")  # one of the readers
@@ -260,7 +261,7 @@ def test_every_epoch_notices_a_file_that_is_replaced(tmp_path):
     dataset = xee_tf.tf_dataset(result, inputs="B4")
     np.testing.assert_array_equal(values(dataset), values(dataset))
     shutil.copyfile(other.files[1].path, result.files[1].path)
-    with pytest.raises(tf.errors.OpError, match=r"s-00001.tfrecord has the CRC-32C"):
+    with pytest.raises(tf.errors.OpError, match=r"s-00001.tfrecord was replaced or modified after"):
         values(dataset)
 
 
@@ -273,7 +274,7 @@ def test_an_interrupted_export_is_recognised(tmp_path, options):
     machine, _, _ = process_token().split("-")
     dead = f"{machine}-{os.getpid():x}-00000000"  # a process that had the id of this one before
     journal = {"process": dead, "token": "t", "new": [], "old": {}, "sidecars": {}}
-    (tmp_path / ".s.commit").write_text(json.dumps(journal))
+    write_note(Location.of(tmp_path / ".s.commit"), journal)
     sources = [tmp_path / "s", tmp_path / "s-mixer.json", tmp_path / "s-image.tfexport", tmp_path]
     for source in sources:
         with pytest.raises(xee_tf.MissingShardError, match=r"s is not complete\. A run was interrupted"):
@@ -313,3 +314,29 @@ def test_manifests_without_sizes_of_runs(tmp_path, options):
     if swap_runs(Path(result.files[0].path), random.Random(1)):
         with pytest.raises(xee_tf.RecordError, match=r"s-00000.tfrecord.*: records .* do not match"):
             xee_tf.open_image(result).load()
+
+
+def test_an_object_without_a_manifest_that_is_replaced(bucket):
+    def write(seed):
+        options = {"if_exists": "overwrite", "storage_options": bucket.options}
+        scene(seed).tfexport(f"{bucket.url}/s", **PATCHES, **options)
+        bucket.client.delete_object(Bucket=bucket.name, Key="s-image.tfexport")
+
+    write(1)
+    opened = xee_tf.open_image(f"{bucket.url}/s", storage_options=bucket.options)
+    write(2)
+    with pytest.raises(xee_tf.RecordError, match=r"s-0000.* was replaced or modified after it was opened"):
+        opened.load()
+    opened = xee_tf.open_image(f"{bucket.url}/s", storage_options=bucket.options)
+    np.testing.assert_array_equal(opened["B4"], scene(2)["B4"].fillna(0))
+
+
+def test_a_manifest_that_cannot_be_read_is_not_ignored(bucket, monkeypatch):
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    options = {**bucket.options, "skip_instance_cache": True}
+    scene(1).tfexport(f"{bucket.url}/s", **PATCHES, storage_options=options)
+    denied = Error(403, "AccessDenied")
+    bucket.proxy.disturb(1, denied, lasting=True, matching=lambda each: each.key.endswith("image.tfexport"))
+    for read in (xee_tf.open_image, xee_tf.verify):
+        with pytest.raises(xee_tf.StorageError, match=r"Cannot read .*s-image\.tfexport: permission denied"):
+            read(f"{bucket.url}/s", storage_options=options)

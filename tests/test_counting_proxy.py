@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.buckets import request_points
 from tests.conftest import needs_posix
-from tests.counting_proxy import DROP, Call, Error, request_points
+from tests.counting_proxy import DROP, Call, Error
 from tests.optional import optional
 
 s3fs = optional("s3fs")

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.conftest import every_bucket
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import contents, random_band, raster, raw_records, without_keys
@@ -357,8 +358,9 @@ def test_export_to_memory(expected):
     assert str(result.mixer) == "memory://bucket/run/scene-mixer.json"
 
 
-def test_export_to_s3(expected, bucket):
-    """With a local S3 server: multipart uploads, server-side moves, storage options in tasks."""
+@every_bucket
+def test_export_to_buckets(expected, bucket):
+    """With local servers: uploads in parts, storage options in tasks."""
     url, options = f"{bucket.url}/run/scene", bucket.options
     with dask.config.set(scheduler="threads"):
         result = scene(40, 40).tfexport(url, storage_options=options, **OPTIONS)

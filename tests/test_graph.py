@@ -5,7 +5,9 @@ import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import dask
@@ -25,7 +27,7 @@ from tests.optional import optional
 from tests.rasters import contents, random_band, raster, without_keys
 from tests.strategies import chunkings
 from xee_tf import DestinationExistsError, Model
-from xee_tf.graph import BlockJob, Sources, add_task, work_on_blocks
+from xee_tf.graph import BlockJob, Sources, add_task, store_chunks, work_on_blocks
 from xee_tf.graph.order import in_order
 
 dd = optional("dask.dataframe")
@@ -484,3 +486,55 @@ assert (model.predict_image(ds, merge=False).d.values == 2).all()
 assert ds.tfexport.table(None, sys.argv[1] + "/t").records == 4096
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[1])
+
+
+# -- Running graphs --------------------------------------------------------------------------------------
+
+
+class Target:
+    """A target whose first chunk fails while others are being written."""
+
+    def __init__(self):
+        self.begun, self.ended, self.fails = [], [], False
+
+    def __setitem__(self, place, values):
+        self.begun.append(place)
+        if self.fails and place == self.begun[0]:
+            time.sleep(0.2)
+            raise ValueError("the first chunk")
+        time.sleep(0.5 if self.fails else 0)
+        self.ended.append((place, values.copy()))
+
+
+@pytest.mark.parametrize("kind", ["threads", "pool", "multiprocessing pool", "executor"])
+def test_running_tasks_are_awaited(kind):
+    """After an error, no thread writes any more, in the pools of Dask and of the user."""
+    threads = ThreadPoolExecutor(3)
+    old = ThreadPool(3)
+    config = {
+        "threads": {"num_workers": 3},
+        "pool": {"pool": threads},
+        "multiprocessing pool": {"pool": old},
+        "executor": {"scheduler": threads},
+    }
+    values = np.arange(60).reshape(12, 5)
+    target = Target()
+    with dask.config.set(config[kind]):
+        store_chunks([da.from_array(values, chunks=(1, 5))], [target], False)
+        stored = np.zeros_like(values)
+        for place, chunk in target.ended:
+            stored[place] = chunk
+        np.testing.assert_array_equal(stored, values)
+        target = Target()
+        target.fails = True
+        with pytest.raises(ValueError, match="the first chunk"):
+            store_chunks([da.from_array(values, chunks=(1, 5))], [target], False)
+    begun = len(target.begun)
+    assert len(target.ended) == begun - 1
+    time.sleep(0.6)
+    assert (len(target.begun), len(target.ended)) == (begun, begun - 1)
+    assert begun < 12
+    assert threads.submit(lambda: 1).result() == 1  # the pool of the user can still be used
+    threads.shutdown()
+    old.terminate()
+    old.join()

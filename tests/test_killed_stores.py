@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +22,8 @@ import zarr
 from numcodecs import Zstd
 
 import xee_tf
-from tests.conftest import needs_posix
-from tests.counting_proxy import Bucket, request_points
+from tests.buckets import Bucket, request_points
+from tests.conftest import ROOT, every_bucket, needs_posix
 from tests.kill_points import kill_points
 from tests.rasters import random_band, raster
 from xee_tf.storage import Location
@@ -194,11 +198,11 @@ def test_files_are_not_resumed(tmp_path: Path) -> None:
 
 def opened_in(bucket: Bucket) -> xr.Dataset | None:
     """Open a store in a bucket as a user would; None if that fails."""
-    options = {**bucket.options, "use_listings_cache": False}
+    Location.of(bucket.url, bucket.options).fs.invalidate_cache()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            return xr.open_zarr(f"{bucket.url}/p.zarr", storage_options=options).load()
+            return xr.open_zarr(f"{bucket.url}/p.zarr", storage_options=bucket.options).load()
         except FileNotFoundError:
             return None
 
@@ -214,6 +218,7 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
         xee_tf.upload_image(None, folder / f"source-{seed}" / "s-mixer.json", store, if_exists=if_exists)
 
 
+@every_bucket
 @pytest.mark.parametrize("step", [7, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", ["predict", "upload"])
@@ -241,9 +246,10 @@ def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bu
         is_done = found is not None and found.identical(new)
         write(2, "resume" if is_done else if_exists)
         assert decoded(bucket.read()) == decoded(whole), point.what
-    assert points > 20 / step
+    assert points > 12 / step
 
 
+@every_bucket
 def test_requests_for_each_chunk(bucket: Bucket) -> None:
     """Beside the chunks of its bands, a chunk is a single object that records that it is finished."""
     requests = []
@@ -258,10 +264,29 @@ def test_requests_for_each_chunk(bucket: Bucket) -> None:
         requests.append((predicted["p"].data.npartitions, bucket.proxy.totals()))
     (few, first), (many, second) = requests
     assert many >= 4 * few
-    assert second.requests - first.requests == 2 * (many - few)
+    # S3 deletes the records together; gcsfs does that too, but not in an emulator.
+    each = 2 if bucket.scheme == "s3" else 3
+    assert second.requests - first.requests == each * (many - few)
     assert (first.copied, second.copied) == (0, 0)
 
 
+@pytest.mark.parametrize("kind", ["upload", pytest.param("predict", marks=pytest.mark.long)])
+def test_objects_are_deleted_together(kind: str, bucket: Bucket, tmp_path: Path) -> None:
+    """The number of requests that delete objects does not depend on the number of chunks."""
+    export(tmp_path)
+    store = Location.of(f"{bucket.url}/p.zarr", bucket.options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1))
+        ds = raster({"B4": random_band((128, 128))}).chunk(y=16, x=16)
+        xee_tf.predict_to_zarr(model(), ds, store)
+    assert len(bucket.etags()) > 32
+    bucket.proxy.reset()
+    write_in(kind, bucket.url, bucket.options, tmp_path, 1, "overwrite")
+    assert bucket.proxy.totals().kinds["delete"] <= 7
+    assert len(bucket.etags()) < 20
+
+
+@every_bucket
 def test_geotiff_in_a_bucket_is_uploaded_once(bucket: Bucket) -> None:
     file = Location.of(f"{bucket.url}/m.tif", bucket.options)
     for seed in (1, 2):
@@ -307,6 +332,43 @@ def test_geotiff_and_its_side_files_are_replaced_together(error: int | None, tmp
                 assert found == (new if "All files are in place" in point.error else old), point.what
         cog(work)
         assert tree(work) == new, point.what
+
+
+@pytest.mark.parametrize("other", ["m.tiff", "m.jp2", "m.NTF"])
+def test_side_files_of_another_raster_are_kept(other: str, tmp_path: Path) -> None:
+    """World files and RPCs are for all rasters of the same name; names of metadata distinguish case."""
+    kept = [other, "m.tfw", "m.rpb", "m_RPC.TXT", "m.TIF.aux.xml", f"{other}.aux.xml"]
+    for name in (*kept, "m.tif", "m.tif.AUX.XML", "m.tif.ovr"):
+        (tmp_path / name).write_text(name)
+    cog(tmp_path)
+    found = tree(tmp_path)
+    assert found.pop("m.tif")[:4] == b"II*\0"
+    assert found == {name: name.encode() for name in kept}
+
+
+@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.long)])
+def test_links_and_folders_with_names_of_side_files(step: int, tmp_path: Path) -> None:
+    """A link is removed, but not what it points to; a folder is no side file."""
+    work = tmp_path / "work"
+    (work / "m.tif.ovr").mkdir(parents=True)
+    (work / "m.tif.ovr" / "thesis.txt").write_text("kept")
+    (tmp_path / "shared.xml").write_text("kept")
+    (tmp_path / "real.tif").write_text("old")
+    (work / "m.tif.aux.xml").symlink_to("../shared.xml")
+    (work / "m.tif").symlink_to("../real.tif")
+    points = 0
+    for point in kill_points(lambda: cog(work), tmp_path, error=5, first=3, step=step):
+        points += 1
+        if point.disturbed and point.error is not None and "All files are in place" not in point.error:
+            assert (work / "m.tif").read_text() == "old", point.what
+            assert os.readlink(work / "m.tif.aux.xml") == "../shared.xml", point.what
+        cog(work)
+        assert sorted(os.listdir(work)) == ["m.tif", "m.tif.ovr"], point.what
+        assert os.readlink(work / "m.tif") == "../real.tif"
+        assert (tmp_path / "real.tif").stat().st_size > 100
+        assert (tmp_path / "shared.xml").read_text() == "kept"
+        assert (work / "m.tif.ovr" / "thesis.txt").read_text() == "kept"
+    assert points > 12 / step
 
 
 def test_side_files_in_a_bucket(tmp_path: Path) -> None:
@@ -361,3 +423,63 @@ def test_geotiff_written_by_two_runs(tmp_path: Path) -> None:
             assert error is not None
             assert error.startswith("DestinationExistsError"), error
         assert os.listdir(tmp_path) == ["m.tif"]
+
+
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
+def test_geotiff_that_may_not_be_replaced(step: int, tmp_path: Path) -> None:
+    """A commit that was interrupted is undone or finished before existing files are refused."""
+    for point in kill_points(lambda: xee_tf.to_cog(image(), tmp_path / "m.tif"), tmp_path, step=step):
+        if (tmp_path / "m.tif").exists():
+            with pytest.raises(xee_tf.DestinationExistsError, match="already exists"):
+                xee_tf.to_cog(image(), tmp_path / "m.tif")
+        else:
+            xee_tf.to_cog(image(), tmp_path / "m.tif")
+        assert os.listdir(tmp_path) == ["m.tif"], point.what
+
+
+def test_side_files_are_not_deleted_without_permission(tmp_path: Path) -> None:
+    """Statistics or overviews of a GeoTIFF that was moved away would be applied to the new one."""
+    (tmp_path / "m.tif.aux.xml").write_text("of another raster")
+    with pytest.raises(xee_tf.DestinationExistsError, match=r"m\.tif\.aux\.xml already exists"):
+        xee_tf.to_cog(image(), tmp_path / "m.tif")
+    assert tree(tmp_path) == {"m.tif.aux.xml": b"of another raster"}
+
+
+# -- Copies in the folder for temporary files ------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+import numpy as np, xee_tf
+from tests.test_killed_stores import image
+
+if sys.argv[1] == "writer":
+    writer = xee_tf.PredictionWriter("memory://killed/p.tfrecord.gz", sys.argv[2])
+    writer.write(np.zeros((1, 16, 16)))
+    os.kill(os.getpid(), signal.SIGKILL)
+import rasterio.shutil
+rasterio.shutil.copy = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+xee_tf.to_cog(image(), "memory://killed/p.tif")
+"""
+
+
+@pytest.mark.parametrize("kind", ["writer", pytest.param("to_cog", marks=pytest.mark.long)])
+def test_copies_of_killed_writers_are_removed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files for object stores are staged in the folder for temporary files."""
+    export(tmp_path)
+    mixer, temporary = tmp_path / "source-1" / "s-mixer.json", tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-c", KILLED, kind, str(mixer)]
+    assert subprocess.run(command, env=environment, cwd=ROOT).returncode == -signal.SIGKILL
+    [left] = [name for name in os.listdir(temporary) if name.startswith(".p.")]
+    assert os.stat(temporary / left).st_mode & 0o077 == 0
+    (temporary / left.replace(".p.", ".q.")).mkdir()  # of another destination
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    if kind == "writer":
+        with xee_tf.PredictionWriter("memory://killed/p.tfrecord.gz", mixer) as writer:
+            writer.write(np.zeros((writer.total, 16, 16)))
+    else:
+        xee_tf.to_cog(image(), "memory://killed/p.tif")
+    assert [name for name in os.listdir(temporary) if name.startswith(".")] == [left.replace(".p.", ".q.")]

@@ -1,11 +1,13 @@
 """Write predictions to Zarr stores and other files, and continue interrupted runs."""
 
 import inspect
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from xee_tf import (
     predict_to_zarr,
 )
 from xee_tf.connector import Signature, TensorInfo
+from xee_tf.graph import run_graph
 
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
@@ -460,7 +463,17 @@ def test_options_are_checked_before_anything_is_written(tmp_path):
         assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "zarr", "file", "mixed", "array", "inside", "group"])
+# Where a file of the user is in a store, and what the message names.
+INSIDE = {
+    "inside": "p/thesis.txt",
+    "chunks": "p/c/0/thesis.txt",
+    "coordinate": "x/c/notes",
+    "record": ".xee_tf/notes.txt",
+    "markers": ".xee_tf/finished/notes",
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zarr", "file", "mixed", "array", "group", *INSIDE])
 def test_other_files_and_stores_are_not_replaced(kind, tmp_path):
     store = tmp_path / "p.zarr"
     if kind == "file":
@@ -477,16 +490,16 @@ def test_other_files_and_stores_are_not_replaced(kind, tmp_path):
         elif kind == "group":
             image().to_zarr(store, group="years", mode="a", consolidated=False)
         else:
-            folder = store / ("docs" if kind == "mixed" else "p")
-            folder.mkdir(exist_ok=True)
-            (folder / "thesis.txt").write_text("kept")
+            file = store / ("docs/thesis.txt" if kind == "mixed" else INSIDE[kind])
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("kept")
     before = tree(tmp_path)
     messages = {
         "folder": "'docs'",
         "mixed": "'docs'",
         "array": "it contains 'A'",
         "group": "it contains 'years'",
-        "inside": "it contains 'p/thesis.txt'",
+        **{where: f"it contains '{file}'" for where, file in INSIDE.items()},
         "zarr": "without '.xee_tf'",
         "file": "a file",
     }
@@ -523,11 +536,54 @@ def test_old_store_is_kept_until_the_new_store_is_complete(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"calls", "out.zarr"}
 
 
+def test_file_that_is_added_while_the_new_store_is_written_is_kept(tmp_path, monkeypatch):
+    store = tmp_path / "p.zarr"
+    predict_to_zarr(index(), image(), store)
+
+    def add_notes(delayed, progress):
+        run_graph(delayed, progress)
+        (store / "notes.txt").write_text("kept")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xee_tf.predict.to_zarr.run_graph", add_notes)
+        with pytest.raises(DestinationExistsError, match=r"it contains 'notes\.txt'"):
+            predict_to_zarr(index(), image(1), store, if_exists="overwrite")
+    assert (store / "notes.txt").read_text() == "kept"
+    (store / "notes.txt").unlink()
+    monkeypatch.setattr("xee_tf.predict.to_zarr.run_graph", None)  # what was written is used
+    predict_to_zarr(index(), image(1), store, if_exists="overwrite")
+    np.testing.assert_array_equal(xr.open_zarr(store).p, image(1).B - image(1).A)
+    assert os.listdir(tmp_path) == ["p.zarr"]
+
+
+@pytest.mark.parametrize("kind", ["old", "recent", "complete", "foreign", "mixed"])
+@pytest.mark.parametrize("zarr_format", [3, 2])
+def test_replacements_of_old_versions(kind, zarr_format, tmp_path):
+    """Versions before 0.3 left ``p.zarr.replacement`` when they were killed."""
+    store, left = tmp_path / "p.zarr", tmp_path / "p.zarr.replacement"
+    xr.Dataset({"p": ("x", np.arange(3))}).to_zarr(left, zarr_format=zarr_format, consolidated=False)
+    array = json.loads((left / "p" / ("zarr.json" if zarr_format == 3 else ".zarray")).read_text())
+    dtype = array["data_type" if zarr_format == 3 else "dtype"]
+    state = "complete" if kind == "complete" else "prepared"
+    record = {"prediction": {}, "state": state, "arrays": {"p": [[3], dtype]}}
+    if kind != "foreign":
+        zarr.open_group(left / ".xee_tf", mode="a", zarr_format=zarr_format, attributes=record)
+    if kind == "mixed":
+        (left / "notes.txt").write_text("kept")
+    for path in (*left.rglob("*"), left):
+        os.utime(path, (time.time() - (60 if kind == "recent" else 7200),) * 2)
+    before = tree(left)
+    predict_to_zarr(index(), image(), store)
+    assert left.exists() == (kind != "old")
+    if left.exists():
+        assert tree(left) == before
+
+
 def test_complete_replacement_is_moved_into_place(tmp_path, monkeypatch):
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image(), store)
     with monkeypatch.context() as patch:
-        patch.setattr("xee_tf.predict.to_zarr.commit", lambda *_, **__: 1 / 0)
+        patch.setattr("xee_tf.predict.to_zarr.replace_store", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_to_zarr(index(), image(1), store, if_exists="overwrite")
     shutil.rmtree(store)

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 import xee_tf
+from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from tests.test_commits import files
@@ -143,7 +144,8 @@ def test_steps_of_a_split_dimension(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if name[0] == "."]
 
 
-def test_resumed_in_s3(bucket, monkeypatch):
+@every_bucket
+def test_resumed_in_buckets(bucket, monkeypatch):
     monkeypatch.setattr("xee_tf.export.plan._BLOCKS_PER_THREAD", 0)  # upload a row before the next one
     prefix, options = f"{bucket.url}/scene", {"storage_options": bucket.options}
     with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
@@ -169,3 +171,60 @@ def test_tables(tmp_path):
         xee_tf.export_table(rows.assign(a=3.0), tmp_path / "t", if_exists="resume")
     with pytest.raises(DestinationExistsError, match="the option columns was None"):
         xee_tf.export_table(rows, tmp_path / "t", columns=["a"], if_exists="resume")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_delayed_that_is_computed_twice_returns_the_same(tmp_path, compressed):
+    delayed = export(Source(), tmp_path / "scene", compute=False, compressed=compressed)
+    result = delayed.compute()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    for _ in range(2):
+        assert delayed.compute() == result
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert export(Source(), tmp_path / "scene", compressed=compressed) == result
+    export(Source(seed=1), tmp_path / "scene", if_exists="overwrite", compressed=compressed)
+    with pytest.raises(DestinationExistsError, match="was written after this run was planned"):
+        delayed.compute()
+    np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "scene")["B4"], Source(seed=1).values)
+
+
+def test_a_delayed_that_continues_is_computed_twice(tmp_path):
+    with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
+        export(Source(fail_at=6), tmp_path / "scene")
+    source = Source()
+    delayed = export(source, tmp_path / "scene", compute=False)
+    result = delayed.compute()
+    assert source.loads == ROWS - 2
+    assert delayed.compute() == result
+    assert not [name for name in os.listdir(tmp_path) if name[0] == "."]
+
+
+def test_a_delayed_for_s3_is_computed_twice(bucket):
+    prefix, options = f"{bucket.url}/scene", {"storage_options": bucket.options}
+    delayed = export(Source(), prefix, compute=False, **options)
+    result = delayed.compute()
+    before = bucket.etags()
+    assert delayed.compute() == result
+    assert bucket.etags() == before
+    assert bucket.uploads() == []
+
+
+def test_two_delayeds_that_resume(tmp_path):
+    same = [export(Source(), tmp_path / "same", compute=False) for _ in range(2)]
+    first, second = dask.compute(*same, scheduler="sync")
+    assert first == second
+    others = [export(Source(seed), tmp_path / "other", compute=False) for seed in (0, 1)]
+    with pytest.raises(DestinationExistsError, match="was written after this run was planned"):
+        dask.compute(*others, scheduler="sync")
+    found = xee_tf.open_image(tmp_path / "other")["B4"]
+    assert any(np.array_equal(found, Source(seed).values) for seed in (0, 1))
+
+
+def test_a_delayed_table_is_computed_twice(tmp_path):
+    pytest.importorskip("geopandas")
+    rows = pd.DataFrame({"a": [1.0, 2.0]})
+    delayed = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume", compute=False)
+    result = delayed.compute()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert delayed.compute() == result
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.records import Feature, RecordLayout, encode_records
 from xee_tf.records.crc import combine_crcs
+from xee_tf.shards.appending_store import AppendingStore
+from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.members import HEAD_BYTES, read_index
-from xee_tf.shards.part_store import AppendingStore, PartStore
 from xee_tf.shards.runs import pack_run
+from xee_tf.shards.sequential_store import SequentialStore
 from xee_tf.shards.store import OneFile
 from xee_tf.storage import Earlier, Location, Staging, look
 
@@ -43,13 +45,31 @@ def put_all(store, encoded, edges=(0, 2, 5, 6, 9)):
     return parts
 
 
+def finish(store, blocks, first_record=0):
+    """Complete the shard, with a header of 200 bytes if it is compressed."""
+    header = 200 if store.names.compressed else 0
+    if isinstance(store, FileStore):
+        offsets = place_runs({0: header}, [run_sizes(parts) for parts in blocks])
+        blocks = [store.place(parts, offsets) for parts in blocks]
+    return store.finish(0, first_record, header, blocks)
+
+
+def spilling(*values):
+    return FileStore(*values, spill=True)
+
+
+WRITES = [FileStore, spilling, SequentialStore]
+
+
 @pytest.mark.parametrize("compressed", [True, False])
-@pytest.mark.parametrize("where", ["disk", "memory"])
-def test_parts_are_joined_in_order_of_records(tmp_path, compressed, where):
+@pytest.mark.parametrize(
+    ("kind", "where"), [*((kind, "disk") for kind in WRITES), (SequentialStore, "memory")]
+)
+def test_parts_are_joined_in_order_of_records(tmp_path, compressed, kind, where):
     folder = Location.of(tmp_path if where == "disk" else f"memory://{tmp_path.name}-{compressed}")
-    store = new_store(PartStore, folder.child("s-0"), compressed)
+    store = new_store(kind, folder.child("s-0"), compressed)
     encoded = records(9)
-    shard = store.finish(0, 100, None, put_all(store, encoded))
+    shard = finish(store, put_all(store, encoded), first_record=100)
     target = folder.child("s-0")
     [info] = store.commit([shard], [(folder.child("s-mark"), b"whole")])
     data = target.read_bytes()
@@ -61,13 +81,14 @@ def test_parts_are_joined_in_order_of_records(tmp_path, compressed, where):
     assert sorted(folder.entries()) == ["s-0", "s-mark"]
 
 
-def test_repeated_tasks_give_same_result(tmp_path):
-    store = new_store(PartStore, Location.of(tmp_path / "s-0"), True)
+@pytest.mark.parametrize("kind", WRITES)
+def test_repeated_tasks_give_same_result(tmp_path, kind):
+    store = new_store(kind, Location.of(tmp_path / "s-0"), True)
     encoded = records(9)
     blocks = put_all(store, encoded)
     assert put_all(store, encoded) == blocks
-    shard = store.finish(0, 0, None, blocks)
-    assert store.finish(0, 0, None, blocks) == shard  # its parts no longer exist
+    shard = finish(store, blocks)
+    assert finish(store, blocks) == shard  # its parts no longer exist
     mark = (Location.of(tmp_path / "s-mark"), b"whole")
     assert store.commit([shard], [mark]) == store.commit([shard], [mark])  # the store itself wrote it
     mark[0].write_bytes(b"another")
@@ -80,36 +101,37 @@ def test_existing_files_are_kept_unless_replaceable(tmp_path):
     for path in (target, stale):
         path.write_bytes(b"old")
     files = [Location.of(path) for path in (stale, target)]
-    store = new_store(PartStore, files[1], False, files)
-    shard = store.finish(0, 0, None, put_all(store, records(9)))
+    store = new_store(FileStore, files[1], False, files)
+    shard = finish(store, put_all(store, records(9)))
     target.write_bytes(b"by another program")
     with pytest.raises(DestinationExistsError, match="s-0 was written after this run was planned"):
         store.commit([shard], [(Location.of(tmp_path / "mark"), b"")])
     assert (target.read_bytes(), stale.read_bytes()) == (b"by another program", b"old")
     store.abort()
     assert sorted(os.listdir(tmp_path)) == ["s-0", "s-1"]
-    store = new_store(PartStore, files[1], False, files)
-    shard = store.finish(0, 0, None, put_all(store, records(9)))
+    store = new_store(FileStore, files[1], False, files)
+    shard = finish(store, put_all(store, records(9)))
     store.commit([shard])
     assert os.listdir(tmp_path) == ["s-0"]
     assert target.stat().st_size == shard.file.bytes
 
 
 def test_truncated_part(tmp_path):
-    store = new_store(PartStore, Location.of(tmp_path / "s-0"), False)
+    store = new_store(spilling, Location.of(tmp_path / "s-0"), False)
     [[part], *_] = blocks = put_all(store, records(9))
     path = store.staging.folder.child(part.name).path
     os.truncate(path, os.path.getsize(path) - 1)
     with pytest.raises(DestinationError, match="was truncated"):
-        store.finish(0, 0, None, blocks)
+        finish(store, blocks)
     store.abort()
     assert not os.listdir(tmp_path)
 
 
-def test_empty_shard(tmp_path):
-    store = new_store(PartStore, Location.of(tmp_path / "s-0"), True)
+@pytest.mark.parametrize("kind", WRITES)
+def test_empty_shard(tmp_path, kind):
+    store = new_store(kind, Location.of(tmp_path / "s-0"), True)
     run = pack_run(records(0), [0], compressed=True, first=0)
-    shard = store.finish(0, 0, None, [[store.put(0, "0", [run])]])
+    shard = finish(store, [[store.put(0, "0", [run])]])
     store.commit([shard])
     assert gzip.decompress((tmp_path / "s-0").read_bytes()) == b""
 

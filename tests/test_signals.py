@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+import xee_tf
 from tests.conftest import ROOT, needs_posix
 from tests.rasters import random_band, raster
 from tests.waiting import wait_until
@@ -231,3 +232,120 @@ print("not reached")
     )
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "cleaned up\n")
     assert re.fullmatch(r"Terminated\. Run it again\.\n", done.stderr)
+
+
+# -- Uploads, predictions and tables ---------------------------------------------------------------------
+
+WRITERS = """
+import os, sys, time
+import numpy as np, xarray as xr
+import rioxarray
+import xee_tf
+
+writer, folder, if_exists = sys.argv[1:4]
+source = os.path.join(folder, "..", "source")
+
+def wait():
+    open(os.path.join(folder, "..", "started"), "w").close()
+    time.sleep(0.3)
+
+def slow(block, block_info=None):
+    if block_info:
+        wait()
+    return block
+
+def delayed(owner, name):
+    function = getattr(owner, name)
+    def call(*values, **options):
+        wait()
+        time.sleep(1)
+        return function(*values, **options)
+    setattr(owner, name, call)
+
+ds = xee_tf.open_image(source + "/s-mixer.json").chunk(y=32, x=512)
+ds["B4"] = ds["B4"].copy(data=ds["B4"].data.map_blocks(slow, dtype="f4", meta=np.empty((0, 0), "f4")))
+model = xee_tf.Model.from_function(lambda b: b[..., 0], input_tile_size=32, output_bands=["p"])
+if writer == "to_cog":
+    xee_tf.to_cog(ds, folder + "/p.tif", if_exists=if_exists)
+elif writer == "predict_to_cog":
+    xee_tf.predict_to_cog(model, ds, folder + "/p.tif", if_exists=if_exists)
+elif writer == "predict_to_zarr":
+    xee_tf.predict_to_zarr(model, ds, folder + "/p.zarr", if_exists=if_exists)
+elif writer == "upload_zarr":
+    from xee_tf.storage import StoredBand
+    delayed(StoredBand, "__setitem__")
+    xee_tf.upload_image(None, source + "/s-mixer.json", folder + "/p.zarr", if_exists=if_exists)
+elif writer == "upload_tif":
+    import xee_tf.upload.cog
+    delayed(xee_tf.upload.cog._Raster, "write")
+    xee_tf.upload_image(None, source + "/s-mixer.json", folder + "/p.tif", if_exists=if_exists)
+elif writer == "upload_table":
+    import geopandas
+    delayed(geopandas.GeoDataFrame, "to_file")
+    xee_tf.upload_table(source + "/t.tfrecord.gz", folder + "/p.gpkg", if_exists=if_exists)
+elif writer == "writer":
+    file, mixer = folder + "/p.tfrecord.gz", source + "/s-mixer.json"
+    with xee_tf.PredictionWriter(file, mixer, if_exists=if_exists) as w:
+        for _ in range(1024):
+            w.write(np.zeros((1, 16, 16)))
+            wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    pd = pytest.importorskip("pandas")
+    folder = tmp_path_factory.mktemp("writers") / "source"
+    ds = raster({"B4": random_band((512, 512)).astype("f4")}).chunk(y=32, x=512)
+    ds.tfexport(folder / "s", patch_dimensions=16)
+    xee_tf.export_table(pd.DataFrame({"longitude": [1.0], "latitude": [2.0]}), folder / "t")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("writer", "signum"),
+    [
+        ("to_cog", signal.SIGTERM),
+        *(
+            pytest.param(writer, signum, marks=pytest.mark.long)
+            for writer in (
+                "to_cog",
+                "predict_to_cog",
+                "predict_to_zarr",
+                "upload_zarr",
+                "upload_tif",
+                "upload_table",
+                "writer",
+            )
+            for signum in (signal.SIGINT, signal.SIGTERM)
+            if (writer, signum) != ("to_cog", signal.SIGTERM)
+        ),
+    ],
+)
+def test_writers_are_cleaned_up(writer, signum, source, tmp_path):
+    """The old file is kept, nothing hidden stays, and one line says how to go on."""
+    if writer == "upload_table":
+        pytest.importorskip("geopandas")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (tmp_path / "source").symlink_to(source)
+    (tmp_path / "script.py").write_text(WRITERS)
+    before = {}
+    if "zarr" not in writer:
+        name = {"upload_table": "p.gpkg", "writer": "p.tfrecord.gz"}.get(writer, "p.tif")
+        (folder / name).write_bytes(b"old")
+        before = {name: b"old"}
+    process = start(["script.py", writer, str(folder), "overwrite"], tmp_path)
+    error = interrupt(process, tmp_path / "started", signum)
+    assert process.returncode == -signum, error
+    found = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    assert found == before
+    assert [name for name in os.listdir(folder) if name.startswith(".")] == []
+    expected = "Temporary files were deleted, and nothing else was changed. Run it again."
+    if writer == "predict_to_zarr":
+        expected = "Finished chunks are kept: run it again to continue."
+    assert error.count(expected) == 1, error
+    if signum == signal.SIGTERM:
+        assert error.strip().splitlines()[-1] == f"Terminated. {expected}"
+    if writer == "upload_zarr":
+        assert os.listdir(folder) == []

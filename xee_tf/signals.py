@@ -9,7 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["Terminated", "explain_interruption", "interruptible", "sigterm_raises"]
+__all__ = ["NOTHING_CHANGED", "Terminated", "explain_interruption", "interruptible", "sigterm_raises"]
+
+NOTHING_CHANGED = "Temporary files were deleted, and nothing else was changed. Run it again."
+"""What to say about an interrupted run that was cleaned up."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -63,8 +66,8 @@ def interruptible() -> Iterator[None]:
                 signal.raise_signal(signal.SIGTERM)
 
 
-def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
-    """Add a sentence to the message of an interruption; other errors do not change.
+def explain_interruption(error: BaseException, advice: str) -> None:
+    """Add a sentence to the message of an interruption, unless it has one; other errors do not change.
 
     Examples
     --------
@@ -73,8 +76,8 @@ def explain_interruption(error: BaseException, how_to_go_on: str) -> None:
     >>> error.__notes__
     ['Run it again.']
     """
-    if isinstance(error, KeyboardInterrupt) and how_to_go_on not in getattr(error, "__notes__", []):
-        error.add_note(how_to_go_on)
+    if isinstance(error, KeyboardInterrupt) and not getattr(error, "__notes__", []):
+        error.add_note(advice)
 
 
 def _print(line: str) -> None:

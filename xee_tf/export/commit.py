@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xee_tf.export.result import ExportResult
+from xee_tf.export.resuming import find_same
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
 from xee_tf.shards import ShardStore, WrittenShard
 from xee_tf.sidecars import ExportNames, ImageManifest, Mixer
+from xee_tf.storage import Location
 
 __all__ = ["ImageCommit"]
 
@@ -49,6 +51,23 @@ class ImageCommit:
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
         names = self.names
+        files = find_same(names, self.manifest.identity, mixer=self.mixer)
+        if files:
+            self.store.discard()
+        else:
+            files = self.store.commit(shards, self._sidecars(shards))
+        return ExportResult(
+            files=files,
+            mixer=names.mixer if self.mixer else None,
+            index=names.index if self.index else None,
+            manifest=names.manifest,
+            grid=self.grid,
+            records_per_patch=self.records_per_patch,
+        )
+
+    def _sidecars(self, shards: Sequence[WrittenShard]) -> list[tuple[Location, bytes]]:
+        """Return the files that describe the shards, and their contents."""
+        names = self.names
         # If there is a mixer, the number of a record is the number of its patch.
         described = tuple(
             shard.in_manifest(names.shard(shard.number).name, patches=not self.mixer) for shard in shards
@@ -58,15 +77,7 @@ class ImageCommit:
             sidecars.insert(0, (names.index, self._index(shards)))
         if self.mixer:
             sidecars.append((names.mixer, Mixer.from_grid(self.grid).text().encode()))
-        files = self.store.commit(shards, sidecars)
-        return ExportResult(
-            files=files,
-            mixer=names.mixer if self.mixer else None,
-            index=names.index if self.index else None,
-            manifest=names.manifest,
-            grid=self.grid,
-            records_per_patch=self.records_per_patch,
-        )
+        return sidecars
 
     def _index(self, shards: Sequence[WrittenShard]) -> bytes:
         """Return the content of a GeoParquet file with one row for each patch that was written."""

@@ -11,17 +11,15 @@ from dask.tokenize import tokenize
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.job import ExportJob
-from xee_tf.export.joining import ShardTasks, blocks_to_do, uploads_before
+from xee_tf.export.joining import ShardTasks, blocks_to_do, task_name, uploads_before
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
-from xee_tf.shards import S3Store, ShardStore, run_sizes
+from xee_tf.shards import FileStore, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
 __all__ = ["export_graph"]
-
-_NAME = "tfrecord"
 
 
 def export_graph(
@@ -53,48 +51,49 @@ def export_graph(
         Computes an ExportResult or, if the jobs have labels, a dict of them by label.
     """
     # Every graph has unique keys, so that results of an interrupted run are never used.
-    runs = [uuid.uuid4().hex[:12] for _ in jobs]
+    tokens = [uuid.uuid4().hex[:12] for _ in jobs]
     finished = [store.finished_shards() for store in stores]
-    todo = [
-        blocks_to_do(job.plan, done) or set(job.plan.block_layout.blocks())
-        for job, done in zip(jobs, finished, strict=True)
-    ]
-    uploaded = isinstance(stores[0], S3Store)
+    todo = [blocks_to_do(job.plan, done) for job, done in zip(jobs, finished, strict=True)]
+    in_rows = not isinstance(stores[0], FileStore)  # the rows of blocks are written in turn
+    waits = in_rows and in_this_process
     graph, blocks = work_on_blocks(
         [
             BlockJob(
-                f"{_NAME}-encode-{run}",
+                task_name("encode", token),
                 job.arrays,
                 job.names,
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 chosen,
-                uploads_before(chosen, run, job.plan.rows_in_flight) if uploaded and in_this_process else {},
+                uploads_before(chosen, token, job.plan.rows_in_flight) if waits else {},
             )
-            for job, store, run, done, chosen in zip(jobs, stores, runs, finished, todo, strict=True)
+            for job, store, token, done, chosen in zip(jobs, stores, tokens, finished, todo, strict=True)
         ]
     )
     joiners = [
-        ShardTasks(graph.tasks, job.plan, store, run, parts, done)
-        for job, store, run, parts, done in zip(jobs, stores, runs, blocks, finished, strict=True)
+        ShardTasks(graph.tasks, job.plan, store, token, parts, done)
+        for job, store, token, parts, done in zip(jobs, stores, tokens, blocks, finished, strict=True)
     ]
     ordered = order_blocks(
         graph.tasks,
         blocks,
-        f"{_NAME}-order-{runs[0]}",
+        task_name("order", tokens[0]),
         run_sizes if joiners[0].in_memory else first_of,
-        # Dask then uploads a row of blocks before it continues with the next one.
-        [uploads_before(chosen, run, 1) if uploaded else {} for chosen, run in zip(todo, runs, strict=True)],
+        # Dask then writes a row of blocks before it continues with the next one.
+        [
+            uploads_before(chosen, token, 1) if in_rows else {}
+            for chosen, token in zip(todo, tokens, strict=True)
+        ],
     )
     results = []
-    for job, store, run, joiner, done in zip(jobs, stores, runs, joiners, ordered, strict=True):
+    for job, store, token, joiner, done in zip(jobs, stores, tokens, joiners, ordered, strict=True):
         commit = _commit(job, store)
-        results.append(add_task(graph.tasks, f"{_NAME}-commit-{run}", commit, joiner.join(done)))
+        results.append(add_task(graph.tasks, task_name("commit", token), commit, joiner.join(done)))
     if jobs[0].label:
         labels = [job.label for job in jobs]
-        key = f"{_NAME}-all-{runs[0]}"
+        key = task_name("all", tokens[0])
         results = [add_task(graph.tasks, key, _by_label, labels, results, complete or {}, order or labels)]
-    return graph.delayed(f"{_NAME}-export-{runs[0]}", results[0])
+    return graph.delayed(task_name("export", tokens[0]), results[0])
 
 
 def _encoder(plan: ExportPlan, store: ShardStore, finished: frozenset[int]) -> BlockEncoder:

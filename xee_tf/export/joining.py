@@ -10,10 +10,10 @@ from typing import Any
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
 from xee_tf.graph import TaskRef, Tasks, add_task
-from xee_tf.shards import FileStore, PartStore, S3Store, ShardStore, WrittenShard, place_runs
-from xee_tf.storage import Earlier, Staging
+from xee_tf.shards import FileStore, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
+from xee_tf.storage import Earlier, Staging, upload_service
 
-__all__ = ["ShardTasks", "blocks_to_do", "store_of", "uploads_before"]
+__all__ = ["ShardTasks", "blocks_to_do", "store_of", "task_name", "uploads_before"]
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
@@ -22,16 +22,16 @@ def store_of(plan: ExportPlan, staging: Staging, earlier: Earlier) -> ShardStore
     """Return the store for an export: the one in which each byte is written the fewest times."""
     names = plan.names
     patch_bytes = plan.record_bytes * plan.record.per_patch
-    if names.prefix.is_s3:
-        return S3Store(staging, names, earlier, patch_bytes * plan.patches_per_shard)
+    if upload_service(names.prefix) is not None:
+        return UploadStore(staging, names, earlier, patch_bytes * plan.patches_per_shard)
     if not names.prefix.is_local:
-        return PartStore(staging, names, earlier)
+        return SequentialStore(staging, names, earlier)
     if plan.places_known:
         return FileStore(staging, names, earlier, patch_bytes, plan.patches_per_shard)
     return FileStore(staging, names, earlier, spill=plan.row_bytes > _HELD_BYTES)
 
 
-def owners_of(plan: ExportPlan, shard: int) -> list[Block]:
+def blocks_of_shard(plan: ExportPlan, shard: int) -> list[Block]:
     """Return the blocks that have patches of a shard."""
     grid, layout, patches = plan.grid, plan.block_layout, plan.patch_shards.patches_of(shard)
     (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
@@ -40,26 +40,34 @@ def owners_of(plan: ExportPlan, shard: int) -> list[Block]:
     return list(product(layout.y.owners(top, bottom), layout.x.owners(left, right)))
 
 
-def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block] | None:
-    """Return the blocks that have patches of shards that are not finished; None if all have."""
+def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block]:
+    """Return the blocks that have patches of shards that are not finished; if all are, none is computed."""
     if not finished:
-        return None
+        return set(plan.block_layout.blocks())
     return {
-        block for shard in range(plan.shards) if shard not in finished for block in owners_of(plan, shard)
+        block
+        for shard in range(plan.shards)
+        if shard not in finished
+        for block in blocks_of_shard(plan, shard)
     }
 
 
-def uploads_before(blocks: Iterable[Block], run: str, lag: int) -> dict[int, list[TaskRef]]:
+def task_name(name: str, token: str) -> str:
+    """Return the name of tasks of an export, which its token distinguishes from those of others."""
+    return f"tfrecord-{name}-{token}"
+
+
+def uploads_before(blocks: Iterable[Block], token: str, lag: int) -> dict[int, list[TaskRef]]:
     """Return a reference to the upload of the row of blocks that is `lag` rows before each row."""
     rows = sorted({row for row, _ in blocks})
-    return {row: [_uploaded(run, before)] for row, before in zip(rows[lag:], rows, strict=False)}
+    return {row: [_uploaded(token, before)] for row, before in zip(rows[lag:], rows, strict=False)}
 
 
-def _uploaded(run: str, row: int) -> TaskRef:
-    return TaskRef((f"tfrecord-uploaded-{run}", row))
+def _uploaded(token: str, row: int) -> TaskRef:
+    return TaskRef((task_name("uploaded", token), row))
 
 
-def nothing(*results: object) -> None:
+def wait_for(*results: object) -> None:
     """Return nothing: the function of a task that others wait for, without a copy of its arguments."""
 
 
@@ -75,8 +83,8 @@ class ShardTasks:
         The plan of the export.
     store : ShardStore
         The store.
-    run : str
-        Suffix of the names of the tasks.
+    token : str
+        See `task_name`.
     blocks : mapping
         References to the parts of each block.
     finished : mapping of int to WrittenShard
@@ -86,7 +94,7 @@ class ShardTasks:
     tasks: Tasks
     plan: ExportPlan
     store: ShardStore
-    run: str
+    token: str
     blocks: Mapping[Block, TaskRef]
     finished: Mapping[int, WrittenShard]
 
@@ -99,41 +107,37 @@ class ShardTasks:
             References to the parts of each block or, if these are in memory, to the sizes of their runs, in
             a chain of tasks.
         """
-        store: Any = self.store
-        if isinstance(store, S3Store):
-            added = self._append(store, ordered)
-        else:
-            parts = self._place(store, ordered) if self.in_memory else ordered
+        if isinstance(self.store, FileStore):
+            parts = self._place(self.store, ordered) if self.in_memory else ordered
             added = {
-                number: add_task(
-                    self.tasks, self._key("shard", number), store.finish, *self._first(number), needed
-                )
-                for number, needed in self._owners(parts)
+                shard: self._finish(shard, *self._first(shard), self._blocks_of(shard, parts))
+                for shard in self._missing()
             }
+        else:
+            added = self._write_rows(ordered)
         return [self.finished.get(number) or added[number] for number in range(self.plan.shards)]
 
     @property
     def in_memory(self) -> bool:
-        """Whether runs wait for the sizes of others."""
-        return isinstance(self.store, S3Store) or (
-            isinstance(self.store, FileStore) and self.store.group_bytes is None
-        )
+        """Whether the runs of a block wait in memory for those of others."""
+        return not isinstance(self.store, FileStore) or self.store.group_bytes is None
 
     def _key(self, name: str, *numbers: int) -> tuple[Any, ...]:
-        return (f"tfrecord-{name}-{self.run}", *numbers)
+        return (task_name(name, self.token), *numbers)
 
     def _first(self, shard: int) -> tuple[int, int, int]:
         """Return the number of a shard, of its first record, and the size of its header."""
         first = self.plan.patch_shards.patches_of(shard)[0] * self.plan.record.per_patch
         return shard, first, self.plan.header_size(shard)
 
-    def _owners(self, found: Mapping[Block, TaskRef]) -> list[tuple[int, list[TaskRef]]]:
-        """Return each shard with references to the results of the blocks that have records of it."""
-        return [
-            (number, [found[block] for block in owners_of(self.plan, number) if block in found])
-            for number in range(self.plan.shards)
-            if number not in self.finished
-        ]
+    def _finish(self, shard: int, *values: Any) -> TaskRef:
+        """Add the task that completes a shard."""
+        store: Any = self.store
+        return add_task(self.tasks, self._key("shard", shard), store.finish, *values)
+
+    def _blocks_of(self, shard: int, found: Mapping[Block, TaskRef]) -> list[TaskRef]:
+        """Return references to the results of the blocks that have records of a shard."""
+        return [found[block] for block in blocks_of_shard(self.plan, shard) if block in found]
 
     def _rows(self) -> list[tuple[int, list[Block]]]:
         return [(row, list(blocks)) for row, blocks in groupby(self.blocks, key=lambda block: block[0])]
@@ -154,28 +158,30 @@ class ShardTasks:
     def _shards_of(self, row: int) -> list[int]:
         return [shard for shard in self.plan.shards_of(row) if shard not in self.finished]
 
-    def _append(self, store: S3Store, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
-        """Add tasks that append each row of blocks to uploads."""
-        uploads = add_task(self.tasks, self._key("begin"), store.begin, self._missing())
+    def _write_rows(self, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
+        """Add tasks that write the rows of blocks in turn; return those that complete the shards."""
         states: dict[int, TaskRef] = {}
         complete: dict[int, TaskRef] = {}
-        rows = self._rows()
+        store, rows = self.store, self._rows()
+        if isinstance(store, UploadStore):
+            uploads = add_task(self.tasks, self._key("create"), store.create_uploads, self._missing())
         for number, (row, blocks) in enumerate(rows):
             parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
             shards = self._shards_of(row)
             following = self._shards_of(rows[number + 1][0]) if number + 1 < len(rows) else []
             for shard in shards:
-                key = self._key("append", row, shard)
-                states[shard] = add_task(
-                    self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
-                )
-                if shard not in following:
-                    key = self._key("shard", shard)
-                    complete[shard] = add_task(
-                        self.tasks, key, store.finish, uploads, *self._first(shard), states[shard]
+                if isinstance(store, UploadStore):
+                    key = self._key("append", row, shard)
+                    states[shard] = add_task(
+                        self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
                     )
-            done = [complete.get(shard, states[shard]) for shard in shards]
-            add_task(self.tasks, _uploaded(self.run, row).key, nothing, *done)
+                    if shard not in following:
+                        complete[shard] = self._finish(shard, uploads, *self._first(shard), states[shard])
+                elif shard not in following:
+                    needed = self._blocks_of(shard, self.blocks)
+                    complete[shard] = self._finish(shard, *self._first(shard), needed, turns)
+            done = [(complete if shard in complete else states).get(shard) for shard in shards]
+            add_task(self.tasks, _uploaded(self.token, row).key, wait_for, *filter(None, done))
         return complete
 
     def _missing(self) -> list[int]:

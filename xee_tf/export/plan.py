@@ -22,12 +22,13 @@ from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
+from xee_tf.storage import upload_service
 
 __all__ = ["ExportPlan"]
 
 #: Memory per task of Dask's graph, ordering and scheduler (measured).
 _TASK_BYTES = 5500
-#: Memory of the parts that are being uploaded to S3 (measured).
+#: Memory of the parts that are being uploaded (measured).
 _UPLOAD_MEMORY = 60 << 20
 _BLOCKS_PER_THREAD = 2  # that may wait to be uploaded
 
@@ -153,7 +154,7 @@ class ExportPlan(Summarized):
 
     @property
     def rows_in_flight(self) -> int:
-        """Number of rows of blocks that may be in memory at a time until they are uploaded to S3."""
+        """Number of rows of blocks that may wait in memory until they are written to another store."""
         blocks: int = _BLOCKS_PER_THREAD * CPU_COUNT
         return 1 + math.ceil(blocks / self.blocks[1])
 
@@ -202,12 +203,12 @@ class ExportPlan(Summarized):
         strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
         rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
-        if self.names.prefix.is_s3:
+        if upload_service(self.names.prefix) is not None:
             joining = rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
-        elif self.names.prefix.is_local and not self.places_known:
-            joining = rows + blocks
+        elif not self.names.prefix.is_local:
+            joining = rows - 1  # nothing waits for the last row
         else:
-            joining = 0
+            joining = 0 if self.places_known else rows + blocks
         return 1 + len(homes) + strips + 2 * blocks + joining + self.shards + 1
 
     @property
@@ -279,14 +280,25 @@ class ExportPlan(Summarized):
         """Estimated peak memory of this process in bytes, with Dask's default of one thread per core.
 
         The sum of its current memory; the data in memory at a time (one block per thread, the chunks of one
-        more block, the strips, with S3 the rows of blocks that wait to be uploaded, and a quarter more for
-        the allocator); and Dask's memory per task. The last two are from measurements.
+        more block, the strips, and a quarter more for the allocator); and Dask's memory per task. The last
+        two are from measurements. Except on local disks, rows of blocks that wait to be written are added
+        and, in other stores than S3, Azure and Google Cloud Storage, a whole shard.
         """
-        data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory
-        if self.names.prefix.is_s3:
-            data += self.rows_in_flight * self.row_bytes + _UPLOAD_MEMORY
+        data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory + self._held_memory
         graph = self.tasks * _TASK_BYTES
-        return int(psutil.Process().memory_info().rss + 1.25 * data + graph)
+        files = self.total_bytes if "memory" in self.names.prefix.protocols else 0
+        return int(psutil.Process().memory_info().rss + 1.25 * data + graph + files)
+
+    @property
+    def _held_memory(self) -> int:
+        """Memory of the records that wait to be written to a store that is not a local disk."""
+        if self.names.prefix.is_local:
+            return 0
+        rows = self.rows_in_flight * self.row_bytes
+        if upload_service(self.names.prefix) is not None:
+            return rows + _UPLOAD_MEMORY
+        shard = self.records_per_shard * self.record_bytes
+        return min(self.total_bytes, rows + max(shard, self.row_bytes))
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,10 @@ from xee_tf.errors import DestinationExistsError
 from xee_tf.export.job import ExportJob
 from xee_tf.export.result import ExportResult
 from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
-from xee_tf.sidecars import ImageManifest, read_manifest
-from xee_tf.storage import Staging, clear_leftovers, recover
+from xee_tf.sidecars import ExportNames, ImageManifest, ShardInfo, read_manifest
+from xee_tf.storage import clear_leftovers, recover
 
-__all__ = ["complete_export", "identify_export"]
+__all__ = ["complete_export", "find_same", "identify_export"]
 
 # Options that do not change what is written.
 _WITHOUT_EFFECT = frozenset({"if_exists"})
@@ -48,27 +49,55 @@ def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
     if job.identity is None:
         return None
     if compute:
-        recover(Staging.begin(names.prefix))
-    manifest = read_manifest(names.manifest)
-    marked = names.mixer.exists() if job.plan.mixer else True
-    if not isinstance(manifest, ImageManifest) or not marked:
+        recover(names.prefix)
+    if (manifest := _whole_manifest(names, mixer=job.plan.mixer)) is None:
         return None
     if difference := explain_other(job.identity, manifest.identity):
         raise DestinationExistsError(
             f"{names.prefix} exists and cannot be resumed: {difference}. Choose another prefix, or replace "
             "it with if_exists='overwrite'."
         )
-    listed = names.prefix.listed()
-    if any(listed.get(shard.file.path, {}).get("size") != shard.file.bytes for shard in manifest.shards):
+    if _lacks_shards(names, manifest):
         return None  # `begin` then raises an error about the files that exist
     if compute:
         clear_leftovers(names.prefix)
-    folder = names.prefix.parent
     return ExportResult(
-        files=tuple(replace(shard.file, path=folder.child(shard.file.path).url) for shard in manifest.shards),
+        files=_files(names, manifest),
         mixer=names.mixer if job.plan.mixer else None,
         index=names.index if job.plan.options.index else None,
         manifest=names.manifest,
         grid=job.plan.grid,
         records_per_patch=job.plan.record.per_patch,
     )
+
+
+def find_same(
+    names: ExportNames, identity: Mapping[str, Any] | None, *, mixer: bool
+) -> tuple[ShardInfo, ...]:
+    """Return the shards of a complete export with the same identity; empty if there is none.
+
+    If a Delayed is computed twice, it finds what it wrote the first time.
+    """
+    if identity is None:
+        return ()
+    manifest = _whole_manifest(names, mixer=mixer)
+    if manifest is None or manifest.identity != identity or _lacks_shards(names, manifest):
+        return ()
+    return _files(names, manifest)
+
+
+def _whole_manifest(names: ExportNames, *, mixer: bool) -> ImageManifest | None:
+    """Return the manifest of an export that was put in place; None if there is none."""
+    manifest = read_manifest(names.manifest)
+    marked = names.mixer.exists() if mixer else True
+    return manifest if isinstance(manifest, ImageManifest) and marked else None
+
+
+def _lacks_shards(names: ExportNames, manifest: ImageManifest) -> bool:
+    listed = names.prefix.listed()
+    return any(listed.get(shard.file.path, {}).get("size") != shard.file.bytes for shard in manifest.shards)
+
+
+def _files(names: ExportNames, manifest: ImageManifest) -> tuple[ShardInfo, ...]:
+    folder = names.prefix.parent
+    return tuple(replace(shard.file, path=folder.child(shard.file.path).url) for shard in manifest.shards)

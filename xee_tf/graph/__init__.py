@@ -2,7 +2,7 @@
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
-from xee_tf.graph.run import each_chunk, on_cluster, progress_bar, run_graph
+from xee_tf.graph.run import each_chunk, on_cluster, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
     ChunkedArray,
@@ -35,7 +35,7 @@ __all__ = [
     "first_of",
     "on_cluster",
     "order_blocks",
-    "progress_bar",
     "run_graph",
+    "store_chunks",
     "work_on_blocks",
 ]

@@ -50,7 +50,6 @@ def in_order(
     function : callable
         Called with the result of a block and that of the task before in the chain, which it ignores. If the
         results of blocks are large, it should return a small part of them.
-
     before : sequence of sequences of TaskRef, optional
         For each task of the chain, references to further results that it depends on, and ignores.
 

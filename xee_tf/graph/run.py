@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing.pool
 import time
 import uuid
 from collections.abc import Callable, Container, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import accumulate
 from typing import Any
 
 import dask
+import numpy as np
 from dask import threaded
 from dask.base import get_scheduler
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
+from dask.local import MultiprocessingPoolExecutor
 from dask.system import CPU_COUNT
 from dask.task_spec import TaskRef
 from numpy.typing import NDArray
@@ -24,7 +28,7 @@ from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
 from xee_tf.signals import explain_interruption, interruptible
 
-__all__ = ["each_chunk", "on_cluster", "progress_bar", "run_graph"]
+__all__ = ["each_chunk", "on_cluster", "run_graph", "store_chunks"]
 
 _WAIT = 20.0  # seconds to wait for running tasks
 
@@ -63,12 +67,52 @@ def each_chunk(
     return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
-def run_graph(delayed: Delayed, progress: bool, how_to_go_on: str = "") -> Any:
+def store_chunks(
+    arrays: Sequence[Any], targets: Sequence[Any], progress: bool, *, in_this_process: bool = False
+) -> None:
+    """Write the chunks of arrays with ``target[slices] = chunk``; see `run_graph`.
+
+    Parameters
+    ----------
+    arrays : sequence of Dask arrays
+        The arrays.
+    targets : sequence
+        A target for each array. Chunks are written concurrently.
+    progress : bool
+        Whether to show a progress bar.
+    in_this_process : bool
+        Whether the targets cannot be sent to other processes. Dask then computes in threads, whatever its
+        configuration says.
+    """
+    name = f"xee-tf-store-{uuid.uuid4().hex}"
+    tasks: Tasks = {}
+    done = []
+    optimized = dask.optimize(*arrays)
+    for number, (array, target) in enumerate(zip(optimized, targets, strict=True)):
+        edges = [list(accumulate(sizes, initial=0)) for sizes in array.chunks]
+        for index in np.ndindex(*array.numblocks):
+            place = tuple(slice(*edge[i : i + 2]) for edge, i in zip(edges, index, strict=True))
+            chunk = TaskRef((array.name, *index))
+            done.append(add_task(tasks, (name, number, *index), _store_chunk, target, place, chunk))
+    result = add_task(tasks, f"all-{name}", first_of, done)
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=optimized)
+    delayed = Delayed(result.key, graph, layer=name)
+    with dask.config.set(scheduler="threads") if in_this_process else nullcontext():
+        run_graph(delayed, progress)
+
+
+def _store_chunk(target: Any, place: tuple[slice, ...], chunk: NDArray[Any]) -> None:
+    target[place] = chunk
+
+
+def run_graph(delayed: Delayed, progress: bool, advice: str = "") -> Any:
     """Compute a Delayed; with `progress`, show Dask's progress bar.
+
+    All computations that write are run by this function.
 
     If this is interrupted by Ctrl-C or SIGTERM, or fails, tasks that are running are first completed, at most
     for some seconds, so that they do not write anything later. The message of an interruption then contains
-    `how_to_go_on`.
+    `advice`.
 
     Raises
     ------
@@ -80,18 +124,29 @@ def run_graph(delayed: Delayed, progress: bool, how_to_go_on: str = "") -> Any:
         try:
             return _run(delayed, progress)
         except KeyboardInterrupt as error:
-            if how_to_go_on:
-                explain_interruption(error, how_to_go_on)
+            if advice:
+                explain_interruption(error, advice)
             raise
 
 
 def _run(delayed: Delayed, progress: bool) -> Any:
     if client := _client():
         return _run_on_cluster(client, delayed, progress)
-    if get_scheduler(collections=[delayed]) is threaded.get and dask.config.get("pool", None) is None:
-        return _run_in_threads(delayed, progress)
-    with progress_bar(progress):
-        return delayed.compute()
+    scheduler, pool = dask.config.get("scheduler", None), dask.config.get("pool", None)
+    if isinstance(scheduler, Executor):
+        return _run_in_pool(scheduler, delayed, progress)
+    if get_scheduler(collections=[delayed]) is not threaded.get:
+        with _progress_bar(progress):
+            return delayed.compute()
+    if isinstance(pool, multiprocessing.pool.Pool):
+        pool = MultiprocessingPoolExecutor(pool)
+    if pool is not None:
+        return _run_in_pool(pool, delayed, progress)
+    threads = ThreadPoolExecutor(dask.config.get("num_workers", None) or CPU_COUNT)
+    try:
+        return _run_in_pool(threads, delayed, progress)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
@@ -123,33 +178,33 @@ def _wait_for_tasks(client: Any, keys: Container[Any]) -> None:
         time.sleep(0.1)
 
 
-def _run_in_threads(delayed: Delayed, progress: bool) -> Any:
-    """Compute in threads; if this is interrupted or fails, wait until no thread works on it any more."""
-    pool = _Pool(dask.config.get("num_workers", None) or CPU_COUNT)
+def _run_in_pool(pool: Any, delayed: Delayed, progress: bool) -> Any:
+    """Compute in a pool; if this is interrupted or fails, wait until no thread works on it any more."""
+    observed = _ObservedPool(pool)
     try:
-        with progress_bar(progress):
-            return delayed.compute(pool=pool)
+        with _progress_bar(progress):
+            return delayed.compute(scheduler=observed)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        wait(pool.running.copy(), timeout=_WAIT)
+        wait(observed.unfinished.copy(), timeout=_WAIT)  # Dask submits only as many as there are threads
 
 
-class _Pool(ThreadPoolExecutor):
-    """A pool of threads that knows which tasks have not finished."""
+class _ObservedPool(Executor):
+    """A pool of which it is known which tasks have not finished."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        self.running: set[Future[Any]] = set()
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._max_workers = getattr(pool, "_max_workers", None) or CPU_COUNT
+        self.unfinished: set[Future[Any]] = set()
 
     def submit(self, *call: Any, **options: Any) -> Future[Any]:
         """Submit a task."""
-        future = super().submit(*call, **options)
-        self.running.add(future)
-        future.add_done_callback(self.running.discard)
+        future: Future[Any] = self._pool.submit(*call, **options)
+        self.unfinished.add(future)
+        future.add_done_callback(self.unfinished.discard)
         return future
 
 
-def progress_bar(progress: bool) -> AbstractContextManager[Any]:
+def _progress_bar(progress: bool) -> AbstractContextManager[Any]:
     """Return Dask's progress bar, or a null context if `progress` is false."""
     return ProgressBar() if progress else nullcontext()
 

@@ -1,4 +1,4 @@
-"""The state of files, which tells cheaply that they changed: sizes, times, and tags of object stores."""
+"""The state of files: sizes, times and tags, which change if a file changes, and are quick to determine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class UnknownContentError(Exception):
 
 
 State = list[tuple[str, ...]]
-"""For each file, its path and what tells a change."""
+"""For each file, its path and what changes if the file changes."""
 
 
 def file_state(path: str) -> State:
@@ -152,7 +152,7 @@ def _gdal_state(name: str) -> State:
 
 
 def store_state(store: Any, path: str) -> Iterator[Any]:
-    """Yield what tells a change of an array or group in a store of Zarr: for a store in memory, its content.
+    """Yield the state of an array or group in a Zarr store; for a store in memory, its content.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def store_state(store: Any, path: str) -> Iterator[Any]:
 
 
 def array_state(array: Any) -> Iterator[Any]:
-    """Yield what tells a change of an array of Zarr; see `store_state`."""
+    """Yield the state of a Zarr array; see `store_state`."""
     place = array.store_path
     yield from store_state(place.store, place.path)
 

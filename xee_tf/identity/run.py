@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,9 @@ class RunIdentity:
         """Return how this run differs from the run with the given `to_json`; empty if it does not."""
         if not isinstance(stored, Mapping) or stored.get("format") != _FORMAT:
             return "it was written by another version of xee_tf"
-        before = stored["parts"]
+        before = _stored_parts(stored.get("parts"))
+        if before is None:
+            return "the description of what it was written from is damaged"
         for name, part in self.parts.items():
             if name not in before:
                 return f"{name} was not part of it"
@@ -135,6 +137,15 @@ class RunIdentity:
                 return f"{name} was {shorten(shown, 200)} and is now {shorten(part.shown, 200)}"
             return f"{name} is not the same as before" + (f" ({part.advice})" if part.advice else "")
         return next((f"{name} is missing now" for name in before if name not in self.parts), "")
+
+
+def _stored_parts(found: Any) -> Mapping[str, Sequence[str]] | None:
+    """Return the parts in a description from `RunIdentity.to_json`; None if they are not valid."""
+    valid = isinstance(found, Mapping) and all(
+        isinstance(part, Sequence) and len(part) == 2 and all(isinstance(each, str) for each in part)
+        for part in found.values()
+    )
+    return found if valid else None
 
 
 def explain_other(identity: RunIdentity, stored: Any) -> str:

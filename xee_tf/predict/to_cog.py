@@ -50,9 +50,9 @@ def predict_to_cog(
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
     if_exists : {"error", "overwrite", "resume"}, default "error"
-        What to do if the destination exists. "overwrite" replaces it when the new file is complete, with its
-        side files (``.aux.xml``, ``.ovr``, ``.msk``, world files, RPCs). "resume" writes it if it is missing;
-        an existing GeoTIFF does not tell what it was written from, so that it is an error.
+        What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
+        RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
+        missing; an existing GeoTIFF does not tell what it was written from, so that it is an error.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional

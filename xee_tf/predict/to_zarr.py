@@ -20,6 +20,7 @@ from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
+from xee_tf.signals import explain_interruption, interruptible
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -31,7 +32,6 @@ from xee_tf.storage import (
     beside,
     claim,
     clear_store,
-    commit,
     earlier_store,
     explain_changes,
     finish_store,
@@ -42,6 +42,7 @@ from xee_tf.storage import (
     recover,
     remove_other_runs,
     remove_temporary_files,
+    replace_store,
     require_own_store,
     require_reachable,
     require_writable,
@@ -131,9 +132,11 @@ def predict_to_zarr(
     of it is predicted again.
 
     Only one run at a time writes to a store: while the file ``.<name>.writer`` beside it names a process that
-    exists, other runs are refused. In an object store, where objects cannot be renamed, the objects of a
-    complete new store are copied over the old one: the old store is lost as soon as this begins, and neither
-    can be opened until it has ended. If it is interrupted, the next call completes it.
+    exists, other runs are refused. Processes renew this file, because those of other machines cannot be
+    checked: they count as existing for one hour after that. In an object store, where objects cannot be
+    renamed, the objects of a complete new store are copied over the old one: the old store is lost as soon as
+    this begins, and neither can be opened until it has ended. If it is interrupted, the next call completes
+    it.
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
@@ -167,17 +170,22 @@ def predict_to_zarr(
     check_zarr(predicted.variables, location, RENAME)
     description = identify_run(model, prediction, identity)
     require_writable(location)
-    with claim(beside(location)) as run:
-        recover(run)
+    with interruptible(), claim(beside(location)) as run:
+        recover(run.destination)
         earlier = earlier_store(run.destination)
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
         run.sign()
         done = target == run.destination and _is_complete(target, predicted.data_vars)
-        remove_other_runs(run, _staged_predictions(run) if done else ())
+        remove_other_runs(run, _other_predictions(run, description) if done else ())
         try:
             _write_store(prediction, target, run, description, progress)
             if target != run.destination:
-                commit(run, [run.destination], earlier=earlier)
+                replace_store(run, earlier)
+        except BaseException as error:
+            if target == run.destination:
+                run.end()
+            explain_interruption(error, "Finished chunks are kept: run it again to continue.")
+            raise
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
@@ -208,6 +216,12 @@ def _find_target(
     return chosen, chosen.staged(store)
 
 
+def _other_predictions(run: Staging, description: RunIdentity) -> list[Staging]:
+    """Return earlier runs that staged another prediction, which may be resumed."""
+    runs = _staged_predictions(run)
+    return [each for each in runs if _explain_difference(each.staged(run.destination), description)]
+
+
 def _staged_predictions(run: Staging) -> list[Staging]:
     """Return earlier runs that staged a prediction, complete or not; they have lost their claims."""
     runs = staged_runs(run.destination)
@@ -236,7 +250,7 @@ def _write_store(
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
         _remove_markers(store)
-    elif "root" not in record or record["state"] == BEGUN:
+    elif "root" not in record or record.get("state", BEGUN) == BEGUN:
         clear_store(store, run)
         prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
     markers = _markers(store)
@@ -248,11 +262,7 @@ def _write_store(
             hide_store(store)
         edges = tuple(map(chunk_edges, chunks))
         writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), markers, edges)
-        run_graph(
-            each_chunk(writer, list(bands.values()), indices, "xee-tf-write"),
-            progress,
-            "Finished chunks are kept: run it again to continue.",
-        )
+        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
 

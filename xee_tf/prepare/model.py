@@ -15,6 +15,7 @@ from xee_tf.errors import DestinationExistsError, ModelError
 from xee_tf.models import is_prepared, local_copy, read_meta_graph, require_saved_model
 from xee_tf.options import check_flags
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select_nodes
+from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_writable
 
 __all__ = ["PreparedModel", "prepare_model"]
@@ -136,7 +137,12 @@ def prepare_model(
     if target.exists():
         raise DestinationExistsError(f"{target} exists: choose another folder, or remove it first.")
     require_writable(target)
-    with tensorflow_silenced(), local_copy(source) as folder, _created_folder(target) as created:
+    with (
+        interruptible(),
+        tensorflow_silenced(),
+        local_copy(source) as folder,
+        _created_folder(target) as created,
+    ):
         graph = read_meta_graph(folder, tag)
         if is_prepared(graph):
             raise ModelError(

@@ -20,7 +20,7 @@ from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions
 from xee_tf.records import RecordLayout
 from xee_tf.shards import first_record, open_shards
-from xee_tf.sidecars import Exported, ExportedTable, dim_lengths, find_sources, is_image
+from xee_tf.sidecars import Exported, ExportedTable, dim_lengths, find_sources, is_image, require_missing
 from xee_tf.storage import Location
 
 __all__ = ["Inspection", "Kind", "inspect"]
@@ -131,6 +131,7 @@ def inspect(
         try:
             return _inspect_file(location)
         except MissingShardError:
+            require_missing(location)
             raise MissingShardError(
                 f"{location} was not found: expected a mixer, a manifest, the prefix or folder of an export, "
                 "or a TFRecord file."

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from xee_tf.display import abbreviated, counted
-from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.errors import MissingShardError, MixerError, OptionError, RecordError
 from xee_tf.georef import crs_option, crs_text
 from xee_tf.reading.first_record import FirstRecord, parse_record
 from xee_tf.reading.infer import Inference, layout_of_manifest
@@ -17,6 +17,7 @@ from xee_tf.reading.selection import choose_bands
 from xee_tf.records import FRAMING, RecordLayout, iter_frames, read_sequence_layout
 from xee_tf.shards import Shard, match_shards, number_shards, open_shards, read_records
 from xee_tf.sidecars import (
+    Described,
     Exported,
     ExportedImage,
     ImageManifest,
@@ -29,6 +30,7 @@ from xee_tf.sidecars import (
     listed_shards,
     manifest_name,
     prefix_of,
+    require_same,
 )
 from xee_tf.storage import Location
 
@@ -43,9 +45,19 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     Options take precedence over the manifest (if it describes these records), and the manifest over what is
     inferred from the first record.
     """
+    found = describe_export(mixer, options.storage_options)
+    try:
+        return _open(found, options)
+    except (RecordError, MixerError):
+        require_same(found)
+        raise
+
+
+def _open(source: Described, options: ReadOptions) -> OpenedExport:
+    """Open the shards of an image that is described."""
     kernel, bands = options.kernel, options.bands
     beside = options.records is None  # shards next to the manifest must match it
-    name, described, manifest, location, listed = describe_export(mixer, options.storage_options)
+    name, described, manifest, location, listed = source
     written = None if manifest is None or manifest.grid is None else manifest.grid.crs
     if options.crs is not None:
         described, written = replace(described, crs=crs_text(crs_option(options.crs))), None
@@ -57,7 +69,7 @@ def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> Op
     known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
     if known and location is not None and not beside and locations != listed_shards(location, known):
         known = ()  # predictions, for example
-    found = open_shards(locations, known, listed)
+    found = open_shards(locations, known, listed if beside else None)
     first = FirstRecord.from_shards(found)
     layout, steps = _read_layout(first, None if total else manifest)
     if layout is None:

@@ -14,10 +14,19 @@ from crc32c import crc32c
 from dask.utils import format_bytes
 
 from xee_tf.display import aligned, counted
-from xee_tf.errors import MixerError, RecordError, XeeTFError
+from xee_tf.errors import MissingShardError, MixerError, RecordError, StorageError, XeeTFError
 from xee_tf.reading.opening import open_export
 from xee_tf.records import FOOTER
-from xee_tf.shards import GZIP, HEAD_BYTES, differing_run, inflated, read_index, read_pieces, scan_records
+from xee_tf.shards import (
+    GZIP,
+    HEAD_BYTES,
+    differing_run,
+    file_stamp,
+    inflated,
+    read_index,
+    read_pieces,
+    scan_records,
+)
 from xee_tf.sidecars import (
     IMAGE_MANIFEST,
     Exported,
@@ -26,10 +35,12 @@ from xee_tf.sidecars import (
     Manifest,
     ManifestShard,
     Mixer,
+    destination_of,
     differing_crs,
     differing_keys,
     find_exports,
     find_records,
+    has_prefix,
     is_image,
     is_unchanged,
     listed_shards,
@@ -37,6 +48,7 @@ from xee_tf.sidecars import (
     manifest_of,
     prefix_of,
     read_document,
+    require_whole,
 )
 from xee_tf.storage import Location
 
@@ -182,7 +194,33 @@ def _merge(checks: Sequence[Verification]) -> Verification:
 
 
 def _check(location: Location) -> Verification:
-    """Check one export."""
+    """Check one export; if it was replaced meanwhile, say only this."""
+    table = not is_image(location)
+    side = manifest_location(location) if table else prefix_of(location).with_suffix(IMAGE_MANIFEST)
+    before = _state(side)
+    found = _check_files(location)
+    destination = location if table else destination_of(location)
+    if found.problems and (table or has_prefix(location)):
+        try:
+            require_whole(destination)
+        except MissingShardError as error:
+            return replace(found, problems=(str(error),))
+        if _state(side) != before:
+            problem = f"{destination} was replaced while it was checked: check it again."
+            return replace(found, problems=(problem,))
+    return found
+
+
+def _state(file: Location) -> tuple[str, ...]:
+    """Return what changes if a manifest is replaced; empty if there is none."""
+    try:
+        return file_stamp(file, file.info())
+    except (FileNotFoundError, StorageError):
+        return ()
+
+
+def _check_files(location: Location) -> Verification:
+    """Compare the files of one export with its manifest."""
     table = not is_image(location)
     side = manifest_location(location) if table else prefix_of(location).with_suffix(IMAGE_MANIFEST)
     problems: list[str] = []
@@ -251,9 +289,11 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
         raw.finish()
     except FileNotFoundError:
         return Verification((), 1, 0, 0, True, (f"{location} was not found.",))
-    except (RecordError, OSError) as error:
+    except RecordError as error:
         problems.append(str(error))
         raw.finish()
+    except OSError as error:  # the rest is not known
+        return Verification((), 1, records, raw.size, known is not None, (str(error),))
     if known is None:
         return Verification((), 1, records, raw.size, False, tuple(problems))
     same_kind = known.same_kind(location)

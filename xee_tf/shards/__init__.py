@@ -1,6 +1,7 @@
 """Write and read shards: TFRecord files with an index, in local folders and object stores."""
 
 from xee_tf.shards.access import read_records
+from xee_tf.shards.appending_store import AppendingStore
 from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.inflate import GZIP
 from xee_tf.shards.matching import differing_run, match_shard, match_shards
@@ -15,12 +16,12 @@ from xee_tf.shards.members import (
     read_index,
 )
 from xee_tf.shards.opening import first_record, number_shards, open_shards
-from xee_tf.shards.part_store import AppendingStore, PartStore
-from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run
-from xee_tf.shards.s3_store import S3Store
+from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run, shard_header
 from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
+from xee_tf.shards.sequential_store import SequentialStore
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
 from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
+from xee_tf.shards.upload_store import Appended, UploadStore
 from xee_tf.shards.whole import check_file, checked_rows
 
 __all__ = [
@@ -29,15 +30,16 @@ __all__ = [
     "IMAGE_MEMBER",
     "PREDICTION_MEMBER",
     "TABLE_MEMBER",
+    "Appended",
     "AppendingStore",
     "FileStore",
     "OneFile",
     "Part",
-    "PartStore",
     "Run",
-    "S3Store",
+    "SequentialStore",
     "Shard",
     "ShardStore",
+    "UploadStore",
     "WrittenShard",
     "aborted_on_failure",
     "check_file",
@@ -60,6 +62,7 @@ __all__ = [
     "read_records",
     "run_sizes",
     "scan_records",
+    "shard_header",
     "shard_spans",
     "whole_frames",
 ]

@@ -56,7 +56,7 @@ def read_records(
     if start >= stop:
         return
     checked = verify and shard.run_starts is not None
-    if not checked:
+    if not checked and (verify or shard.location.is_local):
         check_stamp(shard)
     try:
         buffers = _read_buffers(shard, start, stop, share, whole_runs=checked)
@@ -66,6 +66,9 @@ def read_records(
                 yield wanted.start, buffer if wanted == held else _part(shard, buffer, held, wanted)
     except FileNotFoundError:
         raise MissingShardError(f"{shard} does not exist: it was removed after it was opened.") from None
+    except RecordError:
+        check_stamp(shard)  # a file that was replaced seems corrupt
+        raise
 
 
 def _read_buffers(

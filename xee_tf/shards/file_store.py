@@ -14,12 +14,9 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
 
-from crc32c import crc32c
-
 from xee_tf.errors import DestinationError
-from xee_tf.records import combine_crcs
-from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
-from xee_tf.shards.runs import Part, WrittenShard, shard_header
+from xee_tf.shards.members import MEMBER_HEADER
+from xee_tf.shards.runs import Part, WrittenShard, begin_shard
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.storage import Earlier, Staging, storage_errors
@@ -133,8 +130,7 @@ class FileStore(StagedStore):
                     found.append(run)
             return Part(shard, "", tuple(found))
         if not self.spill:
-            packed = list(runs)
-            return Part(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+            return Part.in_memory(shard, runs)
         name = f"{shard:05d}-{block}.part"
         found = []
         with self._writing(), open(self.staging.folder.child(name).path, "wb") as part:
@@ -154,7 +150,7 @@ class FileStore(StagedStore):
                 else:
                     for pieces, place in zip(part.pieces, places, strict=True):
                         _write(file, pieces, place)
-        return [part.described for part in parts]
+        return [part.without_bytes for part in parts]
 
     def _copy(self, file: int, part: Part, places: Sequence[int]) -> None:
         """Copy the runs of a temporary file to their places, and remove it."""
@@ -190,18 +186,8 @@ class FileStore(StagedStore):
             return before  # this task runs again, because a worker died with its result
         parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
         runs = tuple(sorted(chain.from_iterable(part.runs for part in parts), key=lambda run: run.first))
-        head = shard_header(runs, first_record, length=header) if header else b""
-        size, crc = header, crc32c(head)
+        head, crc, size = begin_shard(runs, first_record, header)
         with self._opened(shard) as file:
-            if header and not any(run.size for run in runs):
-                head = MEMBER_HEADER + EMPTY_TAIL
-                size, crc = len(head), crc32c(head)
-            skip = len(MEMBER_HEADER) if header else 0  # the header replaces that of the first member
-            for run in runs:
-                if run.size:
-                    rest = run.size - skip
-                    own = combine_crcs(crc32c(MEMBER_HEADER), run.crc, rest) if skip else run.crc
-                    crc, size, skip = combine_crcs(crc, own, rest), size + rest, 0
             _write(file, [head], 0)
             os.ftruncate(file, size)
         written = self.written(shard, size, crc, runs)

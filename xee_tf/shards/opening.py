@@ -71,6 +71,8 @@ def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, A
     if info["type"] != "file":
         raise RecordError(f"{location} is a folder, not a TFRecord file.")
     size = int(stamp[0])
+    if known is None and location.is_s3 and info.get("ETag"):
+        location = replace(location, etag=str(info["ETag"]))
     shard = Shard(location, size, "plain", stamp=stamp)
     compressed = location.name.endswith(".gz")
     if known is not None and known.run_sizes is not None and known.is_same_file(location, size):

@@ -6,7 +6,7 @@ staged in a store. A shard consists of the runs of its parts, in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, pairwise
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from xee_tf.records import Encoded, frame_footers, run_crc
-from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
+from xee_tf.records import Encoded, combine_crcs, frame_footers, run_crc
+from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 
-__all__ = ["Part", "Run", "WrittenShard", "pack_run", "shard_header"]
+__all__ = ["Part", "Run", "WrittenShard", "begin_shard", "pack_run", "pairs_in_order", "shard_header"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,14 @@ class Part:
     runs: tuple[Run, ...]
     pieces: tuple[Sequence[Any], ...] = ()
 
+    @classmethod
+    def in_memory(cls, shard: int, runs: Iterable[tuple[Run, Sequence[Any]]]) -> Part:
+        """Create a part whose bytes stay in memory."""
+        packed = list(runs)
+        return cls(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+
     @property
-    def described(self) -> Part:
+    def without_bytes(self) -> Part:
         """The part without its bytes."""
         return replace(self, pieces=())
 
@@ -154,6 +160,41 @@ def shard_header(runs: Sequence[Run], first_record: int, *, length: int | None =
     return indexed_header(MemberIndex(first_record, records, sizes), length=length)
 
 
+def begin_shard(runs: Sequence[Run], first_record: int, header: int | None) -> tuple[bytes, int, int]:
+    """Return the header of a shard, and the CRC-32C and the size of the whole shard.
+
+    The header replaces that of the first gzip member.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The runs of the shard, in order.
+    first_record : int
+        Number of the first record.
+    header : int or None
+        Size of the header in bytes; 0 if the shard is not compressed. None: the size that is needed.
+    """
+    crc = size = 0
+    for run in runs:
+        crc, size = combine_crcs(crc, run.crc, run.size), size + run.size
+    if header == 0:
+        return b"", crc, size
+    if not size:
+        head = MEMBER_HEADER + EMPTY_TAIL
+        return head, crc32c(head), len(head)
+    rest = size - len(MEMBER_HEADER)
+    crc = combine_crcs(crc32c(MEMBER_HEADER), crc, rest)  # without the header of the first member
+    head = shard_header(runs, first_record, length=header)
+    return head, combine_crcs(crc32c(head), crc, rest), len(head) + rest
+
+
+def pairs_in_order(blocks: Iterable[Sequence[Part]], shard: int) -> list[tuple[Run, Sequence[Any]]]:
+    """Return the runs of a shard that are in memory, each with its bytes, in the order of their records."""
+    parts = (part for part in chain.from_iterable(blocks) if part.shard == shard)
+    pairs = (pair for part in parts for pair in zip(part.runs, part.pieces, strict=True))
+    return sorted(pairs, key=lambda pair: pair[0].first)
+
+
 @dataclass(frozen=True)
 class WrittenShard:
     """A complete shard in a store, before it is moved to its destination.
@@ -167,16 +208,16 @@ class WrittenShard:
     runs : tuple of Run
         The runs in the order of their records.
     upload : str
-        The id of the multipart upload that holds the shard; "" if it is a file.
-    etags : tuple of str
-        The ETags of the parts of the upload, in order.
+        The id of the upload that holds the shard; "" if it is a file.
+    tags : tuple of str
+        The tags of the parts of the upload, in order.
     """
 
     number: int
     file: ShardInfo
     runs: tuple[Run, ...]
     upload: str = ""
-    etags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
     def of_runs(self, name: str) -> list[Any]:
         """Concatenate one attribute of all runs, such as "patches"."""

@@ -117,11 +117,15 @@ def file_stamp(location: Location, info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check_stamp(shard: Shard) -> None:
-    """Raise an error if a local file has been replaced or modified since it was opened."""
-    if not shard.location.is_local or not shard.stamp:
+    """Raise an error if a file has been replaced or modified since it was opened.
+
+    Objects in S3 are compared when they are read, and files of web servers and other filesystems are not.
+    """
+    location = shard.location
+    if not any(shard.stamp) or location.etag or not (location.is_local or location.bucket is not None):
         return
     try:
-        stamp = file_stamp(shard.location, {})
+        stamp = file_stamp(location, {} if location.is_local else location.info())
     except FileNotFoundError:
         raise MissingShardError(f"{shard} does not exist: it was removed after it was opened.") from None
     if stamp != shard.stamp:

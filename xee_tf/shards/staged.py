@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,7 +13,16 @@ from crc32c import crc32c
 from xee_tf.shards.runs import Run, WrittenShard
 from xee_tf.shards.store import ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import Earlier, Location, Staging, commit
+from xee_tf.storage import (
+    DamagedNoteError,
+    Earlier,
+    Location,
+    Staging,
+    commit,
+    discard,
+    read_note,
+    write_note,
+)
 
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
 
@@ -31,7 +39,7 @@ class StagedStore:
     @property
     def keeps_runs(self) -> bool:
         """Whether `put` keeps the bytes of runs in memory; else, their memory can be used again."""
-        return False
+        return True
 
     def start(self) -> None:
         """Show that this process works for the run; every task that stages something calls it."""
@@ -53,9 +61,7 @@ class StagedStore:
 
     def finished(self, number: int) -> WrittenShard | None:
         """Return the description of a shard from its receipt; None if it is not complete."""
-        with suppress(FileNotFoundError):
-            return read_receipt(self.receipt(number).read_bytes())
-        return None
+        return read_receipt(self.receipt(number))
 
     def commit(
         self,
@@ -76,9 +82,8 @@ class StagedStore:
             for name in self.staging.folder.entries():
                 if not re.fullmatch(r"\d{5,}\.json", name):
                     continue
-                receipt, shard = self.staging.folder.child(name), None
-                with suppress(ValueError, KeyError, TypeError):  # damaged by a power failure
-                    shard = read_receipt(receipt.read_bytes())
+                receipt = self.staging.folder.child(name)
+                shard = read_receipt(receipt)
                 if shard is not None and self.is_complete(shard):
                     found[shard.number] = shard
                 else:
@@ -108,18 +113,27 @@ class StagedStore:
         else:
             self.staging.abort()
 
+    def discard(self) -> None:
+        """Remove all staged files, even if the run can be resumed."""
+        discard(self.staging)
+
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
     """Write the description of a complete shard, from which a later run takes it up."""
-    document = vars(shard) | {"file": vars(shard.file), "runs": [vars(run) for run in shard.runs]}
-    location.write_bytes(json.dumps(document).encode())
+    runs = [vars(run) for run in shard.runs]
+    write_note(location, vars(shard) | {"file": vars(shard.file), "runs": runs})
 
 
-def read_receipt(data: bytes) -> WrittenShard:
-    """Read the description of a complete shard."""
-    found = json.loads(data, object_hook=_with_tuples)
-    runs = tuple(Run(**run) for run in found["runs"])
-    return WrittenShard(**found | {"file": ShardInfo(**found["file"]), "runs": runs})
+def read_receipt(location: Location) -> WrittenShard | None:
+    """Read the description of a complete shard; return None if there is none, or it is damaged."""
+    try:
+        found = read_note(location)
+    except DamagedNoteError:
+        return None
+    if found is None:
+        return None
+    runs = tuple(Run(**_with_tuples(run)) for run in found["runs"])
+    return WrittenShard(**_with_tuples(found) | {"file": ShardInfo(**found["file"]), "runs": runs})
 
 
 def _with_tuples(document: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from xee_tf.errors import XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
-from xee_tf.signals import explain_interruption, interruptible
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
 from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
@@ -73,10 +73,10 @@ class ShardStore(Protocol):
     -----
     There are three ways in which the runs of all tasks become shards:
 
-    * `PartStore` writes the runs of each task to a file of their own, and copies these files into shards. It
-      works on any filesystem.
     * `FileStore` writes each run to its place in the shard, on a local disk.
-    * `S3Store` appends the runs to a multipart upload, in order.
+    * `UploadStore` uploads the runs as parts of an object, in order, to S3, Azure or Google Cloud Storage.
+    * `SequentialStore` keeps the runs of a shard in memory, and writes them to a file. It works on any
+      filesystem.
     """
 
     @property
@@ -127,8 +127,10 @@ class ShardStore(Protocol):
     def abort(self) -> None:
         """Remove all staged files, unless the run can be resumed."""
 
+    def discard(self) -> None:
+        """Remove all staged files, even if the run can be resumed."""
 
-_DELETED = "Temporary files were deleted, and nothing else was changed. Run it again."
+
 _KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."
 
 
@@ -142,5 +144,6 @@ def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
             for store in stores:
                 with suppress(XeeTFError):  # the error that is raised is more important
                     store.abort()
-            explain_interruption(error, _KEPT if any(store.is_resumable for store in stores) else _DELETED)
+            is_kept = any(store.is_resumable for store in stores)
+            explain_interruption(error, _KEPT if is_kept else NOTHING_CHANGED)
             raise

@@ -39,6 +39,7 @@ def check_file(shard: Shard) -> None:
             while size := file.readinto(buffer):
                 crc = crc32c(buffer[:size], crc)
         if crc != shard.crc32c:
+            check_stamp(shard)
             raise RecordError(
                 f"{shard} has the CRC-32C {crc:08x}, but the manifest describes {shard.crc32c:08x}: the file "
                 "is corrupt, belongs to another export, or was replaced after it was opened. If it is "
@@ -48,6 +49,14 @@ def check_file(shard: Shard) -> None:
 
 def checked_rows(shard: Shard) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the framed records of a file as `scan_records` does, and compare their runs with the manifest."""
+    try:
+        yield from _checked_rows(shard)
+    except RecordError:
+        check_stamp(shard)  # a file that was replaced seems corrupt
+        raise
+
+
+def _checked_rows(shard: Shard) -> Iterator[npt.NDArray[np.uint8]]:
     source = str(shard)
     rows_of_file = scan_records(inflated(read_pieces(shard.location, _PIECE), source, _PIECE), source)
     starts, crcs = shard.run_starts, shard.run_crcs

@@ -1,7 +1,14 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
-from xee_tf.sidecars.described import describe_export, differing_crs, differing_keys, manifest_name
+from xee_tf.sidecars.described import (
+    Described,
+    describe_export,
+    differing_crs,
+    differing_keys,
+    manifest_name,
+    require_same,
+)
 from xee_tf.sidecars.documents import ManifestShard, ShardInfo
 from xee_tf.sidecars.find import (
     Exported,
@@ -10,6 +17,7 @@ from xee_tf.sidecars.find import (
     find_exports,
     find_sources,
     find_tables,
+    require_missing,
 )
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
@@ -23,6 +31,7 @@ from xee_tf.sidecars.names import (
     ExportNames,
     destination_of,
     export_prefix,
+    has_prefix,
     image_files,
     is_image,
     manifest_location,
@@ -38,6 +47,7 @@ __all__ = [
     "RECORDS",
     "TABLE",
     "BandSpec",
+    "Described",
     "ExportNames",
     "Exported",
     "ExportedImage",
@@ -62,6 +72,7 @@ __all__ = [
     "find_records",
     "find_sources",
     "find_tables",
+    "has_prefix",
     "image_files",
     "is_image",
     "is_unchanged",
@@ -72,6 +83,8 @@ __all__ = [
     "prefix_of",
     "read_document",
     "read_manifest",
+    "require_missing",
+    "require_same",
     "require_whole",
     "step_names",
     "table_location",

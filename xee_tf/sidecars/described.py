@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xee_tf.errors import ManifestError, MissingShardError, MixerError, shorten
+from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordError, shorten
 from xee_tf.geometry import PatchGrid
-from xee_tf.sidecars.find import Exported, find_export
+from xee_tf.sidecars.documents import ShardInfo
+from xee_tf.sidecars.find import Exported, find_export, require_missing
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import parse_dimensions, read_manifest
@@ -18,7 +19,7 @@ from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, OLD_MANIFEST, destinati
 from xee_tf.sidecars.packing import matrix_of
 from xee_tf.storage import Location
 
-__all__ = ["describe_export", "differing_crs", "differing_keys", "manifest_name"]
+__all__ = ["describe_export", "differing_crs", "differing_keys", "manifest_name", "require_same"]
 
 
 class Described(NamedTuple):
@@ -49,6 +50,34 @@ def describe_export(source: Exported | Mixer, storage_options: Mapping[str, Any]
     """Read the mixer and the manifest of an export; raise an error if they describe different patches."""
     if isinstance(source, Mixer):
         return Described("the mixer", source, None, None)
+    try:
+        return _describe(source, storage_options)
+    except (MixerError, MissingShardError):  # perhaps one of the files was replaced after the other was read
+        return _describe(source, storage_options)
+
+
+def require_same(described: Described) -> None:
+    """Raise an error if an export has been replaced, or is being replaced, since it was described.
+
+    Readers call it after an error: an export whose files are replaced while they are read seems damaged.
+    """
+    location = described.location
+    if location is None or not has_prefix(location):
+        return
+    require_whole(destination_of(location))
+    try:
+        now = _describe(location, location.storage_options)
+    except (MixerError, MissingShardError):
+        now = None
+    if now is None or now.mixer != described.mixer or _files(now) != _files(described):
+        raise RecordError(f"{destination_of(location)} was replaced while it was read: open it again.")
+
+
+def _files(described: Described) -> list[ShardInfo]:
+    return [] if described.manifest is None else [shard.file for shard in described.manifest.shards]
+
+
+def _describe(source: Exported, storage_options: Mapping[str, Any] | None) -> Described:
     location = find_export(source, storage_options)
     manifest = None
     prefix = prefix_of(location)
@@ -78,7 +107,7 @@ def describe_export(source: Exported | Mixer, storage_options: Mapping[str, Any]
     try:
         mixer = read_mixer(location, size(location))
     except MissingShardError:
-        require_whole(destination_of(location))
+        require_missing(location)
         raise
     if manifest is not None and manifest.grid is not None:
         wrong = differing_keys(mixer, manifest.grid)

@@ -19,6 +19,7 @@ from xee_tf.sidecars.names import (
     SHARD,
     TABLE,
     TABLE_MANIFEST,
+    destination_of,
     has_prefix,
     is_image,
     manifest_location,
@@ -38,6 +39,7 @@ __all__ = [
     "find_table",
     "find_tables",
     "folder_exports",
+    "require_missing",
 ]
 
 
@@ -137,11 +139,20 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     if _table_file(location) is not None:
         raise OptionError(f"{location} is a table: open it with xee_tf.open_table.")
     require_whole(location)
+    if (found := _beside(location)) is not None:  # it was put in place since
+        return found
     example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
     raise MissingShardError(
         f"The export {location} was not found: expected a mixer{example}, a folder that contains one, or an "
         "export result."
     )
+
+
+def require_missing(location: Location) -> None:
+    """Raise an error if what was not found, a file or a prefix, is being put in place, or has been since."""
+    require_whole(destination_of(location))
+    if location.exists() or (not is_image(location) and _beside(location) is not None):
+        raise MissingShardError(f"{location} was replaced while it was opened: open it again.")
 
 
 def find_table(source: PathLike | Location | ExportedTable, storage_options: Any = None) -> Location:

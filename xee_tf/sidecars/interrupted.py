@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from xee_tf.errors import MissingShardError
 from xee_tf.storage import Location, interruption, is_inaccessible
 
@@ -19,7 +21,7 @@ def require_whole(destination: Location) -> None:
     try:
         problem = interruption(destination)
     except Exception as error:
-        if not is_inaccessible(error):
+        if not is_inaccessible(error) and getattr(error.__cause__, "errno", None) != errno.ENAMETOOLONG:
             raise
         return
     if problem:

@@ -76,13 +76,18 @@ def read_manifest(location: Location, size: int | None = None) -> Manifest | Non
 def read_document(location: Location, size: int | None = None) -> Any:
     """Read and parse the JSON of the manifest at a location; return None if the file does not exist."""
     text = _read(location, size)
+    if text is None:
+        return None
     try:
-        return None if text is None else json.loads(text, parse_float=_in_range, parse_constant=_no_number)
+        document = json.loads(text, parse_float=_in_range, parse_constant=_no_number)
     except OverflowError as error:
         raise ManifestError(f"{location} is not valid: {shorten(str(error))}.") from None
     except (ValueError, RecursionError) as error:
         message = shorten(str(error))
         raise ManifestError(f"{location} is not a manifest: it is not JSON ({message}).") from None
+    if document is None:
+        raise ManifestError(f"{location} is not a manifest: it contains only null.")
+    return document
 
 
 def _in_range(text: str) -> float:
@@ -126,7 +131,8 @@ def _read(location: Location, size: int | None) -> str | None:
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except Exception as error:
-        if location.is_local or not is_inaccessible(error):
+        # A store that does not permit listing refuses access to files that do not exist.
+        if location.is_local or not is_inaccessible(error) or location.name in location.listed():
             raise
         return None
     if len(data) > _LARGEST:

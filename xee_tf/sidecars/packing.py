@@ -56,7 +56,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def is_unchanged(document: dict[str, Any]) -> bool:
-    """Return whether a document matches its checksum; True if it has no checksum.
+    """Return whether a document matches its checksum.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def is_unchanged(document: dict[str, Any]) -> bool:
     (True, False)
     """
     try:
-        return _CHECKSUM not in document or bool(document[_CHECKSUM] == _checksum(document))
+        return bool(document.get(_CHECKSUM) == _checksum(document))
     except ValueError:  # NaN is not allowed in JSON
         return False
 

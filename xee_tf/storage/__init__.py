@@ -1,6 +1,6 @@
 """Locations on local disks and in object stores, checks of destinations, staging and commits, Zarr stores."""
 
-from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, staged_runs
+from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, replace_store, staged_runs
 from xee_tf.storage.destinations import require_free, require_reachable, require_writable
 from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.journal import (
@@ -9,13 +9,15 @@ from xee_tf.storage.journal import (
     begin,
     clear_leftovers,
     commit,
+    discard,
     interruption,
     look,
     recover,
 )
 from xee_tf.storage.location import Location, PathLike
-from xee_tf.storage.s3 import UPLOADS, call_s3, known_uploads
-from xee_tf.storage.staging import Staging, remove_leftovers
+from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
+from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
+from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
     StoredBand,
     finish_store,
@@ -46,21 +48,22 @@ __all__ = [
     "COMPLETE",
     "PREPARED",
     "RECORD",
-    "UPLOADS",
     "ZARR_METADATA",
+    "DamagedNoteError",
     "Earlier",
     "Location",
     "PathLike",
     "Staging",
     "StoredBand",
     "Upload",
+    "UploadService",
     "begin",
     "beside",
-    "call_s3",
     "claim",
     "clear_leftovers",
     "clear_store",
     "commit",
+    "discard",
     "earlier_store",
     "explain_changes",
     "finish_store",
@@ -69,21 +72,27 @@ __all__ = [
     "interruption",
     "is_finished",
     "is_inaccessible",
-    "known_uploads",
     "look",
     "prepare_store",
+    "read_note",
     "read_record",
+    "read_uploads",
     "recover",
     "remove_leftovers",
     "remove_other_runs",
     "remove_temporary_files",
+    "replace_store",
     "require_free",
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "stage_local_file",
     "staged_runs",
     "storage_errors",
     "stored_bands",
     "to_storable",
+    "upload_service",
+    "write_note",
     "write_record",
+    "write_uploads",
 ]

@@ -1,23 +1,36 @@
 """Claims of destinations that a run writes in place, or that only one run at a time may write.
 
-A claim is the file ``.<name>.writer`` beside the destination, which contains the token of the run. The claim
-of a run that no longer exists is taken over.
+A claim is the file ``.<name>.writer`` beside the destination, which contains the token of the run. A process
+renews its claims as long as it exists. The claim of a run that no longer exists is taken over: at once if its
+process was on this machine, otherwise one hour after the claim was last renewed.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from xee_tf.errors import DestinationExistsError
-from xee_tf.storage.journal import Earlier, look
+from xee_tf.storage.journal import Earlier, commit, look
 from xee_tf.storage.location import Location
-from xee_tf.storage.processes import TOKEN, is_alive
-from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders
+from xee_tf.storage.processes import LEASE, TOKEN, is_alive
+from xee_tf.storage.staging import (
+    Staging,
+    is_working,
+    remove_leftovers,
+    renewed,
+    staging_folders,
+    token_of,
+)
+from xee_tf.storage.zarr_record import remove_old_replacement, require_own_store
 
-__all__ = ["claim", "earlier_store", "remove_other_runs", "staged_runs"]
+__all__ = ["claim", "earlier_store", "remove_other_runs", "replace_store", "staged_runs"]
+
+_RENEWAL = LEASE / 12
+_WAIT = 20.0
 
 
 @contextmanager
@@ -43,13 +56,31 @@ is none, delete this file.
     """
     run, file = Staging.begin(destination), destination.parent.child(f".{destination.name}.writer")
     data = run.token.encode()
+    ended = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(file, data, ended), daemon=True)
     try:
         _create(run, file, data)
+        renewal.start()
         yield run
     finally:
-        with suppress(FileNotFoundError):
+        ended.set()
+        if renewal.is_alive():
+            renewal.join(_WAIT)  # it must not write the claim again
+        with suppress(FileNotFoundError, IsADirectoryError):
             if file.read_bytes() == data:
                 file.remove()
+
+
+def _renew(file: Location, data: bytes, ended: threading.Event) -> None:
+    """Renew a claim from time to time, for processes of other machines, until the run has ended."""
+    while not ended.wait(_RENEWAL):
+        with suppress(Exception):  # the store may be reachable again next time
+            if file.read_bytes() != data:
+                return
+            if file.is_local:
+                os.utime(file.path)
+            else:
+                file.write_bytes(data)
 
 
 def staged_runs(destination: Location) -> list[Staging]:
@@ -57,11 +88,9 @@ def staged_runs(destination: Location) -> list[Staging]:
 
     None of them is alive, because each one claimed the destination.
     """
-    found = []
-    for entry in staging_folders(destination):
-        if match := re.search(rf"-({TOKEN})\.parts$", entry.name):
-            found.append(Staging(destination, match[1]))
-    return [run for run in found if run.staged(destination).exists()]
+    tokens = filter(None, map(token_of, staging_folders(destination)))
+    runs = [Staging(destination, token) for token in tokens]
+    return [run for run in runs if run.staged(destination).exists()]
 
 
 def earlier_store(store: Location) -> Earlier:
@@ -73,12 +102,26 @@ def earlier_store(store: Location) -> Earlier:
     return Earlier(files, look(store, files()))
 
 
+def replace_store(run: Staging, earlier: Earlier) -> None:
+    """Put a store that a run has staged in place of the earlier one.
+
+    Raises
+    ------
+    DestinationExistsError
+        If the earlier store contains something that this package did not write; it may be new.
+    """
+    if run.destination.exists():
+        require_own_store(run.destination)
+    commit(run, [run.destination], earlier=earlier)
+
+
 def remove_other_runs(run: Staging, keep: Collection[Staging] = ()) -> None:
     """Delete what other runs left of a destination that `run` has claimed, except the runs to keep."""
     for other in staged_runs(run.destination):
         if other != run and other not in keep:
             other.remove()
     remove_leftovers(run.destination, keep)
+    remove_old_replacement(run.destination)
 
 
 def _create(run: Staging, file: Location, data: bytes) -> None:
@@ -87,7 +130,7 @@ def _create(run: Staging, file: Location, data: bytes) -> None:
             file.write_bytes(data, exclusive=True)
             if file.read_bytes() == data:  # some object stores ignore the condition of an exclusive creation
                 return
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             holder = file.read_bytes()
             if holder == data:
                 return
@@ -105,10 +148,10 @@ def _is_held(destination: Location, file: Location, holder: bytes) -> bool:
     match = re.fullmatch(TOKEN, holder.decode(errors="replace"))
     if match is None:
         return True  # not a file of this package
+    if is_alive(match["process"], renewed(file.info())):
+        return True
     folder = Staging(destination, match[0]).folder
-    if folder.exists():  # processes of the run sign in it
-        return is_working(folder)
-    return is_alive(match["process"], renewed(file.info()))
+    return folder.exists() and is_working(folder)  # processes of a cluster sign in it
 
 
 def _remove(file: Location, holder: bytes) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import get_args
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
+from xee_tf.storage.staging import Staging
 
-__all__ = ["require_free", "require_reachable", "require_writable"]
+__all__ = ["refuse_existing", "require_free", "require_reachable", "require_writable"]
+
+_LONGEST = 200  # bytes of a name: file systems permit 255, and temporary files add up to 54
 
 
 def require_free(location: Location, if_exists: str, *, folder: bool = False) -> None:
-    """Check that nothing at a location would be replaced without permission.
+    """Check that nothing at a location would be replaced without permission, before the work begins.
+
+    If a commit was interrupted, it is not known what is there before `begin` has undone the commit.
 
     Parameters
     ----------
@@ -40,15 +46,37 @@ def require_free(location: Location, if_exists: str, *, folder: bool = False) ->
             f"{location} is a folder, which a file cannot replace: choose another name, or a file in that "
             f"folder, such as {location.child('name' + os.path.splitext(location.name)[1])}."
         )
-    if if_exists == "error" and location.exists():
-        raise DestinationExistsError(
-            f"{location} already exists: choose another name, or replace it with if_exists='overwrite'."
-        )
-    if if_exists == "resume" and not folder and location.exists():
-        raise DestinationExistsError(
-            f"{location} already exists, and files of its format do not tell what they were written from: "
-            "choose another name, or replace it with if_exists='overwrite'."
-        )
+    if if_exists == "overwrite" or (if_exists == "resume" and folder):
+        return
+    if location.exists() and not Staging(location, "").journal.exists():
+        refuse_existing([location], if_exists)
+
+
+def refuse_existing(existing: Sequence[Location], if_exists: str, *, resumable: bool = False) -> None:
+    """Raise an error about files that exist and may not be replaced.
+
+    Parameters
+    ----------
+    existing : sequence of Location
+        The files.
+    if_exists : {"error", "resume"}
+        What the user wants.
+    resumable : bool
+        Whether the files tell what they were written from.
+
+    Raises
+    ------
+    DestinationExistsError
+        In any case.
+    """
+    several = f" ({len(existing)} files of an earlier export)" if len(existing) > 1 else ""
+    unknown = ""
+    if if_exists == "resume" and not resumable:
+        unknown = ", and files of its format do not tell what they were written from"
+    raise DestinationExistsError(
+        f"{existing[0]} already exists{several}{unknown}: choose another name, or replace it with "
+        "if_exists='overwrite'."
+    )
 
 
 def require_writable(location: Location) -> None:
@@ -65,10 +93,18 @@ def require_writable(location: Location) -> None:
             "does not exist. Remove the link, or choose another name."
         )
     folder = os.path.abspath(location.parent.path)
+    size = len(os.fsencode(location.name))
+    if size > _LONGEST:
+        raise DestinationError(
+            f"Cannot write {location.url}: the name is too long: it has {size} bytes, and may have at most "
+            f"{_LONGEST}, because those of temporary files are longer. Choose a shorter name."
+        )
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
         raise DestinationError(f"Cannot write {location.url}: {folder} is a file, not a folder.")
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise DestinationError(f"Cannot write {location.url}: the disk is read-only. Choose another folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DestinationError(
             f"Cannot write {location.url}: no permission to create files in {folder}. "

@@ -12,7 +12,9 @@ from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
 
-__all__ = ["StoreFile", "is_inaccessible", "storage_errors"]
+__all__ = ["StoreFile", "is_inaccessible", "is_other_version", "storage_errors"]
+
+_FULL = 64 << 10  # a disk with less free bytes is full
 
 _ACCESS = "Every process that {action}s needs access to the folder."
 
@@ -38,6 +40,9 @@ _DISK: dict[int, tuple[str, str]] = {
     errno.EMFILE: ("too many files are open", "Raise the limit with ulimit -n."),
     errno.EIO: ("the disk failed", "Check the disk and its connection, then run it again."),
 }
+
+_NO_OBJECT = frozenset({"NoSuchKey", "BlobNotFound"})
+_NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
 
 # For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
 _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
@@ -108,9 +113,19 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Run it again.",
     ),
     (
-        frozenset({"FileNotFoundError", "NoSuchKey", "BlobNotFound", "404"}),
+        frozenset({"FileNotFoundError", "404"}) | _NO_OBJECT,
         "no such object",
         "",
+    ),
+    (
+        frozenset({_NO_BUCKET}),
+        "there is no such bucket or object",
+        "Correct the name of the bucket, or create it first.",
+    ),
+    (
+        frozenset({"InvalidBlobOrBlock"}),
+        "another program has begun to upload this object",
+        "Delete the object, or choose another name.",
     ),
     (
         frozenset(
@@ -119,6 +134,11 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         ),
         "the store cannot be reached",
         "Check its address and the network, then run it again.",
+    ),
+    (
+        frozenset({"FileExpired", "PreconditionFailed", "412"}),  # FileExpired is of s3fs
+        "it was replaced while it was read",
+        "Open it again.",
     ),
     (
         frozenset({"InternalError", "InternalServerError", "500", "502", "504"}),
@@ -181,11 +201,17 @@ key does not exist).
             raise
         if isinstance(error, FileNotFoundError) and action == "delete":
             raise FileNotFoundError(errno.ENOENT, "No such file or object", url) from error
-        if not isinstance(error, OSError) and type(error).__module__ == "builtins":
+        if _is_bug(error):
             raise
         is_local = "://" not in url if local is None else local
-        explained = _explain_disk(error, action, url) if is_local else _explain_store(error)
+        explained = _explain_disk(error, action, url) if is_local else _explain_store(error, action)
         raise _class(error, action)(" ".join(f"Cannot {action} {url}: {explained} {left}".split())) from error
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Return whether an error is not one of a store; adlfs raises a RuntimeError from those of its client."""
+    is_builtin = not isinstance(error, OSError) and type(error).__module__ == "builtins"
+    return is_builtin and (error.__cause__ is None or _is_bug(error.__cause__))
 
 
 def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
@@ -196,29 +222,36 @@ def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
 
 def _explain_disk(error: Exception, action: str, url: str) -> str:
     number = getattr(error, "errno", None)
-    what, advice = _DISK.get(number or 0, (_text(error), ""))
+    usage = _disk_usage(url)
+    if number not in _DISK and action not in ("read", "list") and usage and usage[0] < _FULL:
+        number = errno.ENOSPC  # libraries such as GDAL do not say why they cannot write
+    what, advice = _DISK.get(number or 0, (_text(error).rstrip("."), ""))
     if action == "read" and number == errno.ENOENT:
         return "the file does not exist."
-    if number == errno.ENOSPC:
-        what += _free_space(url)
+    if number == errno.ENOSPC and usage:
+        what += f" ({usage[0] / 1e6:,.0f} of {usage[1] / 1e6:,.0f} MB are free)"
     return f"{what} on {socket.gethostname()}. {advice.format(action=action)}"
 
 
-def _free_space(path: str) -> str:
+def _disk_usage(path: str) -> tuple[int, int] | None:
+    """Return the free and the total bytes of the disk of a path, which need not exist."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     with suppress(OSError):
         usage = shutil.disk_usage(path)
-        return f" ({usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB are free)"
-    return ""
+        return usage.free, usage.total
+    return None
 
 
-def _explain_store(error: Exception) -> str:
+def _explain_store(error: Exception, action: str) -> str:
     signs = _signs(error)
+    if action in ("write", "create") and not signs & _NO_OBJECT:
+        signs = {_NO_BUCKET if sign in ("404", "FileNotFoundError") else sign for sign in signs}
     detail = shorten(_text(error), 200).rstrip(".")
     for known, what, advice in _STORE:
         if found := sorted(signs & known):
             codes = [each for each in found if not each.isdigit() and not each.endswith("Error")]
+            codes = [each for each in codes if each != _NO_BUCKET]
             code = f"{codes[0]}: " if codes and codes[0] not in detail else ""
             return f"{what} ({code}{detail}). {advice}"
     return f"{detail}."
@@ -261,8 +294,15 @@ def is_inaccessible(error: Exception) -> bool:
     return refused or isinstance(error, PermissionError | FileNotFoundError)
 
 
+def is_other_version(error: Exception) -> bool:
+    """Return whether an error means that an object does not have the expected ETag."""
+    return not _signs(error).isdisjoint({"PreconditionFailed", "412"})
+
+
 class StoreFile:
-    """A file of a disk or store whose errors name it; if its block fails, no half object appears.
+    """A file on a disk or in a store, whose errors name it.
+
+    If a ``with`` block that writes to an object fails, the incomplete object is discarded.
 
     Parameters
     ----------

@@ -10,7 +10,6 @@ error until the marks of the new files are written.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,17 +22,22 @@ from crc32c import crc32c
 
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.options import IfExists, one_of
+from xee_tf.signals import explain_interruption
+from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.failures import storage_errors
-from xee_tf.storage.location import Location, rename, sync_folder
-from xee_tf.storage.processes import PROCESS, is_alive, process_token
+from xee_tf.storage.location import Location, remove_all, rename, sync_folder
+from xee_tf.storage.notes import DamagedNoteError, note_bytes, read_note, write_note
+from xee_tf.storage.processes import is_alive, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
+from xee_tf.storage.zarr_record import ROOT_METADATA
 
 __all__ = [
     "Earlier",
     "Upload",
     "begin",
     "commit",
+    "discard",
     "interruption",
     "look",
     "recover",
@@ -70,27 +74,32 @@ class Earlier:
         _started.add(staging.folder.url)
         if self.identity is not None:
             staging.take_up()
-            staging.folder.child(_IDENTITY).write_bytes(json.dumps(self.identity).encode())
+            write_note(staging.folder.child(_IDENTITY), self.identity)
         if self.seen is not None:
             return
-        recover(staging)
+        recover(staging.destination)
         remove_leftovers(staging.destination)
         with suppress(FileExistsError):
-            file = staging.folder.child(_SEEN)
-            file.write_bytes(json.dumps(look(staging.destination, self.files())).encode(), exclusive=True)
+            seen = look(staging.destination, self.files())
+            write_note(staging.folder.child(_SEEN), seen, exclusive=True)
 
     def when_begun(self, staging: Staging) -> Seen:
         """Return what existed when the run began."""
         if self.seen is not None:
             return self.seen
+        file = staging.folder.child(_SEEN)
         try:
-            found: Seen = json.loads(staging.folder.child(_SEEN).read_bytes())
-        except FileNotFoundError:
+            seen = read_note(file)
+        except DamagedNoteError as error:
+            raise DestinationError(
+                f"Cannot write {staging.destination}: {file} cannot be used, because {error}. Run it again."
+            ) from None
+        if seen is None:
             raise DestinationError(
                 f"Cannot write {staging.destination}: its temporary files in {staging.folder} were removed. "
                 "Call the function again instead of computing the same Delayed twice."
-            ) from None
-        return found
+            )
+        return seen
 
 
 _THREADS = 16
@@ -100,7 +109,6 @@ _TAKEN = "taken"  # names the process that resumes a run in an object store
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
 _committing: set[str] = set()  # tokens of the runs that this process commits
 _OLD = "replaced"  # folder for the old files, in the staging folder
-_METADATA = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")  # mark a Zarr store as complete
 
 _Left = Literal["old", "new", "nothing"]
 _LEFT: Mapping[_Left, str] = {
@@ -172,17 +180,14 @@ def begin(
         return staging, Earlier(files, {}, description)
     seen = look(destination, files())
     if seen and if_exists != "overwrite":
-        several = f" ({len(seen)} files of an earlier export)" if len(seen) > 1 else ""
-        raise DestinationExistsError(
-            f"{destination.parent.child(next(iter(seen)))} already exists{several}: choose another name, or "
-            "replace it with if_exists='overwrite'."
-        )
+        existing = [destination.parent.child(name) for name in seen]
+        refuse_existing(existing, if_exists, resumable=identity is not None)
     return staging, Earlier(files, seen, description)
 
 
 def clear_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
     """Undo a commit that was interrupted, and delete what dead runs staged, except those to keep."""
-    committing = recover(Staging(destination, ""))
+    committing = recover(destination)
     if destination.is_s3 and not committing:
         abort_dead_uploads(destination, keep)
     remove_leftovers(destination, keep)
@@ -202,7 +207,7 @@ def _take_up(earlier: Staging) -> Staging | None:
     try:
         taken.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
-        holder = taken.read_bytes().decode()
+        holder = taken.read_bytes().decode(errors="replace")
         if holder != process_token() and is_alive(holder, _written(taken)):
             return None
         taken.write_bytes(process_token().encode())
@@ -223,12 +228,17 @@ def _interrupted(destination: Location, identity: Identity, compute: bool) -> St
         token = token_of(folder)
         if token is None or is_working(folder):
             continue
-        with suppress(FileNotFoundError, ValueError):  # none, or damaged by a power failure
-            difference = identity.explain_difference(json.loads(folder.child(_IDENTITY).read_bytes()))
-            if not difference:
-                taken = _take_up(Staging(destination, token)) if compute else Staging(destination, token)
-                if taken is not None:
-                    return taken
+        try:
+            stored = read_note(folder.child(_IDENTITY))
+        except DamagedNoteError:
+            continue
+        if stored is None:
+            continue
+        difference = identity.explain_difference(stored)
+        if not difference:
+            taken = _take_up(Staging(destination, token)) if compute else Staging(destination, token)
+            if taken is not None:
+                return taken
     if difference:
         raise DestinationExistsError(
             f"The interrupted run that wrote {destination} cannot be resumed: {difference}. Undo the change, "
@@ -263,7 +273,7 @@ def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     if not file.is_local:
         infos = [info or file.info()]
         if infos[0].get("type") == "directory":  # the metadata of a Zarr store
-            for name in _METADATA:
+            for name in ROOT_METADATA:
                 with suppress(FileNotFoundError):
                     infos.append(file.child(name).info())
         keys = ("ETag", "etag", "generation", "md5", "size", "type")
@@ -271,7 +281,7 @@ def _fingerprint(file: Location, info: Mapping[str, Any] | None) -> str:
     found = os.stat(file.path)
     facts = [(found.st_ino, found.st_size, found.st_mtime_ns)]
     # A folder does not change when a file in it is replaced, but the metadata of a Zarr store does.
-    for name in _METADATA:
+    for name in ROOT_METADATA:
         with suppress(FileNotFoundError, NotADirectoryError):
             found = os.stat(os.path.join(file.path, name))
             facts.append((found.st_ino, found.st_size, found.st_mtime_ns))
@@ -303,7 +313,7 @@ class _Journal:
     sidecars: dict[str, int]
 
     def data(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
+        return note_bytes(asdict(self))
 
 
 def commit(
@@ -375,6 +385,12 @@ def commit(
         remove_leftovers(staging.destination)
 
 
+def discard(staging: Staging) -> None:
+    """Delete what a run has staged, even if it could be resumed; the same run may begin again."""
+    _started.discard(staging.folder.url)
+    staging.remove()
+
+
 def _is_committed(sidecars: Sequence[tuple[Location, bytes]]) -> bool:
     try:
         return bool(sidecars) and all(file.read_bytes() == data for file, data in sidecars)
@@ -390,7 +406,7 @@ def _journal(
     earlier: Earlier,
 ) -> Iterator[Sequence[Location]]:
     """Hold the journal while files are put in place, and yield the old files; undo the body if it fails."""
-    recover(staging)
+    recover(staging.destination)
     seen = earlier.when_begun(staging)
     # A journal must list what is there, because it is used to undo the commit.
     _check_seen(staging, earlier.files(), seen)
@@ -420,6 +436,8 @@ def _journal(
             url, is_local = staging.destination.url, staging.destination.is_local
             with storage_errors("write", url, local=is_local, left=_LEFT[left]):
                 raise
+        if left != "old":
+            explain_interruption(error, f"{_LEFT[left]} Run it again.")
         raise
     finally:
         _committing.discard(staging.token)
@@ -434,6 +452,8 @@ def _create(location: Location, journal: _Journal) -> None:
     try:
         location.write_bytes(journal.data(), exclusive=True, durable=True)
     except FileExistsError:
+        if location.is_folder():
+            raise _foreign_journal(location, "it is a folder") from None
         raise DestinationExistsError(
             f"Another run is putting its files in place: {location} exists. Nothing was changed. Wait until "
             "it has finished, then run this one again."
@@ -479,8 +499,11 @@ def _place_files(
     os.makedirs(aside.path, exist_ok=True)
     sync(*(staging.staged(file).path for file in files))
     sync_folder(staging.folder.path)
+    replaced = {file.name for file in files}
     for file in old:
-        rename(file.path, aside.child(file.name).path)
+        # A link to a file that is replaced stays, and one to a file that is not needed is removed.
+        move = rename if file.name in replaced else os.rename
+        move(file.path, aside.child(file.name).path)
     for file in files:
         rename(staging.staged(file).path, file.path)
     sync_folder(staging.destination.parent.path)
@@ -511,9 +534,7 @@ def _place_objects(
 ) -> None:
     """Put objects in place in a store in which they replace those of the same names."""
     targets = {target.name for target in (*staged, *(upload.target for upload in uploads))}
-    for file in old:
-        if file.name not in targets:
-            file.remove(recursive=True)
+    remove_all([file for file in old if file.name not in targets])
 
     def move(target: Location) -> None:
         source = staging.staged(target)
@@ -534,10 +555,11 @@ def _place_objects(
 def _replace_tree(source: Location, target: Location) -> None:
     """Copy the objects of a Zarr store over an old one, so that it cannot be opened until all are there."""
     fs, origin, base = source.fresh_fs, source.path.rstrip("/"), target.path.rstrip("/")
-    marks = [f"{base}/{name}" for name in _METADATA]
-    if old := fs.find(base):
-        for path in [*(mark for mark in marks if mark in old), *(path for path in old if path not in marks)]:
-            fs.rm_file(path)
+    marks = [f"{base}/{name}" for name in reversed(ROOT_METADATA)]
+    old = fs.find(base)
+    for chosen in ([path for path in marks if path in old], [path for path in old if path not in marks]):
+        if chosen:
+            target.remove_objects(chosen)
     pairs = [(path, base + path[len(origin) :]) for path in fs.find(origin)]
     for chosen in ([p for p in pairs if p[1] not in marks], [p for p in pairs if p[1] in marks]):
         if chosen:
@@ -572,7 +594,9 @@ def _undo_files(journal: _Journal, staging: Staging) -> _Left:
         if there(place(name)) and not there(staged(name)) and is_new:
             rename(place(name), staged(name))
     for name in journal.old:
-        if there(aside(name)):
+        if os.path.islink(aside(name)):
+            os.rename(aside(name), os.path.join(parent, name))
+        elif there(aside(name)):
             rename(aside(name), place(name))
     sync_folder(parent)
     return "old"
@@ -593,9 +617,7 @@ def _undo_objects(journal: _Journal, staging: Staging) -> _Left:
     if complete:
         return "new"
     unchanged = all(found.get(name) == known for name, known in journal.old.items())
-    for name in found:
-        if not unchanged or name not in journal.old:
-            files[name].remove(recursive=True)
+    remove_all([files[name] for name in found if not unchanged or name not in journal.old])
     return "old" if unchanged else "nothing"
 
 
@@ -619,21 +641,23 @@ def interruption(destination: Location) -> str:
 def _read(staging: Staging) -> _Journal | None:
     """Read the journal of a destination; return None if there is none."""
     try:
-        journal = _Journal(**json.loads(staging.journal.read_bytes()))
-        if not re.fullmatch(PROCESS, journal.process):
-            raise ValueError(journal.process)
-        return journal
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, TypeError):
-        raise DestinationError(
-            f"{staging.journal} is not a journal of xee_tf: delete it if no run writes to "
-            f"{staging.destination}."
-        ) from None
+        found = read_note(staging.journal)
+    except DamagedNoteError as error:
+        raise _foreign_journal(staging.journal, str(error)) from None
+    return None if found is None else _Journal(**found)
 
 
-def recover(staging: Staging) -> bool:
+def _foreign_journal(location: Location, why: str) -> DestinationError:
+    name = re.sub(r"(^\.)|(\.commit(\.undo)?$)", "", location.name)
+    return DestinationError(
+        f"{location} is not a journal of xee_tf, because {why}. Exports to {name!r} need this name: "
+        "rename it or, if no other run writes to this destination, delete it."
+    )
+
+
+def recover(destination: Location) -> bool:
     """Undo a commit that was interrupted; return whether another run is committing."""
+    staging = Staging(destination, "")
     journal = _read(staging)
     if journal is None:
         return False
@@ -644,16 +668,17 @@ def recover(staging: Staging) -> bool:
     try:
         lock.write_bytes(process_token().encode(), exclusive=True)
     except FileExistsError:
-        with suppress(FileNotFoundError, ValueError):  # it vanished, or is being written
-            if not is_alive(lock.read_bytes().decode(), _written(lock)):
+        if lock.is_folder():
+            raise _foreign_journal(lock, "it is a folder") from None
+        with suppress(FileNotFoundError):  # it vanished
+            if not is_alive(lock.read_bytes().decode(errors="replace"), _written(lock)):
                 lock.remove()
         raise DestinationExistsError(
-            f"Another run is restoring the files of {staging.destination} after an interruption. Run this "
-            "one again."
+            f"Another run is restoring the files of {destination} after an interruption. Run this one again."
         ) from None
     try:
         if _read(staging) == journal:
-            _undo(journal, Staging(staging.destination, journal.token))
+            _undo(journal, Staging(destination, journal.token))
             staging.journal.remove()
     finally:
         lock.remove()

@@ -7,21 +7,22 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
 from xee_tf.options import check_storage_options
-from xee_tf.storage.failures import StoreFile, is_inaccessible, storage_errors
+from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
 
-__all__ = ["Location", "PathLike", "rename", "sync_folder"]
+__all__ = ["Location", "PathLike", "remove_all", "rename", "sync_folder"]
 
 PathLike = str | os.PathLike[str]
 
@@ -29,6 +30,8 @@ PathLike = str | os.PathLike[str]
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
 
 _WEB = frozenset({"http", "https"})
+
+_GLOB = re.compile(r"[*?\[]")  # filesystems delete what matches these in a list of paths
 
 _WHOLE_FILE = 64 << 20  # maximum bytes to download if a server does not support byte ranges
 
@@ -46,6 +49,8 @@ class Location:
         A local path or an fsspec URL ("s3://bucket/scene").
     storage_options : mapping
         Options for fsspec. Never included in a repr, because they may contain credentials.
+    etag : str, default ""
+        The ETag of the version of an object in S3 that is read; other versions raise an error.
 
     Examples
     --------
@@ -58,6 +63,7 @@ class Location:
     url: str
     # Not hashed: a mapping is not hashable, and xarray requires hashable paths.
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    etag: str = field(default="", repr=False, compare=False)
 
     @classmethod
     def of(cls, path: PathLike | Location, storage_options: Mapping[str, Any] | None = None) -> Location:
@@ -111,7 +117,7 @@ class Location:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the filesystem instance, which cannot be shared between processes.
-        return {"url": self.url, "storage_options": self.storage_options}
+        return {"url": self.url, "storage_options": self.storage_options, "etag": self.etag}
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -124,32 +130,31 @@ class Location:
         return self._found[1]
 
     @property
-    def _protocols(self) -> frozenset[str]:
+    def protocols(self) -> frozenset[str]:
+        """The names of the filesystem, such as "s3"."""
         protocol = self.fs.protocol
         return frozenset((protocol,) if isinstance(protocol, str) else protocol)
 
     @property
     def is_local(self) -> bool:
         """Whether it is on a local disk, where files can be renamed and read by other libraries."""
-        return "file" in self._protocols
+        return "file" in self.protocols
 
     @property
     def is_s3(self) -> bool:
         """Whether it is in S3, or in a store with the same interface."""
-        return "s3" in self._protocols
+        return "s3" in self.protocols
 
     @property
     def bucket(self) -> str | None:
         """The bucket or container of an object store; None for other filesystems."""
-        protocols = self._protocols | {
-            self._link[0].partition("://")[0].rpartition("::")[2]
-        }  # behind a cache
+        protocols = self.protocols | {self._link[0].partition("://")[0].rpartition("::")[2]}  # behind a cache
         return self.path.strip("/").partition("/")[0] if protocols & _BUCKETS else None
 
     @property
     def is_web(self) -> bool:
         """Whether it is on a web server, which is read-only."""
-        return bool(self._protocols & _WEB)
+        return bool(self.protocols & _WEB)
 
     @property
     def fresh_fs(self) -> fsspec.AbstractFileSystem:
@@ -224,8 +229,20 @@ class Location:
         return storage_errors(action, self.url, local=self.is_local)
 
     def exists(self) -> bool:
-        """Return whether a file or folder exists."""
+        """Return whether a file or folder exists.
+
+        Raises
+        ------
+        StorageError
+            If this cannot be determined.
+        """
         with self._errors("read"):
+            if self.is_local:
+                try:
+                    os.stat(self.path)
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                return True
             return bool(self.fresh_fs.exists(self.path))
 
     def is_folder(self) -> bool:
@@ -309,7 +326,7 @@ class Location:
     @property
     def is_pattern(self) -> bool:
         """Whether it may be a glob pattern, such as ``out/scene-*.tfrecord.gz``."""
-        return any(sign in self.url for sign in "*?[")
+        return bool(_GLOB.search(self.url))
 
     def matching(self) -> list[Location]:
         """Return the files that match this pattern, sorted by name."""
@@ -334,9 +351,12 @@ class Location:
         StorageError
             If the file cannot be read.
         RecordError
-            If a web server sends a large file as a whole instead of the requested range.
+            If a web server sends a large file as a whole instead of the requested range, or the ETag of the
+            file is not `etag`.
         """
         with self._errors("read"):
+            if self.etag and self.is_s3:
+                return _read_version(self, start, end)
             if end is None or end <= start:
                 return bytes(self.fs.cat_file(self.path, start=start, end=end))
             try:
@@ -482,7 +502,35 @@ class Location:
             If it cannot be deleted.
         """
         with self._errors("delete"):
-            self.fresh_fs.rm(self.path, recursive=recursive)
+            fs = self.fresh_fs
+            if self.bucket is None:
+                fs.rm(self.path, recursive=recursive)
+            elif not recursive:
+                fs.rm_file(self.path)
+            elif paths := fs.find(self.path):
+                self.remove_objects(paths)
+            else:
+                raise FileNotFoundError(self.path)
+
+    def remove_objects(self, paths: Sequence[str]) -> None:
+        """Delete objects in this folder, many with each request if the store supports that.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            Their paths, in the form that the filesystem uses.
+
+        Raises
+        ------
+        DestinationError
+            If some of them cannot be deleted.
+        """
+        with self._errors("delete"):
+            _remove_objects(self.fs, paths)
+            # Some filesystems ignore the errors of such requests.
+            left = set(paths).intersection(self.fresh_fs.find(self.path)) if len(paths) > 1 else ()
+            for path in sorted(left):
+                self.fs.rm_file(path)  # raises the error
 
     def clear(self) -> None:
         """Delete the folder with its contents, even while other processes finish writing to it."""
@@ -502,6 +550,68 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def remove_all(files: Sequence[Location]) -> None:
+    """Delete files and folders that exist in one folder, in an object store with few requests.
+
+    Examples
+    --------
+    >>> files = [Location.of(f"memory://removed/{name}") for name in ("a", "b")]
+    >>> for file in files:
+    ...     file.write_bytes(b"")
+    >>> remove_all(files)
+    >>> [file.exists() for file in files]
+    [False, False]
+    """
+    if not files or files[0].bucket is None:
+        for file in files:
+            file.remove(recursive=True)
+        return
+    prefix = os.path.commonprefix([file.name for file in files])  # noqa: RUF071 - not paths
+    names = files[0].parent.child(prefix)
+
+    def listed(kind: str) -> list[Location]:
+        found = names.listed()
+        return [file for file in files if found.get(file.name, {}).get("type") == kind]
+
+    for folder in listed("directory"):
+        folder.remove(recursive=True)
+    with names._errors("delete"):
+        _remove_objects(files[0].fs, [file.path for file in listed("file")])
+    for file in listed("file"):  # some filesystems ignore the errors of such requests
+        file.remove()
+
+
+def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
+    several = [path for path in paths if not _GLOB.search(path)] if len(paths) > 1 else []
+    if several:
+        fs.rm(several)
+    for path in set(paths).difference(several):
+        fs.rm_file(path)
+
+
+def _read_version(file: Location, start: int, end: int | None) -> bytes:
+    """Read bytes of an object in S3 whose ETag is known."""
+    fs: Any = file.fs
+    bucket, _, key = file.path.partition("/")
+    last = "" if end is None else max(end, start + 1) - 1
+
+    async def read() -> bytes:
+        arguments = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+        body = (await fs._call_s3("get_object", IfMatch=file.etag, **arguments))["Body"]
+        try:
+            return bytes(await body.read())
+        finally:
+            body.close()
+
+    try:
+        data: bytes = sync(fs.loop, read)
+    except Exception as error:
+        if not is_other_version(error):
+            raise
+        raise RecordError(f"{file} was replaced or modified after it was opened: open it again.") from error
+    return data if end is None else data[: max(0, end - start)]
 
 
 def rename(source: str, target: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import time
 import uuid
 from contextlib import suppress
@@ -73,12 +74,13 @@ def is_alive(process: str, renewed: float | None) -> bool:
     Parameters
     ----------
     process : str
-        A token from `process_token`.
+        A token from `process_token`. A text that is none counts as a process of another machine.
     renewed : float or None
         Time of its last sign of life in seconds since 1970, which decides about processes of other machines;
         None if the store does not tell.
     """
-    machine, pid, start = process.split("-")
+    known = re.fullmatch(PROCESS, process)
+    machine, pid, start = process.split("-") if known else ("", "", "")
     if machine != _machine():
         return renewed is None or time.time() - renewed < LEASE
     try:

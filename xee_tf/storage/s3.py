@@ -1,42 +1,71 @@
-"""Multipart uploads to S3: which run they belong to, and how those of dead runs are aborted."""
+"""Multipart uploads to S3; see `xee_tf.storage.uploads`.
+
+An upload exists until it is completed or aborted. All of its parts but the last must have at least 5 MiB.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
-from xee_tf.storage.staging import Staging, is_working, staging_folders
+from xee_tf.storage.staging import Staging, is_working, read_uploads, staging_folders
 
-__all__ = ["UPLOADS", "abort_dead_uploads", "call_s3", "known_uploads"]
+__all__ = [
+    "MOST_PARTS",
+    "SMALLEST_PART",
+    "abort",
+    "abort_dead_uploads",
+    "complete",
+    "create",
+    "exists",
+    "put",
+]
 
-UPLOADS = "uploads.json"
-"""The file in the staging folder of a run that lists its uploads."""
+SMALLEST_PART = 5 << 20
+MOST_PARTS = 9000  # 10,000 are allowed
 
 
-def call_s3(target: Location, method: str, **arguments: Any) -> Any:
-    """Call a method of the S3 client for an object.
+def create(staging: Staging, target: Location) -> str:
+    """Create an upload; see `UploadService`."""
+    return str(_call(target, "create_multipart_upload")["UploadId"])
 
-    Raises
-    ------
-    DestinationError
-        If it fails.
-    """
+
+def put(target: Location, upload: str, number: int, body: bytes) -> str:
+    """Upload a part; see `UploadService`."""
+    return str(_call(target, "upload_part", UploadId=upload, PartNumber=number, Body=body)["ETag"])
+
+
+def complete(target: Location, upload: str, tags: Sequence[str]) -> None:
+    """Complete an upload; see `UploadService`."""
+    parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+    _call(target, "complete_multipart_upload", UploadId=upload, MultipartUpload={"Parts": parts})
+
+
+def exists(target: Location, upload: str, tags: Sequence[str] = ()) -> bool:
+    """Return whether an upload exists; see `UploadService`."""
+    try:
+        _call(target, "list_parts", UploadId=upload, MaxParts=1)
+    except DestinationError:
+        return False
+    return True
+
+
+def abort(target: Location, upload: str) -> None:
+    """Abort an upload; see `UploadService`."""
+    with suppress(DestinationError):  # it was completed or aborted before
+        _call(target, "abort_multipart_upload", UploadId=upload)
+
+
+def _call(target: Location, method: str, **arguments: Any) -> Any:
+    """Call a method of the S3 client for an object."""
     bucket, _, key = target.path.partition("/")
     with storage_errors("write", target.url, local=False):
         return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
-
-
-def known_uploads(file: Location) -> dict[int, str]:
-    """Read the ids of the uploads of a run, by shard."""
-    with suppress(FileNotFoundError):
-        return {int(shard): upload for shard, upload in json.loads(file.read_bytes()).items()}
-    return {}
 
 
 def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) -> None:
@@ -48,16 +77,16 @@ def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) ->
     kept = {staging.folder.url for staging in keep}
     for folder in staging_folders(destination):
         if folder.url in kept or is_working(folder):
-            if not folder.child(UPLOADS).exists():
+            known = read_uploads(folder)
+            if known is None:
                 return  # the run is creating its uploads, which cannot be told from those of dead runs
-            living |= set(known_uploads(folder.child(UPLOADS)).values())
+            living |= set(known.values())
     bucket, _, key = destination.path.partition("/")
     ours = re.compile(rf"{re.escape(key)}(-\d{{5,}}\.tfrecord(\.gz)?)?")
     for upload in _uploads(destination, bucket, key):
         if upload["UploadId"] not in living and ours.fullmatch(upload["Key"]):
             target = destination.parent.child(upload["Key"].rsplit("/", 1)[-1])
-            with suppress(DestinationError):  # another run aborted it
-                call_s3(target, "abort_multipart_upload", UploadId=upload["UploadId"])
+            abort(target, upload["UploadId"])
 
 
 def _uploads(location: Location, bucket: str, prefix: str) -> Iterator[Mapping[str, Any]]:

@@ -1,15 +1,16 @@
 """The staging folders of runs that write to a destination, and what dead runs left behind.
 
 A run stages everything in one hidden folder beside its destination, ``.<name>-<token>.parts``. The token
-names the machine, the process and its start time, so that a later run can tell whether the process still
-exists. Processes of a cluster that work for a run sign in the folder. Processes of other machines cannot be
-checked: they count as alive for one hour after the last signature or the last file.
+contains the machine, the process and its start time, so that a later run can check whether the process still
+exists. If other processes of a cluster work for the run, each of them adds a file, its signature. Processes
+of other machines cannot be checked: they count as alive for one hour after the last change of the folder.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -17,18 +18,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
+from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token, process_token
 
-__all__ = ["Staging", "is_working", "remove_leftovers", "renewed", "staging_folders"]
+__all__ = [
+    "Staging",
+    "is_working",
+    "read_uploads",
+    "remove_leftovers",
+    "renewed",
+    "staging_folders",
+    "write_uploads",
+]
 
 _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
 _OLD = r"(?=\d*[a-f])[0-9a-f]{12}\.parts|(?=\d*[a-f])[0-9a-f]{8}\.tmp"  # not the digits of a date
 
 _RELEASED = "released"
+_UPLOADS = "uploads.json"
 _signed: dict[str, float] = {}  # time of the last signature of this process, by folder
+_ended: set[str] = set()  # tokens of runs that this process has ended, although tasks may still run
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,15 @@ class Staging:
         return self.destination.parent.child(f".{self.destination.name}.commit")
 
     def sign(self) -> None:
-        """Show that this process works for the run; tasks call it before they stage anything."""
+        """Show that this process works for the run; tasks call it before they stage anything.
+
+        Raises
+        ------
+        DestinationError
+            If the run was ended: tasks that still run must not write anything.
+        """
+        if self.token in _ended:
+            raise DestinationError(f"The run that wrote {self.destination} was interrupted.")
         now, key = time.monotonic(), self.folder.url
         if self.folder.is_local and not os.path.isdir(self.folder.path):
             _signed.pop(key, None)
@@ -82,10 +103,31 @@ class Staging:
         if not self.token.startswith(process) or not self.folder.is_local:
             self.folder.child(f"alive-{process}").write_bytes(b"")
         else:
-            with storage_errors("write", self.folder.url, local=True):
+            with storage_errors("write", self.destination.url, local=True):
                 os.makedirs(self.folder.path, exist_ok=True)
                 os.utime(self.folder.path)  # a sign for processes of other machines
         _signed[key] = now
+
+    def end(self) -> None:
+        """Let tasks of this process that still run write nothing more."""
+        _ended.add(self.token)
+
+    def on_disk(self) -> Staging:
+        """Return the same run with a staging folder on a local disk, for files that are uploaded at once.
+
+        If the destination is in another store, it is in the folder for temporary files, where those of dead
+        runs that wrote to a destination of the same name are deleted.
+        """
+        if self.destination.is_local:
+            return self
+        local = Staging(Location(tempfile.gettempdir()).child(self.destination.name), self.token)
+        for folder in staging_folders(local.destination):
+            if token_of(folder) is not None and not is_working(folder):
+                with suppress(OSError, DestinationError):  # of another user
+                    folder.remove(recursive=True)
+        with storage_errors("write", local.folder.url, left="Nothing was changed."):
+            os.mkdir(local.folder.path, 0o700)
+        return local
 
     def release(self) -> None:
         """Let a later run take up what this one has staged, although its processes may still exist."""
@@ -95,6 +137,7 @@ class Staging:
 
     def take_up(self) -> None:
         """Use what an earlier run has staged."""
+        _ended.discard(self.token)
         with suppress(FileNotFoundError):
             self.folder.child(_RELEASED).remove()
 
@@ -106,8 +149,22 @@ class Staging:
 
     def abort(self) -> None:
         """Delete the staging folder, even while tasks of the run finish writing to it."""
+        self.end()
         _signed.pop(self.folder.url, None)
         self.folder.clear()
+
+
+def write_uploads(folder: Location, uploads: Mapping[int, str]) -> None:
+    """Record the ids of the uploads of a run, by shard, in its staging folder."""
+    write_note(folder.child(_UPLOADS), {str(shard): upload for shard, upload in uploads.items()})
+
+
+def read_uploads(folder: Location) -> dict[int, str] | None:
+    """Return the recorded ids of the uploads of a run, by shard; None if they are not known."""
+    with suppress(DamagedNoteError):
+        if (found := read_note(folder.child(_UPLOADS))) is not None:
+            return {int(shard): upload for shard, upload in found.items()}
+    return None
 
 
 def renewed(info: Mapping[str, Any]) -> float | None:
@@ -150,9 +207,12 @@ def is_working(folder: Location) -> bool:
     began = re.search(rf"-{TOKEN}\.(parts|tmp)$", folder.name)
     if began is None:  # the process is not known
         return latest is None or time.time() - latest < LEASE
+    if is_alive(began["process"], latest):
+        return True
+    if latest is not None and time.time() - latest >= LEASE:
+        return False  # workers of a cluster may exist for longer than the runs that they worked for
     signed = [re.search(rf"alive-({PROCESS})$", name) for name in files]
-    processes = {began["process"], *(match[1] for match in signed if match)}
-    return any(is_alive(each, latest) for each in processes)
+    return any(is_alive(match[1], latest) for match in signed if match)
 
 
 def remove_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:

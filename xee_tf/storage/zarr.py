@@ -21,6 +21,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.errors import DestinationError
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.journal import sync
 from xee_tf.storage.location import Location, sync_folder
 from xee_tf.storage.staging import Staging
@@ -48,15 +49,13 @@ def prepare_store(dataset: xr.Dataset, store: Location, run: Staging, **facts: A
     root = {name: files.pop(name).decode() for name in ROOT_METADATA if name in files}
     names = [str(name) for name in dataset.variables]
     record = {**facts, "format": 3 if "zarr.json" in root else 2, "root": root}
-    try:
+    with storage_errors("write", store.url, local=store.is_local):
         write_record(place, {**record, "state": BEGUN, "arrays": dict.fromkeys(names)})
         for name, data in files.items():
             place.child(name).write_bytes(data)
         write_record(place, {**record, "state": PREPARED, "arrays": stored_arrays(place, names)})
         if place != store:
             place.move(store)
-    except OSError as error:
-        raise DestinationError(f"Cannot write the metadata of {store}: {error}") from error
 
 
 def _encode(dataset: xr.Dataset) -> dict[str, bytes]:
@@ -90,13 +89,11 @@ def finish_store(store: Location, **facts: Any) -> None:
     """Make a store from `prepare_store` complete: write the metadata of its root, then its record."""
     record = read_record(store)
     root = record.pop("root")
-    try:
+    with storage_errors("write", store.url, local=store.is_local):
         _sync(store, record["arrays"])
         for name, text in root.items():  # in the order of ROOT_METADATA
             store.child(name).write_bytes(text.encode(), durable=True)
         write_record(store, {**record, **facts, "state": COMPLETE}, durable=True)
-    except OSError as error:
-        raise DestinationError(f"Cannot complete {store}: {error}") from error
 
 
 def _sync(store: Location, names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from operator import itemgetter
@@ -16,7 +17,7 @@ from typing import Any
 
 from xee_tf.errors import DestinationExistsError
 from xee_tf.storage.location import Location
-from xee_tf.storage.processes import TOKEN
+from xee_tf.storage.processes import LEASE, TOKEN
 from xee_tf.storage.staging import Staging
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "has_root",
     "is_finished",
     "read_record",
+    "remove_old_replacement",
     "remove_temporary_files",
     "require_own_store",
     "stored_arrays",
@@ -57,8 +59,12 @@ ROOT_METADATA = (".zmetadata", ".zattrs", ".zgroup", "zarr.json")
 _METADATA = (ZARR_METADATA - {".zarray"}) | {".DS_Store"}
 # Temporary files that a killed process left: those of zarr and of `Location.write_bytes`.
 _TEMPORARY = rf"(zarr|\.z\w+|\d+(\.\d+)*)\.[0-9a-f]{{32}}\.partial|\.\S+-{TOKEN}\.tmp"
-# Contents of an array's folder: metadata, and chunks in format 3 or 2.
-_OF_ARRAY = re.compile(rf"zarr\.json|\.zarray|\.zattrs|\.DS_Store|c|\d+(\.\d+)*|({_TEMPORARY})")
+# Files in an array's folder: metadata, and chunks in format 3 or 2.
+_OF_ARRAY = r"zarr\.json|\.zarray|\.zattrs|(c/)?\d+([./]\d+)*|c"
+# Files of a record, and of chunks that `predict_to_zarr` has finished.
+_OF_RECORD = r"zarr\.json|\.zgroup|\.zattrs|finished/\d+(-\d+)*"
+# Files of other software, and what processes left that were killed, in any folder.
+_ANYWHERE = rf"(.*/)?(\.DS_Store|{_TEMPORARY})"
 
 # Metadata files of Zarr nodes in format 3 or 2.
 _Take = Callable[[Any], Any]
@@ -75,15 +81,29 @@ _SHAPE_AND_DTYPE: Mapping[str, _Take] = {
 def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
     """Return the metadata from the first existing file of a Zarr node; None if there is none."""
     for file, take in files.items():
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return take(json.loads(node.child(file).read_bytes()))
     return None
 
 
 def read_record(store: Location) -> dict[str, Any]:
-    """Read the record that `write_record` wrote; return an empty dict if there is none."""
+    """Read the record that `write_record` wrote; return an empty dict if there is none, or it is damaged."""
     found: dict[str, Any] | None = _metadata(store.child(RECORD), _ATTRIBUTES)
-    return found or {}
+    return found if found is not None and _is_valid(found) else {}
+
+
+def _is_valid(record: Mapping[str, Any]) -> bool:
+    state, arrays, root = record.get("state"), record.get("arrays"), record.get("root")
+    return (
+        state in (None, BEGUN, PREPARED, COMPLETE)
+        and (isinstance(arrays, dict) or (arrays is None and state is None))
+        and (root is None or _is_text(root))
+        and isinstance(record.get("files", 0), int)
+    )
+
+
+def _is_text(files: Any) -> bool:
+    return isinstance(files, dict) and all(isinstance(text, str) for text in files.values())
 
 
 def write_record(store: Location, record: Mapping[str, Any], *, durable: bool = False) -> None:
@@ -169,12 +189,19 @@ def _foreign_contents(store: Location) -> str:
         return f"it contains {unknown[0]!r}"
     if not record:
         folder = next((name for name in sorted(members) if not _is_node(store.child(name))), "")
-        return f"it contains {folder!r}" if folder else f"it is a Zarr store without {RECORD!r}"
+        return (
+            f"it contains {folder!r}"
+            if folder
+            else f"it is a Zarr store without {RECORD!r}, or with a damaged one"
+        )
     for name in sorted(members - {RECORD}):
         if name not in ours:
             return f"it contains {name!r}"
-        if files := [each for each in store.child(name).entries() if not _OF_ARRAY.fullmatch(each)]:
-            return f"it contains {f'{name}/{files[0]}'!r}"
+    for path in sorted(store.fresh_fs.find(store.path)):
+        folder, _, file = path.removeprefix(store.path.rstrip("/")).lstrip("/").partition("/")
+        known_files = _OF_RECORD if folder == RECORD else _OF_ARRAY
+        if file and not re.fullmatch(rf"{known_files}|{_ANYWHERE}", file):
+            return f"it contains {f'{folder}/{file}'!r}"
     return explain_changes(store)
 
 
@@ -198,9 +225,10 @@ def clear_store(store: Location, run: Staging) -> None:
     if record := read_record(store):
         write_record(store, {**record, "state": BEGUN})
     own = f"{store.child(RECORD).path}/"
-    paths = sorted(store.fresh_fs.find(store.path), key=lambda path: path.startswith(own))  # the record last
-    for path in paths:
-        store.fs.rm_file(path)
+    paths = store.fresh_fs.find(store.path)
+    for last in (False, True):  # the record last
+        if chosen := [path for path in paths if path.startswith(own) == last]:
+            store.remove_objects(chosen)
 
 
 def remove_temporary_files(store: Location) -> None:
@@ -210,6 +238,23 @@ def remove_temporary_files(store: Location) -> None:
             for name in files:
                 if re.fullmatch(_TEMPORARY, name):
                     os.remove(os.path.join(folder, name))
+
+
+def remove_old_replacement(store: Location) -> None:
+    """Delete the unfinished store that a version before 0.3 left beside a store that it was to replace.
+
+    It is recognised by its record, and kept if it has other contents, is complete, or was changed recently.
+    """
+    folder = store.with_suffix(".replacement")
+    if not store.is_local or not folder.is_folder():
+        return
+    record = read_record(folder)
+    unfinished = record.get("state") in (BEGUN, PREPARED) and "prediction" in record and "root" not in record
+    if not unfinished or _foreign_contents(folder):
+        return
+    times = [os.stat(path).st_mtime for path in folder.fs.find(folder.path)]
+    if time.time() - max(times) >= LEASE:
+        folder.remove(recursive=True)
 
 
 def beside(store: Location) -> Location:

@@ -21,9 +21,8 @@ from xee_tf.identity import IdentityOptions, RunIdentity, explain_other, run_ide
 from xee_tf.options import IfExists, check_flags, one_of, spelled
 from xee_tf.shards import (
     TABLE_MEMBER,
+    Appended,
     OneFile,
-    Part,
-    PartStore,
     ShardStore,
     aborted_on_failure,
     member_edges,
@@ -42,13 +41,13 @@ from xee_tf.sidecars import (
 from xee_tf.storage import (
     Location,
     PathLike,
-    Staging,
     begin,
     clear_leftovers,
     recover,
     require_free,
     require_writable,
 )
+from xee_tf.tables.joining import TablePart, TableStore, append_parts, join_parts, table_store
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -290,7 +289,7 @@ def write_table(
     if identity is not None and (found := _complete_table(target, identity, compute)) is not None:
         return found if compute else dask.delayed(found)
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
-    store = PartStore(staging, OneFile(target, compressed=True), earlier)
+    store = table_store(staging, OneFile(target, compressed=True), earlier)
     store.finished_shards()  # removes receipts of what was damaged
     delayed = _graph(source, store)
     if not compute:
@@ -315,10 +314,9 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
         If there is a table that was written from something else.
     """
     if compute:
-        recover(Staging.begin(target))
-    location = manifest_location(target)
-    manifest = read_manifest(location)
-    if not isinstance(manifest, TableManifest) or not target.exists():
+        recover(target)
+    manifest = _existing_manifest(target)
+    if manifest is None:
         return None
     if difference := explain_other(identity, manifest.identity):
         raise DestinationExistsError(
@@ -327,7 +325,18 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
         )
     if compute:
         clear_leftovers(target)
+    return _result_of(target, manifest)
+
+
+def _existing_manifest(target: Location) -> TableManifest | None:
+    """Return the manifest of a table that exists; None if there is none."""
+    manifest = read_manifest(manifest_location(target))
+    return manifest if isinstance(manifest, TableManifest) and manifest.shards and target.exists() else None
+
+
+def _result_of(target: Location, manifest: TableManifest) -> TableResult:
     file = replace(manifest.shards[0].file, path=target.url)
+    location = manifest_location(target)
     return TableResult(file, manifest.columns, location, manifest.rounded, manifest.dropped)
 
 
@@ -336,18 +345,7 @@ def _table_files(target: Location) -> list[Location]:
     return [file for file in (manifest_location(target), target) if file.exists()]
 
 
-@dataclass(frozen=True)
-class _TablePart:
-    """The encoded part of one row group."""
-
-    part: Part
-    records: int
-    columns: tuple[TableColumn, ...]
-    rounded: tuple[str, ...]
-    dropped: int
-
-
-def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int, group: Any) -> _TablePart:
+def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int, group: Any) -> TablePart:
     """Encode a row group and store the part."""
     rows = read(group, number)
     encoded = (rows[start:stop].encode() for start, stop in _row_ranges(rows))
@@ -357,7 +355,7 @@ def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int
         for each in encoded
     )
     part = store.put(0, f"{number:06d}", runs)
-    return _TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
+    return TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
 
 
 def _row_ranges(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -380,7 +378,7 @@ def _split_rows(rows: Rows) -> LazyTable:
     return LazyTable(groups, graph)
 
 
-def _graph(source: LazyTable, store: PartStore) -> Delayed:
+def _graph(source: LazyTable, store: TableStore) -> Delayed:
     """Build the graph that writes a table."""
     run = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
@@ -388,15 +386,23 @@ def _graph(source: LazyTable, store: PartStore) -> Delayed:
         add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    result = add_task(tasks, f"table-commit-{run}", _commit, store, parts)
+    appended = append_parts(tasks, run, store, parts)
+    result = add_task(tasks, f"table-commit-{run}", _commit, store, parts, appended)
     return source.graph.delayed(f"table-export-{run}", result)
 
 
-def _commit(store: PartStore, parts: Sequence[_TablePart]) -> TableResult:
+def _commit(
+    store: TableStore, parts: Sequence[TablePart], appended: tuple[Mapping[int, str], Appended] | None
+) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
-    written = store.finish(0, 0, None, [[part.part] for part in parts])
     target = store.names.shard(0)
+    if store.earlier.identity is not None:  # if a Delayed is computed twice, it finds what it wrote
+        found = _existing_manifest(target)
+        if found is not None and found.identity == store.earlier.identity:
+            store.discard()
+            return _result_of(target, found)
+    written = join_parts(store, [part.part for part in parts], appended)
     manifest = manifest_location(target)
     names = {name for part in parts for name in part.rounded}
     rounded = tuple(column.name for column in columns if column.name in names)
@@ -412,7 +418,7 @@ def _commit(store: PartStore, parts: Sequence[_TablePart]) -> TableResult:
     return TableResult(file, columns, manifest, rounded, dropped)
 
 
-def _common_columns(parts: Sequence[_TablePart]) -> tuple[TableColumn, ...]:
+def _common_columns(parts: Sequence[TablePart]) -> tuple[TableColumn, ...]:
     """Return the columns of all parts, which must be the same."""
     expected: tuple[TableColumn, ...] | None = None
     row = 0

@@ -17,12 +17,11 @@ from xee_tf.sidecars import (
     Exported,
     ExportedTable,
     Mixer,
-    destination_of,
     find_exports,
     find_sources,
     is_image,
     prefix_of,
-    require_whole,
+    require_missing,
 )
 from xee_tf.storage import Location
 
@@ -59,7 +58,7 @@ def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
             missing = next((file for file in files if not file.exists()), None)
             if missing is None:
                 raise
-            require_whole(destination_of(missing))
+            require_missing(missing)
             raise MissingShardError(
                 f"{missing} was not found: expected a mixer (a file that ends with {MIXER}), the folder or "
                 "prefix of an export, TFRecord files, or a pattern of files. Correct the path."

@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy.typing as npt
 import rasterio
@@ -24,7 +23,7 @@ from rasterio.windows import Window
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
-from xee_tf.graph import progress_bar
+from xee_tf.graph import store_chunks
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
@@ -67,9 +66,9 @@ def to_cog(
     destination : str or path-like
         The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
     if_exists : {"error", "overwrite", "resume"}, default "error"
-        What to do if the destination exists. "overwrite" replaces it when the new file is complete, with its
-        side files (``.aux.xml``, ``.ovr``, ``.msk``, world files, RPCs). "resume" writes it if it is missing;
-        an existing GeoTIFF does not tell what it was written from, so that it is an error.
+        What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
+        RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
+        missing; an existing GeoTIFF does not tell what it was written from, so that it is an error.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -137,8 +136,7 @@ def write_raster(
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
-    with progress_bar(progress):
-        write_cog(location, arrays, names, georef, nodata, if_exists)
+    write_cog(location, arrays, names, georef, nodata, if_exists, progress)
 
 
 def write_cog(
@@ -147,7 +145,8 @@ def write_cog(
     names: Mapping[str, Sequence[str]],
     grid: GridLike,
     nodata: float | None,
-    if_exists: IfExists = "error",
+    if_exists: IfExists,
+    progress: bool,
 ) -> None:
     """Write a tiled GeoTIFF window by window, and convert it to a cloud-optimized GeoTIFF.
 
@@ -166,6 +165,8 @@ def write_cog(
         Nodata value. None: NaN for floats, no nodata value for integers.
     if_exists : {"error", "overwrite", "resume"}
         Whether existing files may be replaced.
+    progress : bool
+        Whether to show a progress bar.
 
     Raises
     ------
@@ -192,8 +193,7 @@ def write_cog(
             ends = accumulate(map(len, names.values()), initial=0)
             targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
             # An open file cannot be sent to another process.
-            with dask.config.set(scheduler="threads"):
-                da.store(list(arrays.values()), targets, lock=False)
+            store_chunks(list(arrays.values()), targets, progress, in_this_process=True)
         with _gdal_errors(location):
             _copy_as_cog(plain, cog, profile["blockxsize"])
 

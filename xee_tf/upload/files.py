@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from xee_tf.options import IfExists
-from xee_tf.storage import (
-    Earlier,
-    Location,
-    Staging,
-    commit,
-    look,
-    recover,
-    remove_leftovers,
-    require_free,
-    storage_errors,
-)
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
+from xee_tf.storage import Earlier, Location, Staging, begin, commit, stage_local_file, storage_errors
 
 __all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file"]
+
+_RASTERS = r"\.(tiff?|gtiff?|ntf|nitf|img|jp2|vrt|pix)"  # formats with world files or RPCs beside them
 
 SideFiles = Callable[[Location], Sequence[Location]]
 """Returns the files that readers use together with a file, which are replaced with it."""
@@ -32,7 +23,8 @@ def geotiff_files(file: Location) -> list[Location]:
     """Return the existing side files of a GeoTIFF.
 
     Other software writes them: metadata, overviews, masks, world files and RPCs. Beside another raster, they
-    would be applied to its pixels.
+    would be applied to its pixels. World files and RPCs are not returned if they may belong to another raster
+    whose name differs only in its extension: readers prefer the georeference inside a GeoTIFF.
 
     Examples
     --------
@@ -41,8 +33,10 @@ def geotiff_files(file: Location) -> list[Location]:
     >>> [each.name for each in geotiff_files(Location.of("memory://sides/a.tif"))]
     ['a.tfw', 'a.tif.aux.xml', 'a.tif.msk.ovr']
     """
-    stem = re.escape(file.name.rpartition(".")[0])
-    pattern = rf"{re.escape(file.name)}(\.(aux\.xml|ovr|msk))+|{stem}(\.(tfw|tfwx|tifw|tiffw|rpb)|_rpc\.txt)"
+    stem = file.name.rpartition(".")[0]
+    pattern = rf"{re.escape(file.name)}(?i:(\.(aux\.xml|ovr|msk))+)"
+    if all(each == file for each in _matching(file, rf"{re.escape(stem)}(?i:{_RASTERS})")):
+        pattern += rf"|{re.escape(stem)}(?i:\.(tfw|tfwx|tifw|tiffw|rpb)|_rpc\.txt)"
     return _matching(file, pattern)
 
 
@@ -58,12 +52,18 @@ def no_side_files(file: Location) -> list[Location]:
 
 def _matching(file: Location, pattern: str) -> list[Location]:
     stem = file.parent.child(file.name.rpartition(".")[0])
-    return [file.parent.child(name) for name in stem.listed() if re.fullmatch(pattern, name, re.IGNORECASE)]
+    return [
+        file.parent.child(name)
+        for name, info in stem.listed().items()
+        if re.fullmatch(pattern, name) and info["type"] != "directory"
+    ]
 
 
 @contextmanager
 def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) -> Iterator[Path]:
     """Yield a local path to write, and put that file and its side files in place if the block succeeds.
+
+    If the block fails or is interrupted, also by SIGTERM, its temporary files are deleted.
 
     Parameters
     ----------
@@ -89,53 +89,39 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     >>> file.read_bytes()
     b'pixels'
     """
-    staging = Staging.begin(location)
-    target = staging.destination
-    recover(staging)
-    remove_leftovers(target)
-    require_free(target, if_exists)
 
     def existing() -> list[Location]:
-        return [*([target] if target.exists() else []), *side_files(target)]
+        return [*([location] if location.exists() else []), *side_files(location)]
 
-    earlier = Earlier(existing, look(target, existing()))
-    try:
-        if target.is_local:
-            with storage_errors("write", target.url, left="Nothing was changed."):
-                staging.sign()
-            yield Path(staging.staged(target).path)
-            new = [target.parent.child(each.name) for each in side_files(staging.staged(target))]
-            commit(staging, [*new, target], earlier=earlier)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / target.name
-                yield path
-                _put(path, staging, earlier, side_files)
-    except BaseException:
-        staging.abort()
-        raise
+    with interruptible():
+        staging, earlier = begin(location, existing, if_exists)
+        local = staging.on_disk()
+        try:
+            with storage_errors("write", location.url, left="Nothing was changed."):
+                local.sign()
+            file = local.staged(location)
+            yield Path(file.path)
+            new = [location.parent.child(each.name) for each in side_files(file)]
+            _commit(staging, local, new, earlier)
+        except BaseException as error:
+            staging.abort()
+            if local != staging:
+                local.abort()
+            explain_interruption(error, NOTHING_CHANGED)
+            raise
+        if local != staging:
+            local.remove()
 
 
-def _put(path: Path, staging: Staging, earlier: Earlier, side_files: SideFiles) -> None:
-    """Copy a local file and its side files to an object store, and commit them."""
+def _commit(staging: Staging, local: Staging, new: Sequence[Location], earlier: Earlier) -> None:
+    """Put a file and its new side files in place, which are staged on a local disk."""
     target = staging.destination
-    new = [target.parent.child(each.name) for each in side_files(Location(str(path)))]
     old = set(earlier.seen or ()) - {target.name}
-    if not new and not old:  # a single object replaces another one at once
-        commit(staging, [], uploads=[_LocalFile(path, target)], earlier=earlier)
+    if local != staging and not new and not old:  # a single object replaces another one at once
+        staged, uploads = stage_local_file(staging, target, local.staged(target).path)
+        commit(staging, staged, uploads=uploads, earlier=earlier)
         return
-    for each in (*new, target):
-        staging.staged(each).put_file(path.with_name(each.name))
+    if local != staging:
+        for each in (*new, target):
+            staging.staged(each).put_file(local.staged(each).path)
     commit(staging, [*new, target], earlier=earlier)
-
-
-@dataclass(frozen=True)
-class _LocalFile:
-    """A local file that becomes an object."""
-
-    path: Path
-    target: Location
-
-    def complete(self) -> None:
-        """Upload the file; the object appears, or replaces an old one, when all bytes are there."""
-        self.target.put_file(self.path)

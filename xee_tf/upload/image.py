@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xee_tf.dtypes import convert_number
 from xee_tf.errors import DestinationExistsError, OptionError, shorten
-from xee_tf.graph import progress_bar
+from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, one_of, spelled
 from xee_tf.reading import (
@@ -28,13 +28,13 @@ from xee_tf.reading import (
     open_export,
 )
 from xee_tf.sidecars import Exported, Mixer, step_names
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
 from xee_tf.storage import (
     Location,
     PathLike,
     beside,
     claim,
     clear_store,
-    commit,
     earlier_store,
     explain_changes,
     finish_store,
@@ -46,6 +46,7 @@ from xee_tf.storage import (
     read_record,
     recover,
     remove_other_runs,
+    replace_store,
     require_free,
     require_own_store,
     require_reachable,
@@ -115,11 +116,12 @@ def upload_image(
         Number of values per pixel of array bands, if it cannot be inferred from the length of the records;
         see `xee_tf.open_image`.
     if_exists : {"error", "overwrite", "resume"}, default "error"
-        What to do if the destination exists. "overwrite" replaces files, with their side files (``.aux.xml``,
-        ``.ovr``, ``.msk``, world files, RPCs), and Zarr stores that this package wrote, but no other folders;
-        the old data remains until the new data is complete. "resume" writes the destination if it is missing.
-        A complete Zarr store is kept if it was written from the same records with the same options, which is
-        otherwise an error, as is any existing GeoTIFF, which does not tell what it was written from.
+        What to do if the destination or one of the side files of a GeoTIFF (``.aux.xml``, ``.ovr``, ``.msk``,
+        world files, RPCs) exists. "overwrite" replaces files, with their side files, and Zarr stores that
+        this package wrote, but no other folders; the old data remains until the new data is complete.
+        "resume" writes the destination if it is missing. A complete Zarr store is kept if it was written from
+        the same records with the same options, which is otherwise an error, as is any existing GeoTIFF, which
+        does not tell what it was written from.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -190,12 +192,11 @@ def upload_image(
         names = [*reader.dtypes, *lazy_dataset(reader, "trim", None).coords]
         check_zarr(names, location, "Select other bands with bands=[...], or write a .tif.")
     require_writable(location)
-    with progress_bar(progress):
-        if written == "zarr":
-            _write_zarr(reader, arrays, location, nodata, if_exists)
-        else:  # each step of an array band becomes a band
-            steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
-            write_cog(location, arrays, steps, reader.grid, nodata, if_exists)
+    if written == "zarr":
+        _write_zarr(reader, arrays, location, nodata, if_exists, progress)
+    else:  # each step of an array band becomes a band
+        steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
+        write_cog(location, arrays, steps, reader.grid, nodata, if_exists, progress)
     return location
 
 
@@ -259,8 +260,12 @@ def _describe(reader: OpenedExport, arrays: Mapping[str, da.Array], nodata: floa
 
 
 def _require_same(store: Location, description: Mapping[str, str]) -> None:
-    """Raise an error if a store was not written from the same records with the same options."""
-    was = read_record(store).get(_UPLOAD)
+    """Raise an error if a store was not written from the same records with the same options.
+
+    If the process was killed before its last change, which marks the store as complete, that is done.
+    """
+    record = read_record(store)
+    was = record.get(_UPLOAD)
     if was is None:
         difference = "it was not written by xee_tf.upload_image"
     elif part := next((part for part in description if was.get(part) != description[part]), ""):
@@ -271,7 +276,12 @@ def _require_same(store: Location, description: Mapping[str, str]) -> None:
             else ("it was written from other records, or from files that have changed since")
         )
     else:
-        difference = explain_changes(store) or ("" if is_finished(store) else "it is not complete")
+        difference = explain_changes(store)
+        if not difference and not is_finished(store):
+            if "root" in record:
+                finish_store(store)
+            else:
+                difference = "it is not complete"
     if difference:
         raise DestinationExistsError(
             f"{store} exists and is not the same: {difference}. Choose another name, or replace it with "
@@ -285,6 +295,7 @@ def _write_zarr(
     location: Location,
     nodata: float | None,
     if_exists: IfExists,
+    progress: bool,
 ) -> None:
     """Write a Zarr store with CF coordinates and the chunks of the bands."""
     description = _describe(reader, arrays, nodata)
@@ -294,8 +305,8 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    with claim(beside(location)) as run:
-        recover(run)
+    with interruptible(), claim(beside(location)) as run:
+        recover(run.destination)
         remove_other_runs(run)
         store = run.destination
         if not _unfinished(store):
@@ -314,13 +325,14 @@ def _write_zarr(
             target = store
         try:
             prepare_store(to_storable(dataset), target, run, **{_UPLOAD: description})
-            da.store(list(arrays.values()), stored_bands(target, arrays, run), lock=False)
+            store_chunks(list(arrays.values()), stored_bands(target, arrays, run), progress)
             finish_store(target)
             if target != store:
-                commit(run, [run.destination], earlier=earlier)
-        except BaseException:
+                replace_store(run, earlier)
+        except BaseException as error:
+            run.abort()
             if target == store:
                 target.clear()
+            explain_interruption(error, NOTHING_CHANGED)
             raise
-        finally:
-            run.remove()
+        run.remove()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, get_args
@@ -18,6 +19,7 @@ from xee_tf.reading import Unit
 from xee_tf.records import FeatureTypes, encode_records
 from xee_tf.shards import PREDICTION_MEMBER, AppendingStore, OneFile, Part, pack_run, patches_per_member
 from xee_tf.sidecars import Exported, Mixer, describe_export
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
 from xee_tf.storage import Location, PathLike, begin, require_free, require_writable
 from xee_tf.upload.predictions import UNITS, PredictionFormat, Predictions, arrays_by_band
 
@@ -129,17 +131,23 @@ class PredictionWriter(Summarized):
         staging, earlier = begin(self.location, self._existing, if_exists)
         names = OneFile(self.location, self.compressed)
         self._store: AppendingStore | None = AppendingStore(staging, names, earlier)
+        self._signals = ExitStack()
 
     def __enter__(self) -> PredictionWriter:
+        self._signals.enter_context(interruptible())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        with self._signals:
+            if kind is None:
+                self.close()
+                return
             self.abort()
+            if isinstance(error, KeyboardInterrupt):
+                explain_interruption(error, NOTHING_CHANGED)
+                raise error
 
     @property
     def total(self) -> int:
@@ -228,16 +236,19 @@ class PredictionWriter(Summarized):
         """
         if self._store is None:
             return
-        try:
-            if self.written != self.total:
-                raise RecordError(
-                    f"Predictions for {self.location} are missing: {self._specified()}; got {self.written}."
-                )
-            self._store.commit([self._store.finish(0, [self._parts])])
-            self._store = None
-        except BaseException:
-            self.abort()
-            raise
+        with interruptible():
+            try:
+                if self.written != self.total:
+                    raise RecordError(
+                        f"Predictions for {self.location} are missing: {self._specified()}; got "
+                        f"{self.written}."
+                    )
+                self._store.commit([self._store.finish(0, [self._parts])])
+                self._store = None
+            except BaseException as error:
+                self.abort()
+                explain_interruption(error, NOTHING_CHANGED)
+                raise
 
     def abort(self) -> None:
         """Discard the predictions without writing a file.

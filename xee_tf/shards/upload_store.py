@@ -1,39 +1,41 @@
-"""A store in S3, in which each byte is uploaded once, as a part of a multipart upload.
+"""A store in S3, Azure or Google Cloud, in which each byte is uploaded once, as a part of an object.
 
-An object does not exist until its upload is completed, so the uploads are the staged shards. The number of a
-part decides its place in the object. All parts but the last must have at least 5 MiB: the runs of a row of
-blocks are appended to what is left from the row before, and what remains is left for the next row. The
-beginning of a shard waits for the index in its header, and is uploaded last.
+An object does not appear until its upload is completed, so the uploads are the staged shards. The number of a
+part decides its place in the object. Parts have about the same size: the runs of a row of blocks are appended
+to what is left from the row before, and what remains is left for the next row. The beginning of a shard waits
+for the index in its header, and is uploaded last.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
 from typing import Any
 
-from crc32c import crc32c
-
-from xee_tf.errors import DestinationError, DestinationExistsError
-from xee_tf.records import combine_crcs
-from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER
-from xee_tf.shards.runs import Part, Run, WrittenShard, shard_header
+from xee_tf.errors import DestinationExistsError
+from xee_tf.shards.members import MEMBER_HEADER
+from xee_tf.shards.runs import Part, Run, WrittenShard, begin_shard, pairs_in_order
 from xee_tf.shards.staged import StagedStore, write_receipt
 from xee_tf.shards.store import Packed, ShardNames
 from xee_tf.sidecars import ShardInfo
-from xee_tf.storage import UPLOADS, Earlier, Location, Staging, call_s3, commit, known_uploads
+from xee_tf.storage import (
+    Earlier,
+    Location,
+    Staging,
+    UploadService,
+    commit,
+    read_uploads,
+    upload_service,
+    write_uploads,
+)
 
-__all__ = ["Appended", "S3Store"]
+__all__ = ["Appended", "UploadStore"]
 
-_SMALLEST = 5 << 20  # S3's minimum for all parts but the last
 _PART = 8 << 20
-_MOST_PARTS = 9000  # S3 allows 10,000
 _THREADS = 4  # concurrent uploads of a process: each needs several times the memory of a part
 _HEAD = 1  # number of the first part
 
@@ -57,19 +59,19 @@ class Appended:
         bytes for a part.
     rest : bytes
         The end of the shard, which is too small for a part.
-    etags : mapping of int to str
-        The ETags of the uploaded parts by their numbers.
+    tags : mapping of int to str
+        The tags of the uploaded parts by their numbers.
     """
 
     runs: tuple[Run, ...] = ()
     head: bytes = b""
     rest: bytes = b""
-    etags: Mapping[int, str] = field(default_factory=dict)
+    tags: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class S3Store(StagedStore):
-    """A store in S3; small and picklable.
+class UploadStore(StagedStore):
+    """A store whose service can upload an object in parts; small and picklable.
 
     Parameters
     ----------
@@ -89,29 +91,31 @@ class S3Store(StagedStore):
     shard_bytes: int = 0
 
     @property
-    def part_bytes(self) -> int:
-        """Size of a part in bytes."""
-        return max(_PART, self.shard_bytes // _MOST_PARTS)
+    def service(self) -> UploadService:
+        """How objects are uploaded."""
+        found = upload_service(self.names.prefix)
+        if found is None:
+            raise TypeError(f"{self.names.prefix} cannot be uploaded in parts")
+        return found
 
     @property
-    def keeps_runs(self) -> bool:
-        """True: runs wait until they are uploaded."""
-        return True
+    def part_bytes(self) -> int:
+        """Size of a part in bytes."""
+        return max(_PART, self.shard_bytes // self.service.MOST_PARTS)
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Keep the runs of a block in memory, until `append` uploads them."""
-        packed = list(runs)
-        return Part(shard, "", tuple(run for run, _ in packed), tuple(pieces for _, pieces in packed))
+        return Part.in_memory(shard, runs)
 
-    def begin(self, shards: Sequence[int]) -> dict[int, str]:
+    def create_uploads(self, shards: Sequence[int]) -> dict[int, str]:
         """Create the uploads of shards; return their ids."""
         self.start()
-        file = self.staging.folder.child(UPLOADS)
-        known = known_uploads(file)  # if this task runs again, because a worker died with its result
+        folder = self.staging.folder
+        known = read_uploads(folder) or {}  # if this task runs again, because a worker died with its result
         missing = [shard for shard in shards if shard not in known or not self._exists(shard, known[shard])]
         if missing:
             known |= dict(zip(missing, _uploaders(os.getpid()).map(self._create, missing), strict=True))
-            file.write_bytes(json.dumps(known).encode())
+            write_uploads(folder, known)
         return known
 
     def append(
@@ -127,7 +131,7 @@ class S3Store(StagedStore):
         Parameters
         ----------
         uploads : mapping of int to str
-            The result of `begin`.
+            The result of `create_uploads`.
         shard : int
             Number of the shard.
         before : Appended or None
@@ -139,57 +143,43 @@ class S3Store(StagedStore):
         """
         self.start()
         state = before or Appended()
-        parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
-        packed = sorted(
-            (pair for part in parts for pair in zip(part.runs, part.pieces, strict=True)),
-            key=lambda pair: pair[0].first,
-        )
+        packed = pairs_in_order(blocks, shard)
         runs = (*state.runs, *(run for run, _ in packed))
         pieces = chain([state.rest], chain.from_iterable(pieces for _, pieces in packed))
-        sizes = chain([] if state.head else [_SMALLEST], iter(lambda: self.part_bytes, None))
+        sizes = chain([] if state.head else [self.service.SMALLEST_PART], iter(lambda: self.part_bytes, None))
         *bodies, rest = _join(pieces, sizes)
         head = state.head or (bodies.pop(0) if bodies else b"")
-        numbered = dict(enumerate(bodies, _HEAD + 1 + len(state.etags)))
-        etags = {**state.etags, **self._upload(shard, uploads[shard], numbered)}
-        return Appended(runs, head, rest, etags)
+        numbered = dict(enumerate(bodies, _HEAD + 1 + len(state.tags)))
+        tags = {**state.tags, **self._upload(shard, uploads[shard], numbered)}
+        return Appended(runs, head, rest, tags)
 
     def finish(
-        self, uploads: Mapping[int, str], shard: int, first_record: int, header: int, state: Appended
+        self, uploads: Mapping[int, str], shard: int, first_record: int, header: int | None, state: Appended
     ) -> WrittenShard:
         """Upload the rest of a shard, and its head.
 
         Parameters
         ----------
         uploads : mapping of int to str
-            The result of `begin`.
+            The result of `create_uploads`.
         shard, first_record : int
             Number of the shard, and number of its first record.
-        header : int
-            Size of the header in bytes; 0 if the shard is not compressed.
+        header : int or None
+            Size of the header in bytes; 0 if the shard is not compressed. None: the size that is needed.
         state : Appended
             The state after the last row of blocks.
         """
         if (before := self.finished(shard)) is not None:
             return before
         head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
-        crc, size = 0, 0
-        for run in state.runs:
-            crc, size = combine_crcs(crc, run.crc, run.size), size + run.size
-        if header and not size:
-            head = MEMBER_HEADER + EMPTY_TAIL
-            crc, size = crc32c(head), len(head)
-        elif header:
-            skip = len(MEMBER_HEADER)  # the header replaces that of the first member
-            index = shard_header(state.runs, first_record, length=header)
-            crc = combine_crcs(crc32c(head[:skip]), crc, size - skip)
-            crc = combine_crcs(crc32c(index), crc, size - skip)
-            head, size = index + head[skip:], len(index) + size - skip
-        bodies = {_HEAD: head} | ({_HEAD + 1 + len(state.etags): rest} if rest else {})
-        etags = {**state.etags, **self._upload(shard, uploads[shard], bodies)}
+        begin, crc, size = begin_shard(state.runs, first_record, header)
+        head = begin + head[len(MEMBER_HEADER) if begin else 0 :]
+        bodies = {_HEAD: head} | ({_HEAD + 1 + len(state.tags): rest} if rest else {})
+        tags = {**state.tags, **self._upload(shard, uploads[shard], bodies)}
         written = replace(
             self.written(shard, size, crc, state.runs),
             upload=uploads[shard],
-            etags=tuple(etag for _, etag in sorted(etags.items())),
+            tags=tuple(etag for _, etag in sorted(tags.items())),
         )
         write_receipt(self.receipt(shard), written)
         return written
@@ -200,7 +190,8 @@ class S3Store(StagedStore):
         sidecars: Sequence[tuple[Location, bytes]] = (),
     ) -> tuple[ShardInfo, ...]:
         """Complete the uploads; see `ShardStore.commit`."""
-        uploads = [_Upload(self.names.shard(each.number), each.upload, each.etags) for each in shards]
+        service = self.service
+        uploads = [_Upload(self.names.shard(each.number), each.upload, each.tags, service) for each in shards]
         try:
             commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
         except DestinationExistsError:
@@ -210,58 +201,52 @@ class S3Store(StagedStore):
         return tuple(shard.file for shard in shards)
 
     def is_complete(self, shard: WrittenShard) -> bool:
-        """Return whether the upload of a shard still exists: a failed commit, or its expiry, ends it."""
-        return self._exists(shard.number, shard.upload)
-
-    def _exists(self, shard: int, upload: str) -> bool:
-        try:
-            call_s3(self.names.shard(shard), "list_parts", UploadId=upload, MaxParts=1)
-        except DestinationError:
-            return False
-        return True
+        """Return whether the parts of a shard still exist: a failed commit, or their expiry, deletes them."""
+        return self._exists(shard.number, shard.upload, shard.tags)
 
     def abort(self) -> None:
         """Abort the uploads, and remove the folder; keep them if the run can be resumed."""
         if not self.is_resumable:
-            self._abort_uploads(known_uploads(self.staging.folder.child(UPLOADS)))
+            self._abort_uploads(read_uploads(self.staging.folder) or {})
         super().abort()
+
+    def discard(self) -> None:
+        """Abort the uploads, and remove the folder, even if the run can be resumed."""
+        self._abort_uploads(read_uploads(self.staging.folder) or {})
+        super().discard()
 
     def _abort_uploads(self, uploads: Mapping[int, str]) -> None:
         for shard, upload in uploads.items():
-            with suppress(DestinationError):  # it was completed or aborted
-                call_s3(self.names.shard(shard), "abort_multipart_upload", UploadId=upload)
+            self.service.abort(self.names.shard(shard), upload)
 
     def _create(self, shard: int) -> str:
-        return str(call_s3(self.names.shard(shard), "create_multipart_upload")["UploadId"])
+        return self.service.create(self.staging, self.names.shard(shard))
+
+    def _exists(self, shard: int, upload: str, tags: Sequence[str] = ()) -> bool:
+        return self.service.exists(self.names.shard(shard), upload, tags)
 
     def _upload(self, shard: int, upload: str, bodies: Mapping[int, bytes]) -> dict[int, str]:
-        """Upload parts, and return their ETags."""
-        target = self.names.shard(shard)
+        """Upload parts, and return their tags."""
+        service, target = self.service, self.names.shard(shard)
 
         def one(number: int) -> str:
-            found = call_s3(target, "upload_part", UploadId=upload, PartNumber=number, Body=bodies[number])
-            return str(found["ETag"])
+            return service.put(target, upload, number, bodies[number])
 
         return dict(zip(bodies, _uploaders(os.getpid()).map(one, bodies), strict=True))
 
 
 @dataclass(frozen=True)
 class _Upload:
-    """A multipart upload, all of whose parts are uploaded."""
+    """An upload, all of whose parts are uploaded."""
 
     target: Location
     upload: str
-    etags: Sequence[str]
+    tags: Sequence[str]
+    service: UploadService
 
     def complete(self) -> None:
         """Make the object appear."""
-        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self.etags, _HEAD)]
-        call_s3(
-            self.target,
-            "complete_multipart_upload",
-            UploadId=self.upload,
-            MultipartUpload={"Parts": parts},
-        )
+        self.service.complete(self.target, self.upload, self.tags)
 
 
 def _join(pieces: Iterable[Any], sizes: Iterator[int]) -> Iterator[bytes]:

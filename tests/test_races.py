@@ -1,0 +1,119 @@
+"""Readers of an export while another process overwrites it: the old or the new one, or an error of xee_tf."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import xee_tf
+from tests.rasters import raster
+
+OPTIONS = {"patch_dimensions": 16, "max_file_size": 3000, "if_exists": "overwrite"}
+BANDS = ("B2", "B4")
+
+
+def image(number):
+    """Return an image whose pixels all are the number of its version, and noise that determines sizes."""
+    noise = np.random.default_rng(number).random((64, 64), dtype="f4")
+    return raster({"B2": np.full((64, 64), number, "f4"), "B4": noise}).chunk(y=32)
+
+
+def write(prefix, options, count):
+    for number in range(1, count + 1):
+        image(number).tfexport(prefix, **OPTIONS, storage_options=options)
+
+
+def whole(prefix, options):
+    with_bands = xee_tf.open_image(prefix, storage_options=options).load()
+    return with_bands["B2"].values, with_bands["B4"].values
+
+
+def window(prefix, options):
+    opened = xee_tf.open_image(prefix, storage_options=options, chunks=None)
+    part = opened[list(BANDS)].isel(y=slice(40, 50), x=slice(3, 60)).load()
+    return part["B2"].values, part["B4"].values
+
+
+def verified(prefix, options):
+    checked = xee_tf.verify(prefix, storage_options=options)
+    if checked.problems:
+        raise xee_tf.RecordError("; ".join(checked.problems))
+
+
+def inspected(prefix, options):
+    xee_tf.inspect(prefix, storage_options=options)
+
+
+def trained(prefix, options):
+    tf = pytest.importorskip("tensorflow")
+    dataset = xee_tf.tf_dataset(prefix, inputs=list(BANDS), batch_size=64, storage_options=options)
+    try:
+        [batch] = list(dataset.as_numpy_iterator())
+    except tf.errors.OpError as error:  # TensorFlow does not raise errors of Python
+        raise xee_tf.RecordError(str(error)) from error
+    return batch[..., 0], batch[..., 1]
+
+
+def check(found):
+    """Raise an error unless the pixels are those of one version."""
+    if found is None:
+        return
+    numbers, noise = found
+    assert len(np.unique(numbers)) == 1, np.unique(numbers)
+    expected = image(int(numbers.flat[0]))["B4"].values
+    assert np.isin(noise, expected).all()
+
+
+READERS = [whole, window, verified, inspected, trained]
+
+
+def race(readers, prefix, options, writer):
+    """Read until the writer has ended; return how often each reader succeeded, and its errors."""
+    counts, foreign = Counter(), []
+
+    def read(reader):
+        while writer.poll() is None:
+            try:
+                check(reader(prefix, options))
+                counts[reader.__name__] += 1
+            except xee_tf.XeeTFError as error:
+                counts[f"{reader.__name__}: {type(error).__name__}"] += 1
+                messages.add(f"{reader.__name__}: {type(error).__name__}: {error}")
+            except Exception as error:
+                foreign.append(f"{reader.__name__}: {type(error).__name__}: {error}")
+
+    messages = set()
+    threads = [threading.Thread(target=read, args=(reader,)) for reader in readers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return counts, messages, foreign
+
+
+def run(prefix, options, count):
+    code = f"from tests.test_races import write; write({prefix!r}, {options!r}, {count})"
+    write(prefix, options, 1)
+    with subprocess.Popen([sys.executable, "-c", code]) as writer:
+        counts, messages, foreign = race(READERS, prefix, options, writer)
+    assert writer.returncode == 0
+    assert foreign == []
+    assert all(counts[reader.__name__] for reader in READERS), counts
+    for reader in READERS:
+        check(reader(prefix, options))
+    return counts, messages
+
+
+@pytest.mark.long
+def test_readers_and_a_writer_on_a_disk(tmp_path):
+    run(str(tmp_path / "s"), {}, 50)
+
+
+@pytest.mark.long
+def test_readers_and_a_writer_in_s3(bucket):
+    run(f"{bucket.url}/s", bucket.options, 50)
