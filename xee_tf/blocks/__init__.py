@@ -3,6 +3,7 @@
 from xee_tf.blocks.assembling import BandRule, assemble, cut_row, cut_strips, stitch
 from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Chunk, ChunkGrid, Pieces, chunk_edges
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
+from xee_tf.blocks.tiling import tiles
 
 __all__ = [
     "BandRule",
@@ -19,4 +20,5 @@ __all__ = [
     "lay_out_blocks",
     "pixel_bytes",
     "stitch",
+    "tiles",
 ]

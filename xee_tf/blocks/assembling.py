@@ -5,7 +5,7 @@ This module uses numpy only, so that the work of a task can be tested without Da
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -45,6 +45,13 @@ class PlaneRule:
             equal = values == number  # exact: a Python number is compared in the dtype of `values`
             masked = equal if masked is None else np.logical_or(masked, equal, out=masked)
         return masked
+
+    def any_masked(self, values: NDArray[Any]) -> bool:
+        """Return whether any value is masked."""
+        if values.dtype.kind == "f" and values.size and not self.nodata:
+            return bool(np.isnan(values.max()))  # NaN if any value is; faster than to test each value
+        masked = self.masked(values)
+        return masked is not None and bool(masked.any())
 
 
 @dataclass(frozen=True)
@@ -157,17 +164,19 @@ def assemble(
         unless `want_masks` is true.
     """
     firsts = list(accumulate((len(rule.planes) for rule in rules), initial=0))
+    found = _parts_by_plane(window, pieces)
     mask = None
     if has_mask:
         rule = BandRule("|b1", 1, (PlaneRule(0, False),))
-        mask, _ = _assemble_band(window, _parts(pieces, firsts[-1], rule), rule, False)
+        mask, _ = _assemble_band(window, _parts(found, firsts[-1], rule), rule, False)
     bands: list[NDArray[Any]] = []
     masks: list[NDArray[np.bool_]] = []
     for first, rule in zip(firsts, rules, strict=False):
-        parts = _parts(pieces, first, rule)
+        parts = _parts(found, first, rule)
         band = _as_view(window, parts, rule) if mask is None else None
         if band is not None:
-            masks.append(np.broadcast_to(np.False_, band.shape))
+            if want_masks:
+                masks.append(np.broadcast_to(np.False_, band.shape))
         else:
             band, masked = _assemble_band(window, parts, rule, want_masks)
             if mask is not None:
@@ -225,12 +234,24 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     return out
 
 
-def _parts(pieces: Pieces, first: int, rule: BandRule) -> BandPieces:
+def _parts_by_plane(window: Window, pieces: Pieces) -> dict[int, list[tuple[Window, NDArray[Any]]]]:
+    """Return the pieces that overlap a window, as arrays (step, y, x), by plane."""
+    found: dict[int, list[tuple[Window, NDArray[Any]]]] = {}
+    for piece, values in pieces:
+        if not piece.window.intersection(window).is_empty:
+            part = piece.window, values if values.ndim == 3 else values[None]
+            found.setdefault(piece.plane, []).append(part)
+    return found
+
+
+def _parts(
+    found: Mapping[int, Sequence[tuple[Window, NDArray[Any]]]], first: int, rule: BandRule
+) -> BandPieces:
     """Return the pieces of the band whose first plane is `first`."""
     return [
-        (rule.planes[piece.plane - first], piece.window, values if values.ndim == 3 else values[None])
-        for piece, values in pieces
-        if first <= piece.plane < first + len(rule.planes)
+        (plane, window, values)
+        for number, plane in enumerate(rule.planes, first)
+        for window, values in found.get(number, ())
     ]
 
 
@@ -243,8 +264,7 @@ def _as_view(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] 
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
     view = values[_index_in(window, area)]
-    masked = plane.masked(view)
-    return view if masked is None or not masked.any() else None
+    return None if plane.any_masked(view) else view
 
 
 def _assemble_band(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble, cut_row
+from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble, cut_row, tiles
 from xee_tf.export.patches import PatchRecords, PatchShards
-from xee_tf.geometry import PatchGrid
+from xee_tf.geometry import PatchAxis, PatchGrid, Window
+from xee_tf.records import Encoded
 from xee_tf.shards import Part, Run, ShardStore, pack_run
 
 __all__ = ["BlockEncoder"]
@@ -67,53 +69,64 @@ class BlockEncoder:
         self, layout: BlockLayout, block: Block, pieces: Pieces
     ) -> Iterator[tuple[int, tuple[Run, list[Any]]]]:
         """Yield the runs of a block, each with the number of its shard."""
-        window = layout.window(*block)
-        bands, masks = assemble(
-            window,
-            pieces,
-            self.rules,
-            has_mask=self.has_mask,
-            want_masks=self.count_masked or self.record.drop_masked_steps,
-        )
-        # A pixel is masked if any band is masked there; an array band, if all of its steps are.
-        masked = (
-            np.logical_or.reduce([mask.all(axis=0) for mask in masks or []]) if self.count_masked else None
-        )
-        columns = layout.x.owned(block[1])
-        for row in layout.y.owned(block[0]):
+        y, x = layout.y.patches, layout.x.patches
+        found = list(tiles(layout, block, self.record.patch_bytes))
+        memory = None
+        if self.record.layout.fixed_size and (self.store.names.compressed or not self.store.keeps_runs):
+            # All tiles use the same memory, because the operating system has to clear new memory first.
+            memory = np.empty(max(len(tile) for _, tile in found) * self.record.patch_bytes, np.uint8)
+        for rows, columns in found:
+            window = Window(*y.halo(rows[0], rows[-1]), *x.halo(columns[0], columns[-1]))
+            bands, masks = assemble(
+                window,
+                pieces,
+                self.rules,
+                has_mask=self.has_mask,
+                want_masks=self.count_masked or self.record.drop_masked_steps,
+            )
+            for row in rows:
+                cut = partial(_cut, window=window, y=y, x=x, row=row, columns=columns)
+                keep = share = None
+                if self.count_masked and masks is not None:
+                    # A pixel is masked if any band is masked there; an array band, if all of its steps are.
+                    masked = np.logical_or.reduce([mask.all(axis=1) for mask in cut(masks)])
+                    share = masked.mean(axis=(1, 2))
+                    keep = share <= self.masked_threshold
+                first = row * self.grid.patches_per_row + columns[0]
+                parts = self._unfinished(first, first + len(columns))
+                if parts:
+                    cut_masks = None if masks is None else cut(masks)
+                    encoded = self.record.encode(cut(bands), cut_masks, keep, memory)
+                for shard, begin, end in parts:
+                    edges = np.array(self._member_edges(layout.x, row, begin, end)) - first
+                    yield shard, self._pack(encoded, edges, first, keep, share)
 
-            def cut(arrays: Sequence[NDArray[Any]], row: int = row) -> list[Any]:
-                y, x = layout.y.patches, layout.x.patches
-                return [cut_row(array, window, y, x, row, columns) for array in arrays]
+    def _unfinished(self, begin: int, end: int) -> list[tuple[int, int, int]]:
+        """Split patches by shard, without those of finished shards."""
+        return [part for part in self.shards.split(begin, end) if part[0] not in self.finished]
 
-            first = row * self.grid.patches_per_row + columns[0]
-            parts = [
-                part
-                for part in self.shards.split(first, first + len(columns))
-                if part[0] not in self.finished
-            ]
-            if not parts:
-                continue
-            share = keep = None
-            if masked is not None:
-                share = cut([masked[None]])[0].mean(axis=(1, 2, 3))
-                keep = share <= self.masked_threshold
-            encoded = self.record.encode(cut(bands), None if masks is None else cut(masks), keep)
-            per_patch = self.record.per_patch
-            kept = np.ones(len(columns), bool) if keep is None else keep
-            before = np.concatenate([[0], np.cumsum(kept)])
-            for shard, begin, end in parts:
-                edges = before[np.array(self._member_edges(layout.x, row, begin, end)) - first]
-                numbers = np.flatnonzero(kept[begin - first : end - first])
-                run = pack_run(
-                    encoded,
-                    (np.unique(edges) * per_patch).tolist(),
-                    compressed=self.store.names.compressed,
-                    first=begin,
-                    patches=() if share is None else (numbers + begin).tolist(),
-                    masked=() if share is None else share[numbers + begin - first].tolist(),
-                )
-                yield shard, run
+    def _pack(
+        self,
+        encoded: Encoded,
+        edges: NDArray[np.int64],
+        first: int,
+        keep: NDArray[np.bool_] | None,
+        share: NDArray[np.float64] | None,
+    ) -> tuple[Run, list[Any]]:
+        """Pack the patches between the first and the last edge, of patches from number `first` on."""
+        compressed, per_patch, begin = self.store.names.compressed, self.record.per_patch, int(edges[0])
+        if keep is None or share is None:
+            return pack_run(encoded, (edges * per_patch).tolist(), compressed=compressed, first=first + begin)
+        before = np.concatenate([[0], np.cumsum(keep)])
+        numbers = np.flatnonzero(keep[begin : edges[-1]]) + begin
+        return pack_run(
+            encoded,
+            (np.unique(before[edges]) * per_patch).tolist(),
+            compressed=compressed,
+            first=first + begin,
+            patches=(numbers + first).tolist(),
+            masked=share[numbers].tolist(),
+        )
 
     def _member_edges(self, axis: BlockAxis, row: int, begin: int, end: int) -> list[int]:
         """Return the patch numbers at which gzip members begin, and the end."""
@@ -122,3 +135,10 @@ class BlockEncoder:
         start, step = row * self.grid.patches_per_row, axis.patches_per_member
         inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]
+
+
+def _cut(
+    arrays: Sequence[NDArray[Any]], window: Window, y: PatchAxis, x: PatchAxis, row: int, columns: range
+) -> list[Any]:
+    """Cut the patches of a row from assembled arrays; see `cut_row`."""
+    return [cut_row(array, window, y, x, row, columns) for array in arrays]

@@ -58,11 +58,17 @@ class PatchRecords:
         """Size of the largest record with its framing in bytes."""
         return self.layout.framed_size([depth for depth in self.depths if depth])
 
+    @property
+    def patch_bytes(self) -> int:
+        """Size of the records of a patch in bytes; the maximum if it varies."""
+        return self.framed_size * self.per_patch
+
     def encode(
         self,
         bands: Sequence[NDArray[Any]],
         masks: Sequence[NDArray[np.bool_]] | None,
         keep: NDArray[np.bool_] | None,
+        out: NDArray[np.uint8] | None = None,
     ) -> Encoded:
         """Encode patches as records.
 
@@ -74,9 +80,11 @@ class PatchRecords:
             Arrays of the same shapes, true where masked; used to drop masked steps.
         keep : ndarray of bool, optional
             Whether each of the n patches is written.
+        out : ndarray of uint8, optional
+            See `encode_records`.
         """
         if self.layout.sequences is None:
-            return encode_records(self.layout, bands, keep)
+            return encode_records(self.layout, bands, keep, out=out)
         if keep is not None and not keep.all():
             bands = [band[keep] for band in bands]
             masks = None if masks is None else [mask[keep] for mask in masks]
@@ -85,7 +93,7 @@ class PatchRecords:
         kept = None
         if self.drop_masked_steps and masks is not None:
             kept = [~_series(mask) for mask, depth in zip(masks, self.depths, strict=True) if depth]
-        return encode_records(self.layout, [*context, *sequences], keep_steps=kept)
+        return encode_records(self.layout, [*context, *sequences], keep_steps=kept, out=out)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import starmap
 from typing import Any
 
@@ -30,9 +30,6 @@ _MAX_VARYING = 48  # varying bytes per record up to which table look-ups are fas
 _MIN_ROWS = 256  # number of records from which building the tables pays off
 _MIN_EQUAL = 32  # number of records of one length from which they are copied into a matrix
 _MAX_COPIED = 4096  # length in bytes up to which copying a record is faster than creating a view of it
-
-_POLYNOMIAL = 0x82F63B78  # of CRC-32C; the highest bit of a number is the coefficient of x**0
-_ONE = 1 << 31
 
 _Spans = tuple[tuple[int, int], ...]
 
@@ -107,13 +104,36 @@ def combine_crcs(first: int, second: int, length: int) -> int:
     >>> combine_crcs(crc32c(b"head"), crc32c(b"body"), 4) == crc32c(b"headbody")
     True
     """
-    shift, power = _ONE, _ONE >> 8  # x**8 shifts the first piece by one byte
-    while length:
-        if length & 1:
-            shift = _product(shift, power)
-        power = _product(power, power)
-        length >>= 1
-    return _product(shift, first) ^ second
+    bit = 0
+    while length >> bit:
+        if length >> bit & 1:
+            first = _append_zeros(first, _zeros_tables(bit))
+        bit += 1
+    return first ^ second
+
+
+def _append_zeros(crc: int, tables: Sequence[Sequence[int]]) -> int:
+    """Return the term of a CRC after zero bytes are appended; see `_zeros_tables`."""
+    a, b, c, d = tables
+    return a[crc & 0xFF] ^ b[crc >> 8 & 0xFF] ^ c[crc >> 16 & 0xFF] ^ d[crc >> 24]
+
+
+@cache
+def _zeros_tables(bit: int) -> list[list[int]]:
+    """Return the term of each byte of a CRC after ``2**bit`` zero bytes are appended."""
+    if bit == 0:
+        empty = crc32c(b"\0")
+        terms = [crc32c(bytes((1 << i,))) ^ empty for i in range(8)] + [1 << i for i in range(24)]
+    else:
+        half = _zeros_tables(bit - 1)
+        terms = [_append_zeros(_append_zeros(1 << i, half), half) for i in range(32)]
+    tables = []
+    for start in range(0, 32, 8):
+        table = [0]
+        for term in terms[start : start + 8]:
+            table += [other ^ term for other in table]
+        tables.append(table)
+    return tables
 
 
 def _crcs_by_calls(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
@@ -155,14 +175,3 @@ def _tables(length: int, spans: _Spans) -> list[tuple[int, int, npt.NDArray[np.u
         for start, stop in spans
         for offset in range(start, stop, 2)
     ]
-
-
-def _product(a: int, b: int) -> int:
-    """Return the product of two polynomials over GF(2), modulo the polynomial of CRC-32C."""
-    product, bit = 0, _ONE
-    while bit:
-        if a & bit:
-            product ^= b
-        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
-        bit >>= 1
-    return product

@@ -70,6 +70,7 @@ def encode_records(
     keep: Mask | None = None,
     *,
     keep_steps: Sequence[Mask | None] | None = None,
+    out: npt.NDArray[np.uint8] | None = None,
 ) -> Encoded:
     """Encode and frame records as TensorFlow's TFRecordWriter does.
 
@@ -87,6 +88,9 @@ def encode_records(
     keep_steps : sequence of (ndarray of bool or None), optional
         For each sequence the steps to write, shape (records, steps); steps with False are omitted. For the
         first ``lengths[i]`` steps of each record, pass ``np.arange(steps) < lengths[:, None]``. Default: all.
+    out : ndarray of uint8, shape (bytes,), optional
+        Memory for the records, which is used if all have the same length and it is large enough. The result
+        is then valid until the memory is used again.
 
     Returns
     -------
@@ -126,7 +130,9 @@ def encode_records(
     template = record_template(layout.context, sequences, steps)
     if layout.fixed_size and all(mask is None for mask in masks):
         batch = max(4, _BATCH_BYTES // template.size)
-        buffer = np.empty((count, template.size), np.uint8)
+        size = count * template.size
+        memory = np.empty(size, np.uint8) if out is None or len(out) < size else out[:size]
+        buffer = memory.reshape(count, template.size)
         for start in range(0, count, batch):
             block = buffer[start : start + batch]
             template.fill(block, [array[start : start + batch] for array in columns])

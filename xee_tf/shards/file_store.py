@@ -25,6 +25,7 @@ __all__ = ["FileStore", "Offsets", "RunSizes", "place_runs", "run_sizes"]
 
 
 _LEFT = "The files that exist were not changed."
+_WRITE_BYTES = 1 << 20  # bytes of a call; Linux prepares memory for larger ones much more slowly
 _BINARY = getattr(os, "O_BINARY", 0)  # on Windows
 
 RunSizes = Sequence[tuple[int, int, int]]
@@ -111,6 +112,11 @@ class FileStore(StagedStore):
     group_bytes: int | None = None
     groups_per_shard: int = 0
     spill: bool = False
+
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether runs wait in memory until their places are known."""
+        return self.group_bytes is None and not self.spill
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Write the runs of a block to their places if these are known, or keep them."""
@@ -212,4 +218,4 @@ def _write(file: int, pieces: Sequence[Any], offset: int) -> None:
     for piece in pieces:
         view = memoryview(piece).cast("B")
         while view:
-            view = view[os.write(file, view) :]
+            view = view[os.write(file, view[:_WRITE_BYTES]) :]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
@@ -36,6 +35,11 @@ class StagedStore:
     staging: Staging
     names: ShardNames
     earlier: Earlier
+
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether `put` keeps the bytes of runs in memory; else, their memory can be used again."""
+        return True
 
     def start(self) -> None:
         """Show that this process works for the run; every task that stages something calls it."""
@@ -116,7 +120,8 @@ class StagedStore:
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
     """Write the description of a complete shard, from which a later run takes it up."""
-    write_note(location, asdict(shard))
+    runs = [vars(run) for run in shard.runs]
+    write_note(location, vars(shard) | {"file": vars(shard.file), "runs": runs})
 
 
 def read_receipt(location: Location) -> WrittenShard | None:

@@ -87,6 +87,10 @@ class ShardStore(Protocol):
     def names(self) -> ShardNames:
         """The final names of the shards."""
 
+    @property
+    def keeps_runs(self) -> bool:
+        """Whether `put` keeps the bytes of runs in memory; else, their memory can be used again."""
+
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Stage the runs of one task for a shard. Putting the same block again gives the same result."""
 
