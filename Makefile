@@ -97,9 +97,8 @@ $(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python
 $(DATA)/azurite/installed.stamp: Makefile | $(DATA)/installed.stamp
 	@mkdir -p $(@D)
 	@if command -v npm > /dev/null; \
-	then npm install --silent --no-fund --no-audit --prefix $(@D) azurite@3.35.0; \
+	then npm install --silent --no-fund --no-audit --prefix $(@D) azurite@3.35.0 && touch $@; \
 	else echo "npm is not installed: the tests of Azure are skipped"; fi
-	@touch $@
 
 # The larger scenes of the benchmarks are extracted from a source distribution.
 $(DATA)/bench.stamp: benchmarks/data-requirements.txt $(DATA)/installed.stamp

@@ -11,7 +11,7 @@ from dask.tokenize import tokenize
 from xee_tf.export.commit import ImageCommit
 from xee_tf.export.encode import BlockEncoder
 from xee_tf.export.job import ExportJob
-from xee_tf.export.joining import ShardTasks, blocks_to_do, task_name, uploads_before
+from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_before, task_name
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
@@ -65,7 +65,7 @@ def export_graph(
                 job.plan.block_layout,
                 _encoder(job.plan, store, frozenset(done)),
                 chosen,
-                uploads_before(chosen, token, job.plan.rows_in_flight) if waits else {},
+                rows_before(chosen, token, job.plan.rows_in_flight) if waits else {},
             )
             for job, store, token, done, chosen in zip(jobs, stores, tokens, finished, todo, strict=True)
         ]
@@ -81,7 +81,7 @@ def export_graph(
         run_sizes if joiners[0].in_memory else first_of,
         # Dask then writes a row of blocks before it continues with the next one.
         [
-            uploads_before(chosen, token, 1) if in_rows else {}
+            rows_before(chosen, token, 1) if in_rows else {}
             for chosen, token in zip(todo, tokens, strict=True)
         ],
     )

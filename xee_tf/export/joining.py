@@ -13,7 +13,7 @@ from xee_tf.graph import TaskRef, Tasks, add_task
 from xee_tf.shards import FileStore, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging, upload_service
 
-__all__ = ["ShardTasks", "blocks_to_do", "store_of", "task_name", "uploads_before"]
+__all__ = ["ShardTasks", "blocks_to_do", "rows_before", "store_of", "task_name"]
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
@@ -57,14 +57,14 @@ def task_name(name: str, token: str) -> str:
     return f"tfrecord-{name}-{token}"
 
 
-def uploads_before(blocks: Iterable[Block], token: str, lag: int) -> dict[int, list[TaskRef]]:
-    """Return a reference to the upload of the row of blocks that is `lag` rows before each row."""
+def rows_before(blocks: Iterable[Block], token: str, lag: int) -> dict[int, list[TaskRef]]:
+    """Return a reference to the task that waits for the row of blocks `lag` rows before each row."""
     rows = sorted({row for row, _ in blocks})
-    return {row: [_uploaded(token, before)] for row, before in zip(rows[lag:], rows, strict=False)}
+    return {row: [_written(token, before)] for row, before in zip(rows[lag:], rows, strict=False)}
 
 
-def _uploaded(token: str, row: int) -> TaskRef:
-    return TaskRef((task_name("uploaded", token), row))
+def _written(token: str, row: int) -> TaskRef:
+    return TaskRef((task_name("written", token), row))
 
 
 def wait_for(*results: object) -> None:
@@ -181,7 +181,7 @@ class ShardTasks:
                     needed = self._blocks_of(shard, self.blocks)
                     complete[shard] = self._finish(shard, *self._first(shard), needed, turns)
             done = [(complete if shard in complete else states).get(shard) for shard in shards]
-            add_task(self.tasks, _uploaded(self.token, row).key, wait_for, *filter(None, done))
+            add_task(self.tasks, _written(self.token, row).key, wait_for, *filter(None, done))
         return complete
 
     def _missing(self) -> list[int]:

@@ -198,7 +198,7 @@ def _check(location: Location) -> Verification:
     table = not is_image(location)
     side = manifest_location(location) if table else prefix_of(location).with_suffix(IMAGE_MANIFEST)
     before = _state(side)
-    found = _check_files(location)
+    found = _check_files(location, side, table)
     destination = location if table else destination_of(location)
     if found.problems and (table or has_prefix(location)):
         try:
@@ -219,10 +219,8 @@ def _state(file: Location) -> tuple[str, ...]:
         return ()
 
 
-def _check_files(location: Location) -> Verification:
+def _check_files(location: Location, side: Location, table: bool) -> Verification:
     """Compare the files of one export with its manifest."""
-    table = not is_image(location)
-    side = manifest_location(location) if table else prefix_of(location).with_suffix(IMAGE_MANIFEST)
     problems: list[str] = []
     manifest = None
     try:

@@ -87,8 +87,12 @@ class AppendingStore(StagedStore):
         if self.names.prefix.is_local:
             return super().commit(shards, sidecars)
         destination = Staging(self.names.prefix, self.staging.token)
-        staged, uploads = stage_local_file(destination, self.names.shard(0), self.staged(0).path)
-        commit(destination, staged, sidecars, uploads=uploads, earlier=self.earlier)
+        try:
+            staged, uploads = stage_local_file(destination, self.names.shard(0), self.staged(0).path)
+            commit(destination, staged, sidecars, uploads=uploads, earlier=self.earlier)
+        except BaseException:
+            destination.remove()
+            raise
         self.staging.remove()
         return tuple(shard.file for shard in shards)
 

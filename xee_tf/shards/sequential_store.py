@@ -52,6 +52,7 @@ class SequentialStore(StagedStore):
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Keep the runs of a block in memory."""
+        self.start()  # also notes what exists, before the first shard is complete
         return Part.in_memory(shard, runs)
 
     def finish(

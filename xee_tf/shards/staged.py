@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -27,6 +28,7 @@ from xee_tf.storage import (
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
 
 _READ = 1 << 20
+_THREADS = 8  # that check the shards of an interrupted run
 
 
 class StagedStore:
@@ -75,20 +77,22 @@ class StagedStore:
 
     def finished_shards(self) -> dict[int, WrittenShard]:
         """Return the complete shards that an interrupted run has staged."""
-        found: dict[int, WrittenShard] = {}
         if not self.is_resumable:
-            return found
+            return {}
+        receipts: list[Location] = []
         with suppress(FileNotFoundError):
-            for name in self.staging.folder.entries():
-                if not re.fullmatch(r"\d{5,}\.json", name):
-                    continue
-                receipt = self.staging.folder.child(name)
-                shard = read_receipt(receipt)
-                if shard is not None and self.is_complete(shard):
-                    found[shard.number] = shard
-                else:
-                    receipt.remove()
-        return found
+            names = [name for name in self.staging.folder.entries() if re.fullmatch(r"\d{5,}\.json", name)]
+            receipts = [self.staging.folder.child(name) for name in names]
+
+        def complete(receipt: Location) -> WrittenShard | None:
+            shard = read_receipt(receipt)
+            if shard is not None and self.is_complete(shard):
+                return shard
+            receipt.remove()
+            return None
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return {shard.number: shard for shard in pool.map(complete, receipts) if shard is not None}
 
     def is_complete(self, shard: WrittenShard) -> bool:
         """Return whether the file of a shard is as described: a power failure may have damaged it."""

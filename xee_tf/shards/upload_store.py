@@ -1,9 +1,9 @@
 """A store in S3, Azure or Google Cloud, in which each byte is uploaded once, as a part of an object.
 
 An object does not appear until its upload is completed, so the uploads are the staged shards. The number of a
-part decides its place in the object. Parts have about the same size: the runs of a row of blocks are appended
-to what is left from the row before, and what remains is left for the next row. The beginning of a shard waits
-for the index in its header, and is uploaded last.
+part decides its place in the object. The runs of a row of blocks are appended to what is left from the row
+before, divided into parts of at least 8 MiB, and what remains is left for the next row. The beginning of a
+shard waits for the index in its header, and is uploaded last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError
@@ -112,7 +112,10 @@ class UploadStore(StagedStore):
         self.start()
         folder = self.staging.folder
         known = read_uploads(folder) or {}  # if this task runs again, because a worker died with its result
-        missing = [shard for shard in shards if shard not in known or not self._exists(shard, known[shard])]
+        there = _uploaders(os.getpid()).map(
+            lambda shard: shard in known and self._exists(shard, known[shard]), shards
+        )
+        missing = [shard for shard, found in zip(shards, there, strict=True) if not found]
         if missing:
             known |= dict(zip(missing, _uploaders(os.getpid()).map(self._create, missing), strict=True))
             write_uploads(folder, known)
@@ -146,7 +149,9 @@ class UploadStore(StagedStore):
         packed = pairs_in_order(blocks, shard)
         runs = (*state.runs, *(run for run, _ in packed))
         pieces = chain([state.rest], chain.from_iterable(pieces for _, pieces in packed))
-        sizes = chain([] if state.head else [self.service.SMALLEST_PART], iter(lambda: self.part_bytes, None))
+        # Later parts are larger, because the size of a table is not known in advance.
+        grown = self.part_bytes << len(state.tags) // (self.service.MOST_PARTS // 5)
+        sizes = chain([] if state.head else [self.service.SMALLEST_PART], repeat(grown))
         *bodies, rest = _join(pieces, sizes)
         head = state.head or (bodies.pop(0) if bodies else b"")
         numbered = dict(enumerate(bodies, _HEAD + 1 + len(state.tags)))
@@ -169,8 +174,9 @@ class UploadStore(StagedStore):
         state : Appended
             The state after the last row of blocks.
         """
+        self.start()
         if (before := self.finished(shard)) is not None:
-            return before
+            return before  # this task runs again, because a worker died with its result
         head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
         begin, crc, size = begin_shard(state.runs, first_record, header)
         head = begin + head[len(MEMBER_HEADER) if begin else 0 :]
@@ -179,7 +185,7 @@ class UploadStore(StagedStore):
         written = replace(
             self.written(shard, size, crc, state.runs),
             upload=uploads[shard],
-            tags=tuple(etag for _, etag in sorted(tags.items())),
+            tags=tuple(tag for _, tag in sorted(tags.items())),
         )
         write_receipt(self.receipt(shard), written)
         return written
@@ -206,9 +212,12 @@ class UploadStore(StagedStore):
 
     def abort(self) -> None:
         """Abort the uploads, and remove the folder; keep them if the run can be resumed."""
-        if not self.is_resumable:
-            self._abort_uploads(read_uploads(self.staging.folder) or {})
-        super().abort()
+        try:
+            if not self.is_resumable:
+                self.staging.end()  # tasks that still run create no uploads
+                self._abort_uploads(read_uploads(self.staging.folder) or {})
+        finally:
+            super().abort()
 
     def discard(self) -> None:
         """Abort the uploads, and remove the folder, even if the run can be resumed."""
@@ -216,8 +225,10 @@ class UploadStore(StagedStore):
         super().discard()
 
     def _abort_uploads(self, uploads: Mapping[int, str]) -> None:
-        for shard, upload in uploads.items():
-            self.service.abort(self.names.shard(shard), upload)
+        def one(shard: int) -> None:
+            self.service.abort(self.names.shard(shard), uploads[shard])
+
+        list(_uploaders(os.getpid()).map(one, uploads))
 
     def _create(self, shard: int) -> str:
         return self.service.create(self.staging, self.names.shard(shard))

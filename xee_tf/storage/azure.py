@@ -16,7 +16,7 @@ from crc32c import crc32c
 from fsspec.asyn import sync
 
 from xee_tf.errors import DestinationError
-from xee_tf.storage.failures import storage_errors
+from xee_tf.storage.failures import is_missing, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 
@@ -50,7 +50,9 @@ def exists(target: Location, upload: str, tags: Sequence[str] = ()) -> bool:
         return True
     try:
         _, staged = _call(target, "get_block_list", block_list_type="uncommitted")
-    except DestinationError:
+    except DestinationError as error:
+        if not is_missing(error):
+            raise
         return False
     return set(tags) <= {block.id for block in staged}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
 
-__all__ = ["StoreFile", "is_inaccessible", "is_other_version", "storage_errors"]
+__all__ = ["StoreFile", "is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
 
 _FULL = 64 << 10  # a disk with less free bytes is full
 
@@ -292,6 +292,11 @@ def is_inaccessible(error: Exception) -> bool:
     status = getattr(error, "status", None)
     refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
     return refused or isinstance(error, PermissionError | FileNotFoundError)
+
+
+def is_missing(error: Exception) -> bool:
+    """Return whether an error means that an object or an upload does not exist."""
+    return not _signs(error).isdisjoint({"NoSuchUpload", "404", "FileNotFoundError"} | _NO_OBJECT)
 
 
 def is_other_version(error: Exception) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from threading import Lock
 from typing import Any, Literal, Protocol, get_args
 
 from crc32c import crc32c
@@ -71,7 +72,12 @@ class Earlier:
         """Look at what exists, unless this was done; the first task of a run calls it."""
         if staging.folder.url in _started:
             return
-        _started.add(staging.folder.url)
+        with _starting:  # other tasks wait until it is known what exists
+            if staging.folder.url not in _started:
+                self._start(staging)
+                _started.add(staging.folder.url)
+
+    def _start(self, staging: Staging) -> None:
         if self.identity is not None:
             staging.take_up()
             write_note(staging.folder.child(_IDENTITY), self.identity)
@@ -106,6 +112,7 @@ _THREADS = 16
 _SEEN = "seen.json"
 _IDENTITY = "identity.json"
 _TAKEN = "taken"  # names the process that resumes a run in an object store
+_starting = Lock()
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
 _committing: set[str] = set()  # tokens of the runs that this process commits
 _OLD = "replaced"  # folder for the old files, in the staging folder
@@ -169,6 +176,8 @@ def begin(
         If `if_exists` is not a valid choice.
     """
     one_of("if_exists", if_exists, get_args(IfExists))
+    if compute:
+        recover(destination)  # before a folder that a journal names is taken up
     staging = _interrupted(destination, identity, compute) if identity else None
     staging = staging or Staging.begin(destination)
     description = identity.to_json() if identity else None
@@ -197,11 +206,11 @@ def _take_up(earlier: Staging) -> Staging | None:
     """Take over what an interrupted run has staged; return None if another run was faster."""
     if earlier.folder.is_local:
         staging = Staging.begin(earlier.destination)
+        earlier.take_up()  # before the folder has its new name, so that no other run takes it for released
         try:
             os.rename(earlier.folder.path, staging.folder.path)
         except FileNotFoundError:
             return None
-        staging.take_up()
         return staging
     taken = earlier.folder.child(_TAKEN)
     try:
@@ -211,6 +220,8 @@ def _take_up(earlier: Staging) -> Staging | None:
         if holder != process_token() and is_alive(holder, _written(taken)):
             return None
         taken.write_bytes(process_token().encode())
+        if taken.read_bytes().decode(errors="replace") != process_token():
+            return None  # another run took it at the same time
     earlier.take_up()
     return earlier
 
@@ -264,6 +275,8 @@ def look(destination: Location, files: Iterable[Location]) -> dict[str, str]:
     listed = {} if destination.is_local else destination.listed()  # a single request
     found = {}
     for file in files:
+        if listed and file.name.startswith(destination.name) and file.name not in listed:
+            continue
         with suppress(FileNotFoundError):
             found[file.name] = _fingerprint(file, listed.get(file.name))
     return found
@@ -549,10 +562,14 @@ def _place_objects(
             source.move(target)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done in [pool.submit(upload.complete) for upload in uploads] + [
-            pool.submit(move, target) for target in staged
-        ]:
-            done.result()
+        waiting = [pool.submit(upload.complete) for upload in uploads]
+        waiting += [pool.submit(move, target) for target in staged]
+        try:
+            for done in waiting:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     for file, data in sidecars:
         file.write_bytes(data)
 

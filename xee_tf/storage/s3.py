@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from xee_tf.errors import DestinationError
-from xee_tf.storage.failures import storage_errors
+from xee_tf.errors import DestinationError, StorageError
+from xee_tf.storage.failures import is_missing, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging, is_working, read_uploads, staging_folders
 
@@ -50,7 +50,9 @@ def exists(target: Location, upload: str, tags: Sequence[str] = ()) -> bool:
     """Return whether an upload exists; see `UploadService`."""
     try:
         _call(target, "list_parts", UploadId=upload, MaxParts=1)
-    except DestinationError:
+    except DestinationError as error:
+        if not is_missing(error):
+            raise
         return False
     return True
 
@@ -79,6 +81,8 @@ def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) ->
         if folder.url in kept or is_working(folder):
             known = read_uploads(folder)
             if known is None:
+                if folder.url in kept:
+                    continue  # the run was killed before it had recorded its uploads
                 return  # the run is creating its uploads, which cannot be told from those of dead runs
             living |= set(known.values())
     bucket, _, key = destination.path.partition("/")
@@ -96,8 +100,9 @@ def _uploads(location: Location, bucket: str, prefix: str) -> Iterator[Mapping[s
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
         after = {name: page[key] for name, key in markers.items() if page.get(key)}
         try:
-            page = location.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
-        except PermissionError:  # the account may only write objects
+            with storage_errors("list", location.url, local=False):
+                page = location.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+        except (StorageError, DestinationError):  # not permitted, or not offered by this store
             return
         yield from page.get("Uploads", [])
         if not page.get("IsTruncated"):

@@ -10,7 +10,7 @@ from xee_tf.storage import azure, gcs, s3
 from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.staging import Staging
 
-__all__ = ["LocalUpload", "UploadService", "stage_local_file", "upload_service"]
+__all__ = ["UploadService", "stage_local_file", "upload_service"]
 
 
 class UploadService(Protocol):
@@ -33,7 +33,7 @@ class UploadService(Protocol):
         """Create an upload for a run; return its id."""
 
     def put(self, target: Location, upload: str, number: int, body: bytes) -> str:
-        """Upload a part; return a tag that tells its content. A part may be uploaded again."""
+        """Upload a part; return a tag that identifies its content. A part may be uploaded again."""
 
     def complete(self, target: Location, upload: str, tags: Sequence[str]) -> None:
         """Make the object appear, with the parts that have these tags; it replaces an old one."""
@@ -60,7 +60,7 @@ def upload_service(location: Location) -> UploadService | None:
 
 
 @dataclass(frozen=True)
-class LocalUpload:
+class _LocalUpload:
     """A local file that becomes an object."""
 
     path: PathLike
@@ -73,12 +73,12 @@ class LocalUpload:
 
 def stage_local_file(
     staging: Staging, target: Location, path: PathLike
-) -> tuple[list[Location], list[LocalUpload]]:
+) -> tuple[list[Location], list[_LocalUpload]]:
     """Prepare the commit of a local file in another store; return what is staged, and what is to be uploaded.
 
     In an object store, an object appears when all of its bytes are there, so it is not uploaded before.
     """
     if target.bucket is not None:
-        return [], [LocalUpload(path, target)]
+        return [], [_LocalUpload(path, target)]
     staging.staged(target).put_file(path)
     return [target], []
