@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.oracle import cut_patches
 from tests.strategies import chunkings, sizes
 from xee_tf.blocks.assembling import BandRule, PlaneRule, assemble, cut_row
-from xee_tf.blocks.layout import BlockAxis, BlockLayout
-from xee_tf.blocks.sizing import merge_edges
+from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid, chunk_edges
+from xee_tf.blocks.sizing import lay_out_blocks, merge_edges
+from xee_tf.blocks.tiling import tiles
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.graph import BlockJob, add_task, chunk_grids, order_blocks, work_on_blocks
 
@@ -186,3 +187,17 @@ def test_delayed_is_dask_collection():
     joined = add_task(graph.tasks, "all", join, list(blocks.values()))
     delayed = graph.delayed("collection", joined)
     assert dask.is_dask_collection(delayed)
+
+
+@given(cases(), st.integers(1, 24).map(lambda bits: 1 << bits))
+def test_tiles_divide_blocks(case, patch_bytes):
+    shape, grid, _, chunks, _, group = case
+    planes = [ChunkGrid(chunk_edges(y), chunk_edges(x), 4) for y, x in chunks]
+    layout = lay_out_blocks(grid, shape, planes, 4 * len(planes), group)
+    for block in layout.blocks():
+        rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
+        found = list(tiles(layout, block, patch_bytes))
+        patches = [(row, column) for down, across in found for row in down for column in across]
+        assert patches == sorted(patches) if len(found[0][0]) == 1 else all(a == columns for _, a in found)
+        assert sorted(patches) == [(row, column) for row in rows for column in columns]
+        assert all(across.start % group == 0 or across.start == columns.start for _, across in found)

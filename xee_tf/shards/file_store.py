@@ -1,4 +1,4 @@
-"""A store on a local disk, in which each byte is written once, to its place in the shard.
+"""A store on a local disk, in which runs are written to their places in the shard.
 
 If records are not compressed, all have the same size and none are omitted, the place of a run follows from
 the plan, and each task writes its runs at once. Otherwise, the runs wait until the sizes of all runs before
