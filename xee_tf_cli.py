@@ -106,10 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _sigterm_raises():
             app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
-        notes = getattr(error, "__notes__", ["Run it again."])
-        return _fail(
-            names, " ".join(["Interrupted.", *notes]), 130 if type(error) is KeyboardInterrupt else 143
-        )
+        message = " ".join(["Interrupted.", *getattr(error, "__notes__", ["Run it again."])])
+        if apps:
+            from xee_tf.cli.errors import options_to_flags
+
+            message = options_to_flags(message, _arguments(apps), tokens)
+        return _fail(names, message, 130 if type(error) is KeyboardInterrupt else 143)
     except CycloptsError as error:
         return _fail(
             names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2

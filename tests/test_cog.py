@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import rasterio
+import rioxarray
 import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
@@ -286,3 +287,23 @@ def test_to_cog_of_other_objects(tmp_path, given, message):
 def test_to_cog_with_other_extensions(tmp_path, name):
     with pytest.raises(OptionError, match=f"destination must end with .tif or .tiff; got '{name}'"):
         to_cog(raster({"B2": random_band((4, 4))}), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["scene.tif", "scene.zarr"])
+def test_prediction_does_not_replace_its_input(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scene = raster({"B4": random_band((32, 32))}).rio.write_crs(32633)
+    model = xee_tf.Model.from_function(lambda b: b[..., 0], input_tile_size=16, output_bands=["p"])
+    if name.endswith(".tif"):
+        scene.B4.rio.to_raster(name)
+        opened, predict = rioxarray.open_rasterio(tmp_path / name, chunks=16), xee_tf.predict_to_cog
+    else:
+        scene.to_zarr(name, consolidated=False)
+        opened, predict = xr.open_zarr(name, consolidated=False), xee_tf.predict_to_zarr
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
+    with pytest.raises(xee_tf.DestinationExistsError, match="is also the input"):
+        predict(model, opened, name, if_exists="overwrite")
+    assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == before
+    copied = tmp_path / f"copy{name[5:]}"
+    predict(model, opened, copied)
+    assert copied.exists()

@@ -88,7 +88,8 @@ def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequen
         if f"{name}=" in paths:
             return whole
         if name == "if_exists":
-            return "--overwrite" if "overwrite" in flags and value == "'overwrite'" else whole
+            flag = value.strip("'")
+            return f"--{flag}" if flag in flags else whole
         if name not in flags:
             return whole
         argument = flags[name]

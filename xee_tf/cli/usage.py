@@ -82,6 +82,8 @@ def _unknown_option(command: Sequence[str], flag: str, typed: str, arguments: Se
     if replacement := find_replacement(command, flag):
         if command == ("export",):
             replacement = replacement.replace("the destination", "PREFIX")
+            if flag == "--if-exists":
+                replacement += ", or --resume to continue an interrupted export"
         return f"Unknown option {typed}: {options_to_flags(replacement, arguments, ())}."
     names = {name.removeprefix("--"): name for name in flags}
     close = get_close_matches(flag.lstrip("-"), names, n=1)

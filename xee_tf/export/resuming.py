@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError
 from xee_tf.export.job import ExportJob
 from xee_tf.export.result import ExportResult
+from xee_tf.geometry import Size
 from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
 from xee_tf.sidecars import ExportNames, ImageManifest, ShardInfo, read_manifest
 from xee_tf.storage import clear_leftovers, recover
@@ -23,16 +24,21 @@ def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
     """Return the identity of an export; see `xee_tf.identity.IdentityOptions` for `identity`."""
     plan = job.plan
     parts: dict[str, Any] = {
-        f"the option {name}": value
+        f"the option {name}": _shown(value)
         for name, value in vars(plan.options).items()
         if name not in _WITHOUT_EFFECT
     }
-    parts["the grid of patches"] = repr(plan.grid)
+    for each in fields(plan.grid):
+        parts[f"the {each.name} of the grid"] = _shown(getattr(plan.grid, each.name))
     parts["the list of bands"] = [str(band) for band in plan.bands]
     parts["how the bands are written"] = repr(plan.band_plan.rules)
     for dim, values in plan.band_plan.coords.items():
         parts[f"the coordinate {dim!r}"] = Content.of(values)
     return run_identity(parts, dict(zip(plan.band_plan.sources, job.arrays, strict=True)), identity)
+
+
+def _shown(value: Any) -> Any:
+    return f"{value.x} x {value.y}" if isinstance(value, Size) else value
 
 
 def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:

@@ -49,7 +49,7 @@ from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["RENAME", "Prediction", "predict_image"]
+__all__ = ["RENAME", "Prediction", "input_files", "predict_image"]
 
 RENAME = (
     "Give the output another name in output_bands, or rename the variable of the image: image.rename(...)."
@@ -269,6 +269,12 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
                 f"The output {name!r} has a dimension {clash.pop()!r}, but the image has a band with that "
                 f"name. {RENAME}"
             )
+
+
+def input_files(image: xr.Dataset | xr.DataArray) -> list[Any]:
+    """Return the files and stores from which an image was opened, as far as xarray knows them."""
+    arrays = [image, *(image.data_vars.values() if isinstance(image, xr.Dataset) else ())]
+    return [array.encoding.get("source") for array in arrays]
 
 
 def _predict(

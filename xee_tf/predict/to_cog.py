@@ -10,9 +10,9 @@ import xarray as xr
 
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
-from xee_tf.predict.image import predict_image
+from xee_tf.predict.image import input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.storage import Location, PathLike, require_free, require_other, require_writable
 from xee_tf.upload import require_format, write_raster
 
 __all__ = ["predict_to_cog"]
@@ -100,6 +100,7 @@ def predict_to_cog(
     check_flags(progress=progress)
     location = Location.of(destination, storage_options)
     require_format(location, "tif", "Use xee_tf.predict_to_zarr for a .zarr.")
+    require_other(location, input_files(image))
     require_free(location, if_exists)
     require_writable(location)
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset

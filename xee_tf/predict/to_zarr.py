@@ -17,7 +17,7 @@ from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
-from xee_tf.predict.image import RENAME, Prediction, predict_image
+from xee_tf.predict.image import RENAME, Prediction, input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
 from xee_tf.signals import explain_interruption, interruptible
@@ -43,6 +43,7 @@ from xee_tf.storage import (
     remove_other_runs,
     remove_temporary_files,
     replace_store,
+    require_other,
     require_own_store,
     require_reachable,
     require_writable,
@@ -164,6 +165,7 @@ def predict_to_zarr(
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
     require_reachable(location)
+    require_other(location, input_files(image))
     identity = IdentityOptions(identity=identity).identity
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
     predicted = prediction.dataset

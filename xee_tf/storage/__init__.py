@@ -1,7 +1,7 @@
 """Locations on local disks and in object stores, checks of destinations, staging and commits, Zarr stores."""
 
 from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, replace_store, staged_runs
-from xee_tf.storage.destinations import require_free, require_reachable, require_writable
+from xee_tf.storage.destinations import require_free, require_other, require_reachable, require_writable
 from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.journal import (
     Earlier,
@@ -83,6 +83,7 @@ __all__ = [
     "remove_temporary_files",
     "replace_store",
     "require_free",
+    "require_other",
     "require_own_store",
     "require_reachable",
     "require_writable",

@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 
-__all__ = ["refuse_existing", "require_free", "require_reachable", "require_writable"]
+__all__ = ["refuse_existing", "require_free", "require_other", "require_reachable", "require_writable"]
 
 _LONGEST = 200  # bytes of a name: file systems permit 255, and temporary files add up to 54
+
+
+def require_other(location: Location, sources: Iterable[object]) -> None:
+    """Check that a destination is none of the files from which the input was opened.
+
+    Parameters
+    ----------
+    location : Location
+        The destination.
+    sources : iterable of object
+        What xarray records as ``encoding["source"]``: paths and URLs; other objects are ignored.
+
+    Raises
+    ------
+    DestinationExistsError
+        If it is one of them.
+    """
+    for source in sources:
+        if isinstance(source, str | os.PathLike):
+            try:
+                same = Location.of(source).url.rstrip("/") == location.url.rstrip("/")
+            except (XeeTFError, ValueError):  # GDAL has names that are no locations
+                continue
+            if same:
+                raise DestinationExistsError(
+                    f"{location} is also the input, which would be lost: choose another destination."
+                )
 
 
 def require_free(location: Location, if_exists: str, *, folder: bool = False) -> None:
