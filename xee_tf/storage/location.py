@@ -505,10 +505,11 @@ class Location:
         """
         with self._errors("delete"):
             fs = self.fresh_fs
-            if self.bucket is None and recursive and _GLOB.search(self.path):
-                _remove_tree(fs, self.path)
-            elif self.bucket is None and not _GLOB.search(self.path):
+            is_pattern = not self.is_local and _GLOB.search(self.path)
+            if self.bucket is None and not is_pattern:
                 fs.rm(self.path, recursive=recursive)
+            elif self.bucket is None and recursive:
+                _remove_tree(fs, self.path)
             elif not recursive:
                 fs.rm_file(self.path)
             elif paths := fs.find(self.path):
