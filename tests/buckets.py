@@ -369,6 +369,7 @@ def request_points(
             point = run_in_child(work, Path(os.devnull), started=started)
             changes = [f"{each.kind} {each.key}" for each in proxy.log if each.is_change]
             disturbed = proxy.was_disturbed
+            # The caller reads the bucket undisturbed; `reset` would forget the log.
             proxy.disturb(1, DROP, matching=lambda request: False)
             yield Point(number, point.folder, changes, disturbed, point.error)
             if not disturbed:

@@ -317,6 +317,13 @@ def test_persisted_data_with_a_local_scheduler_raises(tmp_path, client):
     assert not list(tmp_path.iterdir())
 
 
+def test_persisted_data_in_a_file_of_one_process(tmp_path, client):
+    predicted = difference().predict_image(image(persisted, client), merge=False).persist()
+    with pytest.raises(OptionError, match=r"is written by one process: load it first with .compute\(\)"):
+        xee_tf.to_cog(predicted, tmp_path / "m.tif")
+    assert not list(tmp_path.iterdir())
+
+
 def test_persisted_data_of_another_cluster(tmp_path, client):
     ds = image(persisted, client)
     with (

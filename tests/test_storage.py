@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import rioxarray
@@ -139,6 +140,23 @@ def test_folder_with_glob_characters(tmp_path, monkeypatch):
     result = image().tfexport("s", **PATCHES)
     dataset = xee_tf.tf_dataset(result.files[0].path, inputs=["B4"], patch_dimensions=16, batch_size=4)
     assert len(list(dataset)) == 1
+
+
+def test_names_with_glob_characters():
+    fs = fsspec.filesystem("memory")
+    others = ["/globs/scene1-00000.tfrecord.gz", "/globs/b/x"]
+    for other in others:
+        fs.pipe_file(other, b"kept")
+    for if_exists in ("error", "overwrite"):
+        result = xee_tf.export_image(image(), "memory://globs/scene[1]", if_exists=if_exists, **PATCHES)
+        assert xee_tf.verify(result.mixer).ok
+    names = ["scene[1]-00000.tfrecord.gz", "scene[1]-image.tfexport", "scene[1]-mixer.json"]
+    assert sorted(fs.find("/globs")) == sorted([*others, *(f"/globs/{name}" for name in names)])
+    folder = Location.of("memory://globs/[a-z]")
+    folder.child("c").child("?").write_bytes(b"")
+    folder.remove(recursive=True)
+    assert not folder.exists()
+    assert fs.cat_file("/globs/b/x") == b"kept"
 
 
 # -- Prefixes ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from tests.kill_points import kill_points
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, MissingShardError, StorageError
-from xee_tf.storage import Location, storage_errors
+from xee_tf.storage import Location, is_inaccessible, read_record, storage_errors
 
 s3fs = optional("s3fs")
 botocore_exceptions = optional("botocore.exceptions")
@@ -25,6 +25,14 @@ PATCHES = {"patch_dimensions": 16}
 
 def image(seed=0):
     return raster({"B4": random_band((32, 32), seed=seed)})
+
+
+class AzureError(Exception):
+    """An error with the attributes of those of Azure."""
+
+    def __init__(self, status_code, error_code):
+        super().__init__(error_code)
+        self.status_code, self.error_code = status_code, error_code
 
 
 @pytest.fixture
@@ -287,6 +295,33 @@ def test_object_is_created_only_once(bucket, options):
     with pytest.raises(FileExistsError):
         file.write_bytes(b"second", exclusive=True)
     assert bucket.read() == {"file": b"first"}
+
+
+def test_a_store_whose_record_cannot_be_read(bucket, options):
+    store = Location.of(f"{bucket.url}/s.zarr", options)
+    assert read_record(store) == {}
+    bucket.proxy.disturb(1, DROP, lasting=True, matching=lambda request: True)
+    with pytest.raises(StorageError, match="the store cannot be reached"):
+        read_record(store)
+
+
+@pytest.mark.parametrize(
+    ("error", "forbidden"),
+    [
+        (OSError("Forbidden: https://storage.googleapis.com/bucket\nNo access"), True),  # gcsfs
+        (AzureError(403, "AuthorizationPermissionMismatch"), True),  # Azure
+        (AzureError(403, "AuthenticationFailed"), False),
+        (AzureError(503, "ServerBusy"), False),
+    ],
+)
+def test_forbidden_files(error, forbidden):
+    assert is_inaccessible(error) == forbidden
+    if forbidden:
+        with (
+            pytest.raises(StorageError, match=r"permission denied .* The credentials must permit it"),
+            storage_errors("read", "gs://bucket/file"),
+        ):
+            raise error
 
 
 @every_bucket

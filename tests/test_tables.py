@@ -21,10 +21,12 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import xarray as xr
+from dask.system import CPU_COUNT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.counting_proxy import Call
 from tests.strategies import names
 from xee_tf.errors import (
     DestinationExistsError,
@@ -274,6 +276,26 @@ def test_each_partition_of_a_dask_frame_is_computed_once(tmp_path):
     np.testing.assert_array_equal(found.B2, np.repeat(np.arange(20), 1000))
 
 
+def test_row_groups_wait_for_uploads(bucket, tmp_path):
+    """A table that is uploaded more slowly than it is encoded does not collect in memory."""
+    seen, counts = [], []
+
+    def load(number):
+        seen.append(number)
+        return pd.DataFrame({"B2": np.full(100, number, "f4")})
+
+    def slow():
+        time.sleep(0.5)
+        counts.append(len(seen))
+
+    lazy = dd.from_map(load, range(50), meta=pd.DataFrame({"B2": np.empty(0, "f4")}))
+    bucket.proxy.disturb(1, Call(slow), matching=lambda request: request.kind == "begin")
+    result = export_table(lazy, f"{bucket.url}/t", storage_options=bucket.options)
+    local = export_table(lazy, tmp_path / "t")
+    assert counts[0] <= 2 * CPU_COUNT
+    assert result.file.crc32c == local.file.crc32c
+
+
 def test_dataset_with_a_row_dimension(tmp_path):
     rng = np.random.default_rng(0)
     values, series = rng.random(100), rng.random((5, 100)).astype("f4")
@@ -352,6 +374,15 @@ def test_file_names_and_existing_files(tmp_path):
         export_table(frame, tmp_path / "t")
     export_table(frame[:2], tmp_path / "t", if_exists="overwrite", progress=True)
     assert len(open_table(tmp_path / "t")) == 2
+
+
+def test_damaged_table_is_not_resumed(tmp_path):
+    frame = table(100)
+    file = Path(export_table(frame, tmp_path / "t", if_exists="resume").path)
+    assert export_table(frame, tmp_path / "t", if_exists="resume").path == str(file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DestinationExistsError, match="already exists"):
+        export_table(frame, tmp_path / "t", if_exists="resume")
 
 
 def test_object_store(tmp_path):

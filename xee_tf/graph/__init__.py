@@ -13,6 +13,7 @@ from xee_tf.graph.tasks import (
     Tasks,
     add_task,
     add_value,
+    add_wait,
     first_of,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "Tasks",
     "add_task",
     "add_value",
+    "add_wait",
     "arrays_of_blocks",
     "arrays_of_boxes",
     "chunk_grids",

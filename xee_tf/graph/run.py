@@ -83,7 +83,18 @@ def store_chunks(
     in_this_process : bool
         Whether the targets cannot be sent to other processes. Dask then computes in threads, whatever its
         configuration says.
+
+    Raises
+    ------
+    OptionError
+        If `in_this_process` is true and chunks are persisted on a cluster; see also `run_graph`.
     """
+    # Dask removes Futures from optimized graphs.
+    if in_this_process and any(futures_in(array.__dask_graph__()) for array in arrays):
+        raise OptionError(
+            "The data is persisted on a Dask cluster, but this file is written by one process: load it first "
+            "with .compute()."
+        )
     name = f"xee-tf-store-{uuid.uuid4().hex}"
     tasks: Tasks = {}
     done = []
@@ -185,11 +196,12 @@ def _run_in_pool(pool: Any, delayed: Delayed, progress: bool) -> Any:
         with _progress_bar(progress):
             return delayed.compute(scheduler=observed)
     finally:
-        wait(observed.unfinished.copy(), timeout=_WAIT)  # Dask submits only as many as there are threads
+        # These are few tasks: Dask submits only as many at a time as there are threads.
+        wait(observed.unfinished.copy(), timeout=_WAIT)
 
 
 class _ObservedPool(Executor):
-    """A pool of which it is known which tasks have not finished."""
+    """A pool that knows which of its tasks have not finished."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool

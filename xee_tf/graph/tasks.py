@@ -23,6 +23,7 @@ __all__ = [
     "Tasks",
     "add_task",
     "add_value",
+    "add_wait",
     "by_key",
     "first_of",
     "layer_of",
@@ -105,6 +106,11 @@ def add_value(tasks: Tasks, key: Key, value: Any) -> TaskRef:
     """Add a value that tasks share by reference: it is sent once to each worker, not with every task."""
     tasks[key] = DataNode(key, value)
     return TaskRef(key)
+
+
+def add_wait(tasks: Tasks, task: TaskRef, before: TaskRef) -> None:
+    """Let a task wait for another one, whose result it ignores."""
+    tasks[task.key] = Task(task.key, first_of, tasks[task.key], before)
 
 
 def first_of(result: Any, *others: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import get_args
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
-from xee_tf.storage.failures import storage_errors
+from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 
@@ -176,5 +176,6 @@ def _require_bucket(location: Location, bucket: str) -> None:
             f"Cannot write {location.url}: the bucket {bucket!r} does not exist. Correct its name, or create "
             "it first."
         ) from None
-    except PermissionError:
-        return
+    except Exception as error:
+        if not is_inaccessible(error):
+            raise

@@ -14,7 +14,7 @@ from xee_tf.errors import DestinationError, MissingShardError, StorageError, Xee
 
 __all__ = ["StoreFile", "is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
 
-_FULL = 64 << 10  # a disk with less free bytes is full
+_FULL = 64 << 10  # a disk with fewer free bytes counts as full
 
 _ACCESS = "Every process that {action}s needs access to the folder."
 
@@ -108,7 +108,7 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "The credentials must permit it for this path.",
     ),
     (
-        frozenset({"NoSuchUpload"}),
+        frozenset({"NoSuchUpload", "InvalidPart", "InvalidBlockList"}),
         "the upload no longer exists, because it was aborted or has expired",
         "Run it again.",
     ),
@@ -277,6 +277,8 @@ def _signs(error: BaseException | None) -> set[str]:
             value = getattr(value, "value", value)
             if isinstance(value, str | int):
                 found.add(str(value))
+        if isinstance(error, OSError) and str(error).startswith("Forbidden:"):
+            found.add("403")  # gcsfs
         error = error.__cause__
     return found
 
@@ -289,8 +291,10 @@ def is_inaccessible(error: Exception) -> bool:
     """
     if isinstance(error, StorageError) and isinstance(error.__cause__, Exception):
         return is_inaccessible(error.__cause__)
-    status = getattr(error, "status", None)
+    status, signs = getattr(error, "status", None), _signs(error)
     refused = isinstance(status, int) and 400 <= status <= 500 and status not in (408, 429)
+    # Azure responds with 403 to invalid credentials too, which are not a matter of one file.
+    refused = refused or ("403" in signs and "AuthenticationFailed" not in signs)
     return refused or isinstance(error, PermissionError | FileNotFoundError)
 
 

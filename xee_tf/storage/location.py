@@ -31,7 +31,7 @@ _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "o
 
 _WEB = frozenset({"http", "https"})
 
-_GLOB = re.compile(r"[*?\[]")  # filesystems delete what matches these in a list of paths
+_GLOB = re.compile(r"[*?\[]")  # filesystems move and delete what matches these, not the file itself
 
 _WHOLE_FILE = 64 << 20  # maximum bytes to download if a server does not support byte ranges
 
@@ -486,10 +486,12 @@ class Location:
             return
         with target._errors("write"):
             target._make_parent()
-            if not self.is_local:
+            if self.is_local:
+                rename(self.path, target.path)
+            elif _GLOB.search(self.path):
+                _move_exactly(self.fs, self.path, target.path)
+            else:
                 self.fs.mv(self.path, target.path)
-                return
-            rename(self.path, target.path)
 
     def remove(self, *, recursive: bool = False) -> None:
         """Delete the file, or the folder with its contents if `recursive`.
@@ -503,8 +505,11 @@ class Location:
         """
         with self._errors("delete"):
             fs = self.fresh_fs
-            if self.bucket is None:
+            is_pattern = not self.is_local and _GLOB.search(self.path)
+            if self.bucket is None and not is_pattern:
                 fs.rm(self.path, recursive=recursive)
+            elif self.bucket is None and recursive:
+                _remove_tree(fs, self.path)
             elif not recursive:
                 fs.rm_file(self.path)
             elif paths := fs.find(self.path):
@@ -581,6 +586,30 @@ def remove_all(files: Sequence[Location]) -> None:
         _remove_objects(files[0].fs, [file.path for file in listed("file")])
     for file in listed("file"):  # some filesystems ignore the errors of such requests
         file.remove()
+
+
+def _move_exactly(fs: fsspec.AbstractFileSystem, source: str, target: str) -> None:
+    """Move a file whose path `fs.mv` may take for a pattern."""
+    try:
+        fs.cp_file(source, target)
+    except NotImplementedError:  # filesystems that cannot copy rename, and take no path for a pattern
+        fs.mv(source, target)
+    else:
+        fs.rm_file(source)
+
+
+def _remove_tree(fs: fsspec.AbstractFileSystem, path: str) -> None:
+    """Delete a file or folder whose path `fs.rm` would take for a pattern."""
+    if not fs.isdir(path):
+        fs.rm_file(path)
+        return
+    found = fs.find(path, withdirs=True, detail=True)
+    for each in sorted({*found, path}, reverse=True):  # a folder comes after its contents
+        if each in found and found[each]["type"] != "directory":
+            fs.rm_file(each)
+        else:
+            with suppress(FileNotFoundError):  # in some stores, only files make a folder
+                fs.rmdir(each)
 
 
 def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:

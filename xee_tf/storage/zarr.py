@@ -118,7 +118,7 @@ def hide_store(store: Location) -> None:
 
 @dataclass(frozen=True)
 class StoredBand:
-    """A band in a store, as a target of `dask.array.store`; small and picklable.
+    """A band in a store, as a target of `xee_tf.graph.store_chunks`; small and picklable.
 
     Parameters
     ----------

@@ -77,11 +77,22 @@ _SHAPE_AND_DTYPE: Mapping[str, _Take] = {
     ".zarray": itemgetter("shape", "dtype"),
 }
 
+# Errors of files that do not exist or are damaged; what an unreachable store holds is not known.
+_NO_METADATA = (
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RecursionError,
+)
+
 
 def _metadata(node: Location, files: Mapping[str, _Take]) -> Any:
     """Return the metadata from the first existing file of a Zarr node; None if there is none."""
     for file, take in files.items():
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        with suppress(*_NO_METADATA):
             return take(json.loads(node.child(file).read_bytes()))
     return None
 

@@ -16,12 +16,11 @@ from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
 from xee_tf.extras import extra
-from xee_tf.graph import Delayed, Graph, add_task, add_value, run_graph
+from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, explain_other, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, spelled
 from xee_tf.shards import (
     TABLE_MEMBER,
-    Appended,
     OneFile,
     ShardStore,
     aborted_on_failure,
@@ -291,7 +290,7 @@ def write_table(
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
     store = table_store(staging, OneFile(target, compressed=True), earlier)
     store.finished_shards()  # removes receipts of what was damaged
-    delayed = _graph(source, store)
+    delayed = _graph(source, store, in_this_process=compute and not on_cluster())
     if not compute:
         return delayed
     with aborted_on_failure([store]):
@@ -329,9 +328,15 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
 
 
 def _existing_manifest(target: Location) -> TableManifest | None:
-    """Return the manifest of a table that exists; None if there is none."""
+    """Return the manifest of a table that exists with the size that it states; None if there is none."""
     manifest = read_manifest(manifest_location(target))
-    return manifest if isinstance(manifest, TableManifest) and manifest.shards and target.exists() else None
+    if not isinstance(manifest, TableManifest) or not manifest.shards:
+        return None
+    try:
+        size = target.size()
+    except FileNotFoundError:
+        return None
+    return manifest if size == manifest.shards[0].file.bytes else None
 
 
 def _result_of(target: Location, manifest: TableManifest) -> TableResult:
@@ -378,7 +383,7 @@ def _split_rows(rows: Rows) -> LazyTable:
     return LazyTable(groups, graph)
 
 
-def _graph(source: LazyTable, store: TableStore) -> Delayed:
+def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> Delayed:
     """Build the graph that writes a table."""
     run = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
@@ -386,14 +391,12 @@ def _graph(source: LazyTable, store: TableStore) -> Delayed:
         add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    appended = append_parts(tasks, run, store, parts)
+    appended = append_parts(tasks, run, store, source.groups, parts, waits=in_this_process)
     result = add_task(tasks, f"table-commit-{run}", _commit, store, parts, appended)
     return source.graph.delayed(f"table-export-{run}", result)
 
 
-def _commit(
-    store: TableStore, parts: Sequence[TablePart], appended: tuple[Mapping[int, str], Appended] | None
-) -> TableResult:
+def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[Any] | None) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     target = store.names.shard(0)

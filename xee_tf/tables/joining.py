@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from xee_tf.graph import TaskRef, Tasks, add_task
+from dask.system import CPU_COUNT
+
+from xee_tf.graph import Ref, TaskRef, Tasks, add_task, add_wait
 from xee_tf.shards import (
     Appended,
     FileStore,
@@ -22,6 +26,8 @@ from xee_tf.sidecars import TableColumn
 from xee_tf.storage import Earlier, Staging, upload_service
 
 __all__ = ["TablePart", "TableStore", "append_parts", "join_parts", "table_store"]
+
+_WAITING = 2 * CPU_COUNT  # parts that may wait in memory until they are uploaded
 
 TableStore = FileStore | SequentialStore | UploadStore
 
@@ -51,19 +57,28 @@ def table_store(staging: Staging, names: OneFile, earlier: Earlier) -> TableStor
     return SequentialStore(staging, names, earlier)
 
 
-def append_parts(tasks: Tasks, run: str, store: TableStore, parts: list[TaskRef]) -> TaskRef | None:
-    """Add tasks that upload the parts in turn, if the store can do that; return their result.
+def append_parts(
+    tasks: Tasks, run: str, store: TableStore, groups: Sequence[Ref], parts: list[TaskRef], *, waits: bool
+) -> list[TaskRef] | None:
+    """Add tasks that upload the parts in turn, if the store can do that; return references to their results.
 
-    The references to the parts are replaced by references to parts without their bytes.
+    The references to the parts are replaced by references to parts without their bytes. If `waits` is true, a
+    row group waits until an earlier part is uploaded, so that few parts are in memory.
     """
     if not isinstance(store, UploadStore):
         return None
     uploads = add_task(tasks, f"table-create-{run}", store.create_uploads, [0])
-    state: TaskRef | None = None
-    for number, part in enumerate(parts):
-        state = add_task(tasks, (f"table-append-{run}", number), _append, store, uploads, state, part)
-        parts[number] = add_task(tasks, (f"table-facts-{run}", number), _without_bytes, part)
-    return add_task(tasks, f"table-appended-{run}", _pair, uploads, state)
+    states: list[TaskRef] = []
+    for number, (group, part) in enumerate(zip(groups, parts, strict=True)):
+        if waits and number >= _WAITING:
+            # If several tasks load a row group, other groups may need them.
+            add_wait(tasks, group if isinstance(group, TaskRef) else part, states[number - _WAITING])
+        before = states[-1] if states else None
+        states.append(add_task(tasks, (f"table-append-{run}", number), _append, store, uploads, before, part))
+        parts[number] = add_task(
+            tasks, (f"table-facts-{run}", number), operator.attrgetter("without_bytes"), part
+        )
+    return [uploads, *states[-1:]]
 
 
 def _append(
@@ -72,18 +87,8 @@ def _append(
     return store.append(uploads, 0, before, [[part.part]])
 
 
-def _without_bytes(part: TablePart) -> TablePart:
-    return part.without_bytes
-
-
-def _pair(uploads: Mapping[int, str], state: Appended | None) -> tuple[Mapping[int, str], Appended]:
-    return uploads, state or Appended()
-
-
-def join_parts(
-    store: TableStore, parts: Sequence[Part], appended: tuple[Mapping[int, str], Appended] | None
-) -> WrittenShard:
-    """Join the parts to one file; `appended` is the result of `append_parts`."""
+def join_parts(store: TableStore, parts: Sequence[Part], appended: Sequence[Any] | None) -> WrittenShard:
+    """Join the parts to one file; `appended` are the results of `append_parts`."""
     if isinstance(store, UploadStore):
         uploads, state = appended or ({}, Appended())
         return store.finish(uploads, 0, 0, None, state)

@@ -147,7 +147,7 @@ class PredictionWriter(Summarized):
             self.abort()
             if isinstance(error, KeyboardInterrupt):
                 explain_interruption(error, NOTHING_CHANGED)
-                raise error
+                raise error  # through `interruptible`, which prints the explanation
 
     @property
     def total(self) -> int:
