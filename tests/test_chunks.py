@@ -16,10 +16,10 @@ def wrong_band(declared, wrong, steps=None):
     def load(block_info=None):
         *_, row, column = block_info[None]["chunk-location"]
         lead = () if steps is None else (steps,)
-        found = {"shape": (*lead, CHUNK, CHUNK), "dtype": declared, "value": 3}
+        found = {"shape": (*lead, CHUNK, CHUNK), "dtype": declared, "value": 3, "kind": np.asarray}
         if (row, column) == (1, 2):
             found |= wrong
-        return np.full(found["shape"], found["value"], found["dtype"])
+        return found["kind"](np.full(found["shape"], found["value"], found["dtype"]))
 
     chunks = ((CHUNK,) * 2, (CHUNK,) * 3)
     if steps is not None:
@@ -48,14 +48,16 @@ def predict(image, path):
 
 
 WRONG = [
-    ("u2", {"dtype": "f4"}, "dtype float32 instead of uint16"),
-    ("u1", {"dtype": "i8", "value": -1}, "dtype int64 instead of uint8"),
-    ("f4", {"dtype": "f8", "value": 1e300}, "dtype float64 instead of float32"),
-    ("i2", {"dtype": "U1", "value": "a"}, "dtype <U1 instead of int16"),
-    ("f4", {"shape": (CHUNK, 1)}, r"shape \(16, 1\) instead of \(16, 16\)"),
-    ("f4", {"shape": (CHUNK + 1, CHUNK)}, r"shape \(17, 16\) instead of \(16, 16\)"),
-    ("f4", {"shape": ()}, r"shape \(\) instead of \(16, 16\)"),
-    ("f4", {"shape": (1, CHUNK, CHUNK)}, r"shape \(1, 16, 16\) instead of \(16, 16\)"),
+    ("u2", {"dtype": "f4"}, r"has the dtype float32 instead of uint16"),
+    ("u1", {"dtype": "i8", "value": -1}, r"has the dtype int64 instead of uint8"),
+    ("f4", {"dtype": "f8", "value": 1e300}, r"has the dtype float64 instead of float32"),
+    ("i2", {"dtype": "U1", "value": "a"}, r"has the dtype <U1 instead of int16"),
+    ("f4", {"shape": (CHUNK, 1)}, r"has the shape \(16, 1\) instead of \(16, 16\)"),
+    ("f4", {"shape": (CHUNK + 1, CHUNK)}, r"has the shape \(17, 16\) instead of \(16, 16\)"),
+    ("f4", {"kind": np.max}, r"is a float32 instead of a numpy array"),
+    ("f4", {"kind": np.ma.masked_array}, r"is a MaskedArray instead of a numpy array"),
+    ("f4", {"kind": np.ndarray.tolist}, r"is a list instead of a numpy array"),
+    ("f4", {"shape": (1, CHUNK, CHUNK)}, r"has the shape \(1, 16, 16\) instead of \(16, 16\)"),
 ]
 
 
@@ -63,7 +65,7 @@ WRONG = [
 @pytest.mark.parametrize("use", [export, export_with_overlap, predict])
 def test_wrong_chunks_are_named(tmp_path, use, declared, wrong, message):
     image = image_with(wrong_band(declared, wrong))
-    where = r"Band 'B4': chunk \(1, 2\), with the rows 16 to 31 and the columns 32 to 47, has the "
+    where = r"Band 'B4': chunk \(1, 2\), with the rows 16 to 31 and the columns 32 to 47, "
     with pytest.raises(xee_tf.ChunkError, match=where + message):
         use(image, tmp_path)
     assert not list(tmp_path.iterdir())

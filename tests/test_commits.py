@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from importlib.util import find_spec
 
 import dask
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from dask.task_spec import DataNode
+from fsspec.implementations.memory import MemoryFileSystem
 
 import xee_tf
 from tests.buckets import request_points
@@ -337,3 +340,24 @@ def test_tasks_of_a_plan_for_other_stores(store, request, tmp_path, small_blocks
     delayed = lazy.tfexport(destination, compute=False, **OPTIONS, **storage)
     (optimized,) = dask.optimize(delayed)
     assert plan.tasks == sum(not isinstance(each, DataNode) for each in optimized.__dask_graph__().values())
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_stores_that_do_not_move_over_files(monkeypatch, refuses):
+    """SFTP refuses to rename a file over another one, and WebHDFS ignores it."""
+    move = MemoryFileSystem.mv
+
+    def only_to_free_names(fs, source, target, **options):
+        if not fs.exists(target):
+            move(fs, source, target, **options)
+        elif refuses:
+            raise OSError(f"{target} exists")
+
+    monkeypatch.setattr(MemoryFileSystem, "mv", only_to_free_names)
+    url = f"memory://{uuid.uuid4().hex}/map.tif"
+    for value in (1, 2):
+        image = raster({"B4": np.full((8, 8), value, "u1")}).rio.write_crs(32633)
+        xee_tf.to_cog(image, url, if_exists="overwrite")
+        with Location.of(url).open() as file, rasterio.open(file) as opened:
+            assert (opened.read(1) == value).all()
+    assert len(Location.of(url).parent.entries()) == 1

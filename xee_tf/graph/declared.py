@@ -18,7 +18,7 @@ from xee_tf.blocks import ChunkGrid
 from xee_tf.errors import ChunkError
 from xee_tf.graph.tasks import ChunkedArray
 
-__all__ = ["DeclaredPlane", "declared_planes"]
+__all__ = ["DeclaredPlane", "checked_chunk", "declared_planes"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class DeclaredPlane:
         Raises
         ------
         ChunkError
-            If it has another shape, or a dtype whose values the declared dtype may not be able to hold.
+            If it is no numpy array, or has another shape, or a dtype whose values the declared dtype may not
+            be able to hold.
 
         Examples
         --------
@@ -54,26 +55,37 @@ class DeclaredPlane:
         dtype('float32')
         """
         window = grid.window(iy, ix)
-        shape, dtype = (*self.steps, *window.shape), self.dtype
-        found = getattr(values, "shape", None), getattr(values, "dtype", type(values).__name__)
-        if found == (shape, dtype):
-            return values  # type: ignore[no-any-return]
         where = (
-            f"Band {self.band!r}: chunk ({iy}, {ix}), with the rows {window.top} to {window.bottom - 1} and "
-            f"the columns {window.left} to {window.right - 1},"
+            f"chunk ({iy}, {ix}), with the rows {window.top} to {window.bottom - 1} and the columns "
+            f"{window.left} to {window.right - 1},"
         )
-        if found[0] != shape:
-            raise ChunkError(
-                f"{where} has the shape {found[0]} instead of {shape}, which its array declares. Declare the "
-                "chunks that the function returns: `chunks` of dask.array.map_blocks."
-            )
-        if not np.can_cast(values.dtype, dtype, "safe"):
-            raise ChunkError(
-                f"{where} has the dtype {found[1]} instead of {dtype}, which its array declares. Declare the "
-                "dtype that the function returns (`dtype` of dask.array.map_blocks, `output_dtypes` of "
-                "xarray.apply_ufunc), or convert its result with astype."
-            )
-        return values.astype(dtype)  # type: ignore[no-any-return]
+        return checked_chunk(self.band, where, values, (*self.steps, *window.shape), self.dtype)
+
+
+def checked_chunk(
+    band: str, where: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return a chunk in the declared dtype; raise an error as `DeclaredPlane.checked` does."""
+    named = f"Band {band!r}: {where}"
+    if not isinstance(values, np.ndarray) or isinstance(values, np.ma.MaskedArray):
+        raise ChunkError(
+            f"{named} is a {type(values).__name__} instead of a numpy array. Convert what the function "
+            "returns: masked arrays with .filled(...), others with numpy.asarray."
+        )
+    if values.shape != shape:
+        raise ChunkError(
+            f"{named} has the shape {values.shape} instead of {shape}, which its array declares. Declare the "
+            "chunks that the function returns: `chunks` of dask.array.map_blocks."
+        )
+    if values.dtype == dtype:
+        return values
+    if not np.can_cast(values.dtype, dtype, "safe"):
+        raise ChunkError(
+            f"{named} has the dtype {values.dtype} instead of {dtype}, which its array declares. Declare the "
+            "dtype that the function returns (`dtype` of dask.array.map_blocks, `output_dtypes` of "
+            "xarray.apply_ufunc), or convert its result with astype."
+        )
+    return values.astype(dtype)
 
 
 def declared_planes(arrays: Sequence[ChunkedArray], bands: Sequence[str]) -> tuple[DeclaredPlane, ...]:

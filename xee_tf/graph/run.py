@@ -24,6 +24,7 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError
+from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
 from xee_tf.signals import explain_interruption, interruptible
@@ -68,14 +69,14 @@ def each_chunk(
 
 
 def store_chunks(
-    arrays: Sequence[Any], targets: Sequence[Any], progress: bool, *, in_this_process: bool = False
+    arrays: Mapping[str, Any], targets: Sequence[Any], progress: bool, *, in_this_process: bool = False
 ) -> None:
     """Write the chunks of arrays with ``target[slices] = chunk``; see `run_graph`.
 
     Parameters
     ----------
-    arrays : sequence of Dask arrays
-        The arrays.
+    arrays : mapping of str to Dask array
+        The arrays by the names of their bands.
     targets : sequence
         A target for each array. Chunks are written concurrently.
     progress : bool
@@ -90,7 +91,7 @@ def store_chunks(
         If `in_this_process` is true and chunks are persisted on a cluster; see also `run_graph`.
     """
     # Dask removes Futures from optimized graphs.
-    if in_this_process and any(futures_in(array.__dask_graph__()) for array in arrays):
+    if in_this_process and any(futures_in(array.__dask_graph__()) for array in arrays.values()):
         raise OptionError(
             "The data is persisted on a Dask cluster, but this file is written by one process: load it first "
             "with .compute()."
@@ -98,13 +99,14 @@ def store_chunks(
     name = f"xee-tf-store-{uuid.uuid4().hex}"
     tasks: Tasks = {}
     done = []
-    optimized = dask.optimize(*arrays)
-    for number, (array, target) in enumerate(zip(optimized, targets, strict=True)):
+    optimized = dask.optimize(*arrays.values())
+    for number, (band, array, target) in enumerate(zip(arrays, optimized, targets, strict=True)):
         edges = [list(accumulate(sizes, initial=0)) for sizes in array.chunks]
         for index in np.ndindex(*array.numblocks):
             place = tuple(slice(*edge[i : i + 2]) for edge, i in zip(edges, index, strict=True))
             chunk = TaskRef((array.name, *index))
-            done.append(add_task(tasks, (name, number, *index), _store_chunk, target, place, chunk))
+            key = (name, number, *index)
+            done.append(add_task(tasks, key, _store_chunk, target, place, chunk, band, array.dtype))
     result = add_task(tasks, f"all-{name}", first_of, done)
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=optimized)
     delayed = Delayed(result.key, graph, layer=name)
@@ -112,8 +114,10 @@ def store_chunks(
         run_graph(delayed, progress)
 
 
-def _store_chunk(target: Any, place: tuple[slice, ...], chunk: NDArray[Any]) -> None:
-    target[place] = chunk
+def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, dtype: np.dtype[Any]) -> None:
+    shape = tuple(each.stop - each.start for each in place)
+    where = f"the chunk at {tuple(each.start for each in place)}"
+    target[place] = checked_chunk(band, where, chunk, shape, dtype)
 
 
 def run_graph(delayed: Delayed, progress: bool, advice: str = "") -> Any:

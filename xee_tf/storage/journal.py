@@ -559,7 +559,7 @@ def _place_objects(
         if source.is_folder():
             _replace_tree(source, target)
         else:
-            source.move(target)
+            _move_over(source, target)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting = [pool.submit(upload.complete) for upload in uploads]
@@ -572,6 +572,21 @@ def _place_objects(
             raise
     for file, data in sidecars:
         file.write_bytes(data)
+
+
+def _move_over(source: Location, target: Location) -> None:
+    """Move a file to a place where there may be an old one, which some stores refuse or ignore."""
+    if source.bucket is not None:
+        source.move(target)
+        return
+    with suppress(DestinationError):
+        source.move(target)
+    if source.exists():
+        with suppress(FileNotFoundError):
+            target.remove()
+        source.move(target)
+    if source.exists():
+        raise DestinationError(f"Cannot write {target}: the store did not move {source}, but gave no error.")
 
 
 def _replace_tree(source: Location, target: Location) -> None:

@@ -357,6 +357,8 @@ class Location:
         with self._errors("read"):
             if self.etag and self.is_s3:
                 return _read_version(self, start, end)
+            if start == 0 and end is None:  # an empty object has no range
+                return bytes(self.fs.cat_file(self.path))
             if end is None or end <= start:
                 return bytes(self.fs.cat_file(self.path, start=start, end=end))
             try:
@@ -628,7 +630,9 @@ def _read_version(file: Location, start: int, end: int | None) -> bytes:
     last = "" if end is None else max(end, start + 1) - 1
 
     async def read() -> bytes:
-        arguments = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{last}"}
+        arguments = {"Bucket": bucket, "Key": key}
+        if start or end is not None:  # an empty object has no range
+            arguments["Range"] = f"bytes={start}-{last}"
         body = (await fs._call_s3("get_object", IfMatch=file.etag, **arguments))["Body"]
         try:
             return bytes(await body.read())

@@ -193,7 +193,7 @@ def write_cog(
             ends = accumulate(map(len, names.values()), initial=0)
             targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
             # An open file cannot be sent to another process.
-            store_chunks(list(arrays.values()), targets, progress, in_this_process=True)
+            store_chunks(arrays, targets, progress, in_this_process=True)
         with _gdal_errors(location):
             _copy_as_cog(plain, cog, profile["blockxsize"])
 

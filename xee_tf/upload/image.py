@@ -325,7 +325,7 @@ def _write_zarr(
             target = store
         try:
             prepare_store(to_storable(dataset), target, run, **{_UPLOAD: description})
-            store_chunks(list(arrays.values()), stored_bands(target, arrays, run), progress)
+            store_chunks(arrays, stored_bands(target, arrays, run), progress)
             finish_store(target)
             if target != store:
                 replace_store(run, earlier)
