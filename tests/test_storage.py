@@ -97,7 +97,8 @@ def test_location_is_path_like(url):
 def test_results_open_as_paths(tmp_path):
     tif = xee_tf.to_cog(image(), tmp_path / "scene.tif")
     store = xee_tf.predict_to_zarr(model(), image(), tmp_path / "p.zarr")
-    np.testing.assert_array_equal(rioxarray.open_rasterio(tif)[0], image()["B4"])
+    with rioxarray.open_rasterio(tif) as opened:  # else it is closed during a later test
+        np.testing.assert_array_equal(opened[0], image()["B4"])
     np.testing.assert_array_equal(xr.open_zarr(store)["p"], image()["B4"] + 1)
 
 
