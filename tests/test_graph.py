@@ -520,7 +520,7 @@ def test_running_tasks_are_awaited(kind):
     values = np.arange(60).reshape(12, 5)
     target = Target()
     with dask.config.set(config[kind]):
-        store_chunks([da.from_array(values, chunks=(1, 5))], [target], False)
+        store_chunks({"a": da.from_array(values, chunks=(1, 5))}, [target], False)
         stored = np.zeros_like(values)
         for place, chunk in target.ended:
             stored[place] = chunk
@@ -528,7 +528,7 @@ def test_running_tasks_are_awaited(kind):
         target = Target()
         target.fails = True
         with pytest.raises(ValueError, match="the first chunk"):
-            store_chunks([da.from_array(values, chunks=(1, 5))], [target], False)
+            store_chunks({"a": da.from_array(values, chunks=(1, 5))}, [target], False)
     begun = len(target.begun)
     assert len(target.ended) == begun - 1
     time.sleep(0.6)
