@@ -30,12 +30,14 @@ os.fsync = lambda file: None
 
 # No deadline, because times vary on shared machines; use pytest's --durations to find slow tests.
 # The examples are the same in every run, so that a change does not fail by chance on an older bug. With
-# XEE_TF_RANDOM_EXAMPLES=1, as in `make test-full`, every run generates new ones.
+# XEE_TF_RANDOM_EXAMPLES=1, as in `make test-full`, every run generates new ones, and twice as many.
+RANDOM = os.environ.get("XEE_TF_RANDOM_EXAMPLES", "0") == "1"
 settings.register_profile(
     "xee_tf",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=os.environ.get("XEE_TF_RANDOM_EXAMPLES", "0") != "1",
+    derandomize=not RANDOM,
+    max_examples=100 if RANDOM else 50,
 )
 # Tests without extras repeat those with extras, so few examples are enough.
 settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=10)

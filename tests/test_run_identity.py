@@ -258,6 +258,7 @@ def test_same_array_in_the_same_process(kind):
     assert explain(SAME[kind](), SAME[kind]()) == ""
 
 
+@pytest.mark.long
 def test_same_arrays_in_every_process(tmp_path):
     """The second process has another hash seed, and all lines are moved."""
     code = (
