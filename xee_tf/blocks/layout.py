@@ -13,6 +13,7 @@ kept until the chunks below them are loaded.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Pieces", "chunk_edges"]
+__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Pieces", "chunk_edges", "main_edges"]
 
 Block = tuple[int, int]
 """Row and column of a block."""
@@ -263,6 +264,14 @@ def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:
     (0, 256, 512, 612)
     """
     return (0, *np.cumsum(sizes).tolist())
+
+
+def main_edges(planes: Sequence[ChunkGrid]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the edges along y and x of the chunking with the most bytes."""
+    sizes: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
+    for plane in planes:
+        sizes[plane.y, plane.x] += plane.itemsize
+    return sizes.most_common(1)[0][0]
 
 
 def _overlapping(edges: Sequence[int], begin: int, end: int) -> range:

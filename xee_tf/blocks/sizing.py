@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from xee_tf.blocks.assembling import BandRule
-from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid
+from xee_tf.blocks.layout import BlockAxis, BlockLayout, ChunkGrid, main_edges
 from xee_tf.geometry import PatchGrid, Size
 
 __all__ = ["lay_out_blocks", "merge_edges", "pixel_bytes"]
@@ -44,10 +43,7 @@ def lay_out_blocks(
     patches_per_member : int
         Consecutive patches along x in one gzip member.
     """
-    chunkings = Counter({(plane.y, plane.x): 0 for plane in planes})
-    for plane in planes:
-        chunkings[plane.y, plane.x] += plane.itemsize
-    edges_y, edges_x = chunkings.most_common(1)[0][0]
+    edges_y, edges_x = main_edges(planes)
     y, x = grid.axis_y, grid.axis_x
     span_y, span_x = (
         (max(0, begin), min(length, end))

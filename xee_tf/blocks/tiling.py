@@ -7,10 +7,9 @@ single chunk of each band: its pixels are then not copied before they are encode
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from xee_tf.blocks.layout import Block, BlockLayout
+from xee_tf.blocks.layout import Block, BlockLayout, main_edges
 
 __all__ = ["tiles"]
 
@@ -41,7 +40,7 @@ def tiles(layout: BlockLayout, block: Block, patch_bytes: int) -> Iterator[tuple
 
 def _parts(layout: BlockLayout, columns: range, patch_bytes: int) -> list[range]:
     """Divide a row of patches between gzip members, where possible at the edges of chunks."""
-    edges = _main_edges(layout)
+    _, edges = main_edges(layout.planes)
 
     def chunks(column: int) -> tuple[int, int]:
         begin, end = layout.x.patches.halo(column, min(column + step, columns.stop) - 1)
@@ -55,11 +54,3 @@ def _parts(layout: BlockLayout, columns: range, patch_bytes: int) -> list[range]
         if size + step * patch_bytes > _TILE_BYTES[1] or (at_edge and size >= _TILE_BYTES[0]):
             cuts.append(column)
     return [range(begin, end) for begin, end in zip(cuts, [*cuts[1:], columns.stop], strict=True)]
-
-
-def _main_edges(layout: BlockLayout) -> Sequence[int]:
-    """Return the edges along x of the chunking with the most bytes."""
-    sizes: Counter[Sequence[int]] = Counter()
-    for plane in layout.planes:
-        sizes[plane.x] += plane.itemsize
-    return sizes.most_common(1)[0][0]

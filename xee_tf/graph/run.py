@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext, suppress
-from itertools import accumulate
 from typing import Any
 
 import dask
@@ -23,6 +22,7 @@ from dask.system import CPU_COUNT
 from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
+from xee_tf.blocks import chunk_edges
 from xee_tf.errors import OptionError
 from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.sources import futures_in
@@ -101,7 +101,7 @@ def store_chunks(
     done = []
     optimized = dask.optimize(*arrays.values())
     for number, (band, array, target) in enumerate(zip(arrays, optimized, targets, strict=True)):
-        edges = [list(accumulate(sizes, initial=0)) for sizes in array.chunks]
+        edges = list(map(chunk_edges, array.chunks))
         for index in np.ndindex(*array.numblocks):
             place = tuple(slice(*edge[i : i + 2]) for edge, i in zip(edges, index, strict=True))
             chunk = TaskRef((array.name, *index))
