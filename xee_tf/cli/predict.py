@@ -12,7 +12,7 @@ import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.predict import Blend
-from xee_tf.storage import Location, require_other
+from xee_tf.storage import Location
 from xee_tf.upload import raster_format
 
 __all__ = ["predict"]
@@ -71,7 +71,6 @@ def predict(
     """
     location = Location.of(destination)
     output_format = raster_format(location)
-    require_other(location, rasters)
     image = open_rasters(rasters, chunk, crs)
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),

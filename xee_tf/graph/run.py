@@ -27,7 +27,7 @@ from xee_tf.errors import OptionError
 from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
-from xee_tf.signals import explain_interruption, interruptible
+from xee_tf.signals import interruptible
 
 __all__ = ["each_chunk", "on_cluster", "run_graph", "store_chunks"]
 
@@ -120,14 +120,13 @@ def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, d
     target[place] = checked_chunk(band, where, chunk, shape, dtype)
 
 
-def run_graph(delayed: Delayed, progress: bool, advice: str = "") -> Any:
+def run_graph(delayed: Delayed, progress: bool) -> Any:
     """Compute a Delayed; with `progress`, show Dask's progress bar.
 
     All computations that write are run by this function.
 
     If this is interrupted by Ctrl-C or SIGTERM, or fails, tasks that are running are first completed, at most
-    for some seconds, so that they do not write anything later. The message of an interruption then contains
-    `advice`.
+    for some seconds, so that they do not write anything later.
 
     Raises
     ------
@@ -136,12 +135,7 @@ def run_graph(delayed: Delayed, progress: bool, advice: str = "") -> Any:
     """
     _require_reachable(delayed.__dask_graph__())
     with interruptible():
-        try:
-            return _run(delayed, progress)
-        except KeyboardInterrupt as error:
-            if advice:
-                explain_interruption(error, advice)
-            raise
+        return _run(delayed, progress)
 
 
 def _run(delayed: Delayed, progress: bool) -> Any:

@@ -176,8 +176,6 @@ def begin(
         If `if_exists` is not a valid choice.
     """
     one_of("if_exists", if_exists, get_args(IfExists))
-    if compute:
-        recover(destination)  # before a folder that a journal names is taken up
     staging = _interrupted(destination, identity, compute) if identity else None
     staging = staging or Staging.begin(destination)
     description = identity.to_json() if identity else None
@@ -234,6 +232,8 @@ def _interrupted(destination: Location, identity: Identity, compute: bool) -> St
     DestinationExistsError
         If there is only a run with another identity.
     """
+    if compute:
+        recover(destination)  # before a folder that a journal names is taken up
     difference = ""
     for folder in staging_folders(destination):
         token = token_of(folder)
