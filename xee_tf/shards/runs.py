@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from xee_tf.records import Encoded, combine_crcs, frame_footers, run_crc
+from xee_tf.records import Encoded, combine_crcs, frame_footers, frames_crc, run_crc
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 
@@ -137,8 +137,10 @@ def pack_run(
     spans = list(pairwise(edge - edges[0] for edge in edges))
     if compressed:
         pieces: list[Any] = [compress_member(buffer[offsets[a] : offsets[b]]) for a, b in spans]
+        crc = reduce(lambda crc, piece: crc32c(piece, crc), pieces, 0)
     else:
         pieces = [buffer]
+        crc = frames_crc(buffer, offsets, ends)
     run = Run(
         first=first,
         records=tuple(b - a for a, b in spans),
@@ -146,7 +148,7 @@ def pack_run(
         crcs=tuple(run_crc(ends[a:b]) for a, b in spans),
         patches=tuple(patches),
         masked=tuple(masked),
-        crc=reduce(lambda crc, piece: crc32c(piece, crc), pieces, 0),
+        crc=crc,
     )
     return run, pieces
 
