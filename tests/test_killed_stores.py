@@ -68,7 +68,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def decoded(files: dict[str, bytes]) -> dict[str, Any]:
-    """Decode files that may have other bytes in each run: Zstandard, and the order of consolidated metadata."""
+    """Decode files whose bytes may differ between runs: Zstandard, and consolidated metadata."""
 
     def decode(name: str, data: bytes) -> Any:
         if Path(name).name in ("zarr.json", ".zmetadata"):
