@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Any
@@ -223,4 +223,5 @@ def _write(file: int, pieces: Sequence[Any], offset: int) -> None:
             view, end = view[written:], end + written
     # Linux then begins to write to the disk, and the commit, which waits for the disk, has little left to do.
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file, offset, end - offset, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):  # a file system that does not support it
+            os.posix_fadvise(file, offset, end - offset, os.POSIX_FADV_DONTNEED)
