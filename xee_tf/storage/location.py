@@ -394,7 +394,7 @@ class Location:
         with self._errors(action):
             if not self.is_local:
                 if action != "read":
-                    self._make_parent()
+                    self.make_parent()
                 return StoreFile(self.fs.open(self.path, mode), action, self.url, local=False)
             # Without the wrapper of fsspec, which is slow for small files.
             if action == "read":
@@ -402,7 +402,7 @@ class Location:
             try:
                 return StoreFile(open(self.path, mode), action, self.url, local=True)
             except FileNotFoundError:
-                self._make_parent()
+                self.make_parent()
                 return StoreFile(open(self.path, mode), action, self.url, local=True)
 
     def write_bytes(self, data: bytes, *, exclusive: bool = False, durable: bool = False) -> None:
@@ -428,13 +428,13 @@ class Location:
             if exclusive and self.exists():  # some stores ignore the condition
                 raise FileExistsError(errno.EEXIST, "The object exists", self.url)
             with self._errors("create" if exclusive else "write"):
-                self._make_parent()
+                self.make_parent()
                 self.fs.pipe_file(self.path, data, **({"mode": "create"} if exclusive else {}))
             return
         temporary = self.temporary().path
         try:
             with self._errors("create" if exclusive else "write"):
-                self._make_parent()
+                self.make_parent()
                 with open(temporary, "wb") as file:
                     file.write(data)
                     if durable:
@@ -473,7 +473,7 @@ class Location:
             Location(os.fspath(file)).move(self)
             return
         with self._errors("write"):
-            self._make_parent()
+            self.make_parent()
             self.fs.put_file(os.fspath(file), self.path)
 
     def move(self, target: Location) -> None:
@@ -487,7 +487,7 @@ class Location:
             self.remove()
             return
         with target._errors("write"):
-            target._make_parent()
+            target.make_parent()
             if self.is_local:
                 rename(self.path, target.path)
             elif _GLOB.search(self.path):
@@ -551,7 +551,8 @@ class Location:
                     self.remove(recursive=True)
             time.sleep(0.05)
 
-    def _make_parent(self) -> None:
+    def make_parent(self) -> None:
+        """Create the parent folder, unless it is in an object store."""
         if self.is_local:
             os.makedirs(self.parent.path, exist_ok=True)
         elif self.bucket is None and not self.fs.exists(self.parent.path):
