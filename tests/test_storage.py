@@ -561,6 +561,21 @@ def test_unwritable_servers(server_of, tmp_path, monkeypatch):
             write()
 
 
+@pytest.mark.parametrize(
+    ("url", "example"),
+    [
+        ("simplecache::memory://e/s", r", such as memory://e/s\S*\.$"),
+        ("filecache::blockcache::memory://e/s", r", such as memory://e/s\S*\.$"),
+        ("dir::memory://e/s", r", such as memory://e/s\S*\.$"),
+        ("simplecache://e/s", r"\.$"),
+    ],
+)
+def test_filesystems_on_top_of_a_store(url, example, tmp_path):
+    for write in writers(tmp_path, url).values():
+        with pytest.raises(DestinationError, match=f"Write to the store itself{example}"):
+            write()
+
+
 def test_repeated_slashes_in_url(server):
     import xarray as xr
 

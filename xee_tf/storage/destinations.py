@@ -14,6 +14,9 @@ from xee_tf.storage.staging import Staging
 
 __all__ = ["refuse_existing", "require_free", "require_other", "require_reachable", "require_writable"]
 
+# Filesystems on top of another one, which are for reading.
+_ON_TOP = frozenset({"blockcache", "cached", "dir", "filecache", "reference", "simplecache", "tar", "zip"})
+
 _LONGEST = 200  # bytes of a name: file systems permit 255, and temporary files add up to 54
 
 
@@ -144,6 +147,7 @@ def require_reachable(location: Location) -> None:
 
     Buckets are never created.
     """
+    _require_direct(location)
     if location.is_local:
         return
     if location.bucket is not None and location.is_root:
@@ -162,6 +166,19 @@ def require_reachable(location: Location) -> None:
             _require_bucket(location, location.bucket)
         else:
             location.parent.exists()
+
+
+def _require_direct(location: Location) -> None:
+    """Raise an error for a cache, a folder as a filesystem, or an archive, in which files cannot be moved."""
+    *links, store = location.url.split("::")
+    if not links and store.partition("://")[0] not in _ON_TOP:
+        return
+    only_caches = links and not any("://" in link for link in links)  # which have no paths of their own
+    example = f", such as {store}" if only_caches else ""
+    raise DestinationError(
+        f"Cannot write {location.url}: files are not written through caches, archives and other filesystems "
+        f"on top of a store. Write to the store itself{example}."
+    )
 
 
 def _require_bucket(location: Location, bucket: str) -> None:
