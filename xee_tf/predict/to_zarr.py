@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.blocks import chunk_edges
-from xee_tf.errors import DestinationExistsError, OptionError
+from xee_tf.errors import OptionError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
@@ -40,6 +40,7 @@ from xee_tf.storage import (
     prepare_store,
     read_record,
     recover,
+    refuse_resuming,
     remove_other_runs,
     remove_temporary_files,
     replace_store,
@@ -206,10 +207,7 @@ def _find_target(
     if not difference:
         return run, store
     if not overwrite:
-        raise DestinationExistsError(
-            f"{store} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
-            "if_exists='overwrite'."
-        )
+        refuse_resuming(store, difference)
     require_own_store(store)
     if not has_root(store):  # it is empty or unfinished
         clear_store(store, run)

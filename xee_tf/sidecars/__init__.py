@@ -1,6 +1,7 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
+from xee_tf.sidecars.complete import complete_manifest
 from xee_tf.sidecars.described import (
     Described,
     describe_export,
@@ -60,6 +61,7 @@ __all__ = [
     "TableColumn",
     "TableManifest",
     "check_order",
+    "complete_manifest",
     "describe_export",
     "describe_files",
     "destination_of",

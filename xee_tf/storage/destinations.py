@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import get_args
+from typing import NoReturn, get_args
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
@@ -12,7 +12,14 @@ from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 
-__all__ = ["refuse_existing", "require_free", "require_other", "require_reachable", "require_writable"]
+__all__ = [
+    "refuse_existing",
+    "refuse_resuming",
+    "require_free",
+    "require_other",
+    "require_reachable",
+    "require_writable",
+]
 
 # Filesystems on top of another one, which are for reading.
 _ON_TOP = frozenset({"blockcache", "cached", "dir", "filecache", "reference", "simplecache", "tar", "zip"})
@@ -107,6 +114,20 @@ def refuse_existing(existing: Sequence[Location], if_exists: str, *, resumable: 
         f"{existing[0]} already exists{several}{unknown}: choose another name, or replace it with "
         "if_exists='overwrite'."
     )
+
+
+def refuse_resuming(location: Location, difference: str, cause: Exception | None = None) -> NoReturn:
+    """Raise an error about a result that exists and is not the one that a run would write.
+
+    Raises
+    ------
+    DestinationExistsError
+        In any case.
+    """
+    raise DestinationExistsError(
+        f"{location} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
+        "if_exists='overwrite'."
+    ) from cause
 
 
 def require_writable(location: Location) -> None:

@@ -152,6 +152,11 @@ class Location:
         return self.path.strip("/").partition("/")[0] if protocols & _BUCKETS else None
 
     @property
+    def key(self) -> str:
+        """The name of the object in its bucket."""
+        return self.path.strip("/").partition("/")[2]
+
+    @property
     def is_web(self) -> bool:
         """Whether it is on a web server, which is read-only."""
         return bool(self.protocols & _WEB)
@@ -627,11 +632,10 @@ def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None
 def _read_version(file: Location, start: int, end: int | None) -> bytes:
     """Read bytes of an object in S3 whose ETag is known."""
     fs: Any = file.fs
-    bucket, _, key = file.path.partition("/")
     last = "" if end is None else max(end, start + 1) - 1
 
     async def read() -> bytes:
-        arguments = {"Bucket": bucket, "Key": key}
+        arguments = {"Bucket": file.bucket, "Key": file.key}
         if start or end is not None:  # an empty object has no range
             arguments["Range"] = f"bytes={start}-{last}"
         body = (await fs._call_s3("get_object", IfMatch=file.etag, **arguments))["Body"]
