@@ -70,6 +70,17 @@ def test_only_missing_shards_are_computed(tmp_path, compressed, error):
     assert again.loads == 0
 
 
+@pytest.mark.parametrize(
+    ("fail_at", "advice"), [(1, "No shard was complete"), (6, "Complete shards are kept")]
+)
+def test_interruption_says_what_is_kept(tmp_path, fail_at, advice):
+    source = Source(fail_at=fail_at, error=KeyboardInterrupt)
+    with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt) as caught:
+        export(source, tmp_path / "scene")
+    [note] = caught.value.__notes__
+    assert note.startswith(advice)
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_differences_are_refused_and_named(tmp_path, finished):
     with dask.config.set(scheduler="sync"):

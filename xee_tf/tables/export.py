@@ -37,6 +37,7 @@ from xee_tf.sidecars import (
     manifest_location,
     table_location,
 )
+from xee_tf.signals import interruptible
 from xee_tf.storage import (
     Location,
     PathLike,
@@ -172,6 +173,7 @@ def _describe_column(column: TableColumn) -> tuple[str, str]:
 
 
 @spelled(TABLE_SPELLING, IdentityOptions)
+@interruptible()
 def export_table(
     table: Table,
     destination: PathLike,
