@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,8 @@ import fsspec
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
+from xee_tf.errors import DestinationError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.extras import extra
 from xee_tf.options import check_storage_options
 from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
@@ -28,6 +29,13 @@ PathLike = str | os.PathLike[str]
 
 # Protocols whose first path segment is a bucket or container, which is never created.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
+
+# Protocols whose packages are installed by extras.
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+}
 
 _WEB = frozenset({"http", "https"})
 
@@ -109,10 +117,21 @@ class Location:
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        protocols = [link.partition("://")[0] for link in self.url.split("::")]
+        name = next((_EXTRAS[each] for each in protocols if each in _EXTRAS), None)
         try:
-            filesystem, path = url_to_fs(self.url, **self.storage_options)
+            with extra(name, self.url) if name else nullcontext():
+                filesystem, path = url_to_fs(self.url, **self.storage_options)
+        except XeeTFError:
+            raise
         except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
-            raise DestinationError(f"{self.url} cannot be opened: {error}") from error
+            what = str(error)
+            if name == "azure" and "account_name" in what:
+                what = (
+                    "the account is not known. Pass storage_options={'account_name': '...'}, or set "
+                    "AZURE_STORAGE_ACCOUNT_NAME and a key, or AZURE_STORAGE_CONNECTION_STRING."
+                )
+            raise DestinationError(f"{self.url} cannot be opened: {what}") from error
         return filesystem, str(path)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -253,7 +272,8 @@ class Location:
     def is_folder(self) -> bool:
         """Return whether a folder exists."""
         try:
-            return bool(self.fresh_fs.isdir(self.path))
+            with self._errors("read"):
+                return bool(self.fresh_fs.isdir(self.path))
         except Exception as error:
             if not is_inaccessible(error):
                 raise
