@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any
 
 from crc32c import crc32c
 
@@ -55,10 +54,10 @@ class StagedStore:
         """Return the file that describes a complete shard."""
         return self.staging.folder.child(f"{number:05d}.json")
 
-    def written(self, number: int, size: int, crc: int, runs: tuple[Run, ...]) -> WrittenShard:
+    def written(self, number: int, size: int, crc: int, runs: Sequence[Run]) -> WrittenShard:
         """Describe a complete shard."""
         records = sum(chain.from_iterable(run.records for run in runs))
-        return WrittenShard(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
+        return WrittenShard.of_runs(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
 
     def finished(self, number: int) -> WrittenShard | None:
         """Return the description of a shard from its receipt; None if it is not complete."""
@@ -132,8 +131,7 @@ class StagedStore:
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
     """Write the description of a complete shard, from which a later run takes it up."""
-    runs = [vars(run) for run in shard.runs]
-    write_note(location, vars(shard) | {"file": vars(shard.file), "runs": runs})
+    write_note(location, shard.to_json())
 
 
 def read_receipt(location: Location) -> WrittenShard | None:
@@ -142,11 +140,4 @@ def read_receipt(location: Location) -> WrittenShard | None:
         found = read_note(location)
     except DamagedNoteError:
         return None
-    if found is None:
-        return None
-    runs = tuple(Run(**_with_tuples(run)) for run in found["runs"])
-    return WrittenShard(**_with_tuples(found) | {"file": ShardInfo(**found["file"]), "runs": runs})
-
-
-def _with_tuples(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    return None if found is None else WrittenShard.from_json(found)

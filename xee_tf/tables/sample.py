@@ -398,6 +398,7 @@ def _sample_graph(
     """Build the graph: a task for each block with pixels to sample, and one that joins the samples."""
     run = uuid.uuid4().hex[:12]
     bands = [column.name for column in sampler.columns]
-    graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, bands, layout, sampler)])
-    needed = [blocks[block] for block in sorted(sampler.places.by_block)]
+    job = BlockJob(f"sample-{run}", arrays, bands, layout, sampler, blocks=sampler.places.by_block)
+    graph, [blocks] = work_on_blocks([job])
+    needed = list(blocks.values())
     return LazyTable([add_task(graph.tasks, f"samples-{run}", join, needed)], graph)
