@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain
 
 from crc32c import crc32c
@@ -76,12 +75,6 @@ class StagedStore:
 
     def finished_shards(self) -> dict[int, WrittenShard]:
         """Return the complete shards that an interrupted run has staged."""
-        if not self.is_resumable:
-            return {}
-        receipts: list[Location] = []
-        with suppress(FileNotFoundError):
-            names = [name for name in self.staging.folder.entries() if re.fullmatch(r"\d{5,}\.json", name)]
-            receipts = [self.staging.folder.child(name) for name in names]
 
         def complete(receipt: Location) -> WrittenShard | None:
             shard = read_receipt(receipt)
@@ -91,7 +84,22 @@ class StagedStore:
             return None
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            return {shard.number: shard for shard in pool.map(complete, receipts) if shard is not None}
+            found = pool.map(complete, self._receipts())
+            return {shard.number: shard for shard in found if shard is not None}
+
+    def has_finished_shards(self) -> bool:
+        """Whether a later run can take up complete shards."""
+        return bool(self._receipts())
+
+    def _receipts(self) -> list[Location]:
+        """Return the receipts that a later run can take up."""
+        if not self.is_resumable:
+            return []
+        folder = self.staging.folder
+        try:
+            return [folder.child(name) for name in folder.entries() if re.fullmatch(r"\d{5,}\.json", name)]
+        except FileNotFoundError:
+            return []
 
     def is_complete(self, shard: WrittenShard) -> bool:
         """Return whether the file of a shard is as described: a power failure may have damaged it."""

@@ -37,6 +37,7 @@ from xee_tf.identity import IdentityOptions, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, read_names, spelled
 from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
+from xee_tf.signals import interruptible
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
 from xee_tf.tables.options import SAMPLE_SPELLING
@@ -50,6 +51,7 @@ _CHUNK_SIDE = 1024
 
 
 @spelled(SAMPLE_SPELLING, IdentityOptions)
+@interruptible()
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,

@@ -27,6 +27,7 @@ from xee_tf.graph import store_chunks
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
+from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.destination import require_format
@@ -43,6 +44,7 @@ _GDAL_CACHE = 128 << 20  # bytes; GDAL's default is 5 % of the memory of the mac
 
 
 @spelled(_SPELLING)
+@interruptible()
 def to_cog(
     raster: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,

@@ -66,6 +66,7 @@ _UPLOAD = "upload"  # the key of what a store was written from, in its record
 
 
 @spelled(_SPELLING)
+@interruptible()
 def upload_image(
     records: RecordFiles | None,
     mixer: Exported | Mixer,
@@ -305,7 +306,7 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    with interruptible(), claim(beside(location)) as run:
+    with claim(beside(location)) as run:
         recover(run.destination)
         remove_other_runs(run)
         store = run.destination
