@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from xee_tf.errors import ManifestError, OptionError, shorten
+from xee_tf.errors import ManifestError, OptionError, excerpt, shorten
 from xee_tf.sidecars.manifest import FORMAT_VERSION, ImageManifest, Manifest, TableManifest
 from xee_tf.sidecars.packing import is_unchanged, read_whole
 from xee_tf.storage import Location, is_inaccessible
@@ -32,7 +32,7 @@ reads version 1: use a newer xee_tf, or remove the file to have its content infe
     if not isinstance(found, str) or found not in kinds:
         raise ManifestError(
             f'{source} is not a manifest: expected "format": "xee_tf image" or "xee_tf table"; '
-            f"got {shorten(repr(found))}."
+            f"got {excerpt(found)}."
         )
     version = str(document.get("formatVersion"))
     ours = FORMAT_VERSION.split(".")[0]

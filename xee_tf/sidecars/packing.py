@@ -16,7 +16,7 @@ import numpy.typing as npt
 from affine import Affine
 from crc32c import crc32c
 
-from xee_tf.errors import shorten
+from xee_tf.errors import excerpt
 from xee_tf.geometry import Size
 from xee_tf.storage import Location
 
@@ -121,14 +121,14 @@ def read_size(value: Any, what: str, least: int = 1) -> Size:
 def read_text(value: Any, what: str) -> str:
     """Check that a value is a non-empty string; `what` describes it in the error message."""
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{what} must be a non-empty string; got {shorten(repr(value))}")
+        raise TypeError(f"{what} must be a non-empty string; got {excerpt(value)}")
     return value
 
 
 def read_count(value: Any, what: str, least: int = 0) -> int:
     """Check that a value is an integer of at least `least`; `what` describes it in the error message."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
-        raise TypeError(f"{what} must be an integer of at least {least}; got {shorten(repr(value))}")
+        raise TypeError(f"{what} must be an integer of at least {least}; got {excerpt(value)}")
     return value
 
 
@@ -151,7 +151,7 @@ def pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
 def unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
     """Decode numbers from `pack`."""
     if not isinstance(text, str):
-        raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
+        raise TypeError(f"a list of numbers must be base64; got {excerpt(text)}")
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), dtype)
     except ValueError as error:  # includes the errors of base64

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Signature, TensorInfo
-from xee_tf.errors import ModelError, RecordError
+from xee_tf.errors import ModelError, RecordError, excerpt
 from xee_tf.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
 
 __all__ = [
@@ -123,9 +123,12 @@ def decode_base64(text: bytes) -> bytes:
 def as_bytes(string: object) -> bytes:
     """Encode a string as UTF-8; bytes are returned unchanged, other types raise a `RecordError`."""
     if isinstance(string, str):
-        return string.encode()
+        try:
+            return string.encode()
+        except UnicodeEncodeError:
+            raise RecordError(f"A string is not valid Unicode: {excerpt(string)}.") from None
     if not isinstance(string, bytes):
-        raise RecordError(f"Expected a string; got {string!r}.")
+        raise RecordError(f"Expected a string; got {excerpt(string)}.")
     return string
 
 
