@@ -40,7 +40,7 @@ WARNING_FILTERS = Lock()
 _LONGEST_TEXT = 2000  # characters of an error
 _LONGEST_INTEGER = 1024  # bits of an integer that is formatted
 _DEEPEST = 8  # levels of nested values that are formatted
-_HEAD = 1500  # characters at the beginning of a longer text that are kept
+_HEAD, _TAIL = 1500, 480  # characters at the beginning and the end of a longer text that are kept
 
 _INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and accessors of this package
 
@@ -48,12 +48,12 @@ _INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and access
 class XeeTFError(Exception):
     """Base class of all errors that xee_tf defines.
 
-    The text of an error has at most about 2,000 characters, even if it contains names from a damaged file.
+    The text of an error has at most 2,000 characters, even if it contains names from a damaged file.
     """
 
     def __str__(self) -> str:
         text = super().__str__()
-        return text if len(text) <= _LONGEST_TEXT else f"{text[:_HEAD]} ... {text[_HEAD - _LONGEST_TEXT :]}"
+        return text if len(text) <= _LONGEST_TEXT else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 class OptionError(XeeTFError, ValueError):
