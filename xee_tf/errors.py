@@ -48,11 +48,12 @@ _INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and access
 class XeeTFError(Exception):
     """Base class of all errors that xee_tf defines.
 
-    The text of an error has at most 2,000 characters, even if it contains names from a damaged file.
+    The text of an error has at most 2,000 characters and is valid Unicode, even if it contains names from a
+    damaged file.
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
+        text = super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
         return text if len(text) <= _LONGEST_TEXT else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 

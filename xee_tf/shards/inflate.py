@@ -253,6 +253,7 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
     inflater = None
     parts = _Parts()
     piece, position, want = b"", 0, step  # position: the first byte of `piece` that has not been passed on
+    feed = _FEED
     while True:
         if position == len(piece) and (inflater is None or inflater.needs_input):
             piece, position = next(pieces, b""), 0
@@ -263,11 +264,11 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
                 piece[position : position + 2]
             ):  # the end, which may be padded with zeros, as on tapes
                 break
-            inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+            inflater, feed = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP), _FEED
         data = b""
         if inflater.needs_input:
-            data = piece[position : position + _FEED]
-            position += len(data)
+            data = piece[position : position + feed]
+            position, feed = position + len(data), 2 * feed  # less is fed to a member that may be short
         try:
             out = inflater.decompress(data, want)
         except ISAL_ERROR as error:

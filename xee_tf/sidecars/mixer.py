@@ -15,7 +15,7 @@ from xee_tf.display import quoted
 from xee_tf.errors import MissingShardError, MixerError, excerpt
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.sidecars.names import MIXER
-from xee_tf.sidecars.packing import matrix_of, read_count, read_whole
+from xee_tf.sidecars.packing import matrix_of, parse_json, read_count, read_whole
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Mixer", "java_double"]
@@ -256,7 +256,7 @@ class Mixer:
     @classmethod
     def _parse(cls, text: str) -> Mixer:
         try:
-            document = json.loads(text)
+            document = parse_json(text)
         except (ValueError, RecursionError) as error:
             raise MixerError(f"not valid JSON ({error}).") from None
         if not isinstance(document, dict):

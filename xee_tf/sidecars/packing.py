@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,10 @@ from xee_tf.geometry import Size
 from xee_tf.storage import Location
 
 __all__ = [
-    "MOST",
     "is_unchanged",
     "matrix_of",
     "pack",
+    "parse_json",
     "read_count",
     "read_number",
     "read_size",
@@ -35,9 +36,10 @@ __all__ = [
     "write_number",
 ]
 
-MOST = 1 << 62
+_MOST = 1 << 62
 """Maximum value of any count."""
 
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _CHECKSUM = "crc32c"
 """The key with the CRC-32C of all other keys, independent of whitespace."""
 _UNCHECKED = (_CHECKSUM, "key")  # "key" differs for inputs with the same pixels in different chunks
@@ -77,6 +79,20 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def parse_json(text: str, **hooks: Any) -> Any:
+    """Parse JSON; raise ValueError or RecursionError if it is not valid, or if its text is not valid Unicode.
+
+    Examples
+    --------
+    >>> parse_json('["B4"]')
+    ['B4']
+    """
+    document = json.loads(text, **hooks)
+    if _ESCAPED_SURROGATE.search(text):
+        json.dumps(document, ensure_ascii=False).encode()  # fails if there is half of a pair
+    return document
 
 
 def write_number(value: Any) -> Any:
@@ -127,7 +143,7 @@ def read_text(value: Any, what: str) -> str:
 
 def read_count(value: Any, what: str, least: int = 0) -> int:
     """Check that a value is an integer of at least `least`; `what` describes it in the error message."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
         raise TypeError(f"{what} must be an integer of at least {least}; got {excerpt(value)}")
     return value
 

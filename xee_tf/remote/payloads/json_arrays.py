@@ -288,7 +288,7 @@ def decode_array(value: Any, name: str, dtype: npt.DTypeLike | None) -> npt.NDAr
         longest = max(strings, key=len)
         if len(longest) > _LONGEST_NUMBER:
             raise RecordError(f"{name!r} contains the string {shorten(longest, 200)}; expected a number.")
-    return _decode_numbers(values, name, kind).reshape(shape)
+    return _decode_numbers(values, types, name, kind).reshape(shape)
 
 
 def _flatten(value: Any, name: str) -> tuple[list[Any], list[int]]:
@@ -337,9 +337,11 @@ def _is_value(value: object) -> bool:
     return not isinstance(value, dict) or set(value) == {"b64"}
 
 
-def _decode_numbers(values: list[Any], name: str, dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
+def _decode_numbers(
+    values: list[Any], types: set[type], name: str, dtype: np.dtype[Any] | None
+) -> npt.NDArray[Any]:
     try:
-        array = np.asarray(values)
+        array = np.fromiter(values, np.float64, len(values)) if types == {float} else np.asarray(values)
         if array.dtype.kind == "U":
             array = array.astype(dtype if dtype is not None and dtype.kind in "iu" else np.float64)
     except (ValueError, OverflowError) as error:
