@@ -55,8 +55,8 @@ def run(small: bool) -> Iterator[Measurement]:
     window = {"y": slice(side // 2 + 100, side // 2 + 356), "x": slice(side // 3, side // 3 + 256)}
     inflated = []
 
-    def inflate_and_count(data: memoryview, size: int | None = None) -> tuple[bytes, int]:
-        result = inflate_member(data, size)
+    def inflate_and_count(data: memoryview, size: int | None = None, **options: int) -> tuple[bytes, int]:
+        result = inflate_member(data, size, **options)
         inflated.append(len(result[0]))
         return result
 

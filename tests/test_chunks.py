@@ -1,8 +1,13 @@
 """Tests of chunks that are not what Dask declares."""
 
+from functools import partial
+
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
+import rasterio
+import xarray as xr
 
 import xee_tf
 from tests.rasters import raster
@@ -98,3 +103,186 @@ def test_pixels_of_a_wrong_chunk_are_not_sampled(tmp_path):
     )
     with pytest.raises(xee_tf.ChunkError, match=r"'B4'.*int32 instead of uint8"):
         image.tfexport.table(points, tmp_path / "table")
+
+
+KINDS = {
+    "subclass": lambda chunk: chunk.view(type("Special", (np.ndarray,), {})),
+    "matrix": lambda chunk: chunk.view(np.matrix) if chunk.ndim == 2 else chunk,
+    "strided": lambda chunk: np.repeat(chunk, 2, -1)[..., ::2],
+    "reversed": lambda chunk: chunk[..., ::-1].copy()[..., ::-1],
+    "read-only": lambda chunk: np.broadcast_to(chunk, chunk.shape),
+    "swapped": lambda chunk: chunk.astype(chunk.dtype.newbyteorder(">")),
+    "narrower": lambda chunk: chunk.astype("u1"),
+    # All of the above are right, all of the following wrong.
+    "masked": lambda chunk: np.ma.masked_array(chunk, chunk > 5),
+    "object": lambda chunk: chunk.astype(object),
+    "list": np.ndarray.tolist,
+    "None": lambda chunk: None,
+    "scalar": lambda chunk: chunk.flat[0],
+    "0-d": lambda chunk: chunk.flat[0].reshape(()) if hasattr(chunk.flat[0], "reshape") else np.array(1),
+    "first": lambda chunk: chunk[:1],
+    "longer": lambda chunk: np.concatenate([chunk, chunk]),
+    "empty": lambda chunk: chunk[:0],
+    "nested": lambda chunk: chunk[None],
+    "reshaped": lambda chunk: chunk.reshape(-1, 2),
+    "wider": lambda chunk: chunk + np.array(1e300),
+    "bytes": lambda chunk: chunk.astype("S"),
+    "dates": lambda chunk: chunk.astype("M8[s]") if chunk.dtype.kind == "i" else chunk.astype(complex),
+    "structured": lambda chunk: np.zeros(chunk.shape, "i4,i4"),
+    "dask": da.from_array,
+}
+RIGHT = list(KINDS)[: list(KINDS).index("masked")]
+SOME = [
+    ["matrix", "swapped", "masked", "first", "wider"],
+    pytest.param(sorted(KINDS), marks=pytest.mark.long, id="all"),
+]
+
+
+def changed_band(dtype, kind, steps=None):
+    """Return a band in which one chunk is changed, and its right values."""
+    shape, chunks = (32, 48), ((CHUNK,) * 2, (CHUNK,) * 3)
+    if steps is not None:
+        shape, chunks = (steps, *shape), ((steps,), *chunks)
+    right = np.random.default_rng(0).integers(1, 9, shape).astype(dtype)
+
+    def load(block_info=None):
+        *_, row, column = block_info[None]["chunk-location"]
+        chunk = right[..., row * CHUNK :, column * CHUNK :][..., :CHUNK, :CHUNK].copy()
+        return KINDS[kind](chunk) if (row, column) == (1, 2) else chunk
+
+    return da.map_blocks(load, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)), right
+
+
+def exported(image, path, **options):
+    image.tfexport(path / "scene", patch_dimensions=CHUNK, **options)
+    return xee_tf.open_image(path / "scene-mixer.json").B4.values
+
+
+def predicted(image, path):
+    model = xee_tf.Model.from_function(
+        lambda tiles: tiles[..., 0],
+        input_tile_size=CHUNK,
+        bands=["B4"],
+        output_bands={"p": {"type": "double"}},
+    )
+    xee_tf.predict_to_zarr(model, image, path / "p.zarr")
+    return xr.open_zarr(path / "p.zarr", consolidated=False).p.values
+
+
+def as_geotiff(image, path):
+    xee_tf.to_cog(image[["B4"]], path / "b.tif")
+    with rasterio.open(path / "b.tif") as file:
+        return file.read(1)
+
+
+USES = {
+    "export": exported,
+    "compressed": partial(exported, compressed=True, kernel_size=3),
+    "by band": partial(exported, compressed=False, feature_types="band"),
+    "predict": predicted,
+    "GeoTIFF": as_geotiff,
+}
+
+
+def refused_or_right(use, right):
+    """Return the values of a use, or the text of its ChunkError."""
+    try:
+        values = use()
+    except xee_tf.ChunkError as error:
+        return str(error)
+    np.testing.assert_array_equal(values, right)
+    return None
+
+
+@pytest.mark.parametrize("kinds", SOME)
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("dtype", ["f4", "i2"])
+def test_any_chunk_is_right_or_refused(tmp_path, use, dtype, kinds):
+    for kind in kinds:
+        band, right = changed_band(dtype, kind)
+        (folder := tmp_path / kind).mkdir()
+        message = refused_or_right(lambda: USES[use](image_with(band), folder), right)  # noqa: B023
+        assert (message is None) == (kind in RIGHT)
+        assert message is None or message.startswith(("Band 'B4': chunk (1, 2)", "Band 'B4': the chunk at"))
+
+
+@pytest.mark.parametrize("kinds", SOME)
+@pytest.mark.parametrize("options", [{}, {"sequence_data": True, "drop_masked_steps": True}])
+def test_any_chunk_of_an_array_band_is_right_or_refused(tmp_path, options, kinds):
+    for kind in kinds:
+        band, right = changed_band("f4", kind, steps=3)
+        (folder := tmp_path / kind).mkdir()
+        use = partial(exported, image_with(band), folder, tensor_depths={"B4": 3}, **options)
+        message = refused_or_right(use, right)
+        assert (message is None) == (kind in RIGHT)
+        assert message is None or message.startswith("Band 'B4': chunk (1, 2)")
+
+
+def changed_column(dtype, kind, shape=()):
+    """Return a Dask array of 12 rows whose second chunk is changed, and its right values."""
+    right = np.random.default_rng(0).integers(1, 9, (12, *shape)).astype(dtype)
+
+    def load(block_info=None):
+        number = block_info[None]["chunk-location"][0]
+        chunk = right[4 * number : 4 * number + 4].copy()
+        return KINDS[kind](chunk) if number == 1 else chunk
+
+    chunks = ((4,) * 3, *((length,) for length in shape))
+    return da.map_blocks(load, chunks=chunks, dtype=dtype, meta=np.empty((0,) * len(chunks), dtype)), right
+
+
+def table_of(column, path):
+    rows = xr.Dataset({"p": (("row", "value")[: column.ndim], column), "id": ("row", np.arange(12.0))})
+    xee_tf.export_table(rows, path / "t")
+    values = xee_tf.open_table(path / "t.tfrecord.gz").p
+    return values.to_numpy() if column.ndim == 1 else np.stack(values)
+
+
+@pytest.mark.parametrize("kinds", SOME)
+@pytest.mark.parametrize("dtype", ["f4", "i2"])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_any_chunk_of_a_table_is_right_or_refused(tmp_path, dtype, shape, kinds):
+    pytest.importorskip("pyarrow")
+    for kind in kinds:
+        column, right = changed_column(dtype, kind, shape)
+        (folder := tmp_path / kind).mkdir()
+        message = refused_or_right(lambda: table_of(column, folder), right)  # noqa: B023
+        assert (message is None) == (kind in RIGHT)
+        assert message is None or message.startswith("Column 'p': chunk 1, with the rows 4 to 7, ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="b"), "Partition 1 .* exactly one column named 'b', .*columns 'a'"),
+        (lambda frame: frame.rename(columns={"a": "c"}), "named 'a'.* it has the columns 'c', 'b'"),
+        (lambda frame: frame[["a", "b", "b"]], "exactly one column named 'b'"),
+        (lambda frame: frame.a, "is a Series instead of a DataFrame"),
+        (lambda frame: None, "is a NoneType instead of a DataFrame"),
+        (lambda frame: frame.to_numpy(), "is a ndarray instead of a DataFrame"),
+    ],
+)
+@pytest.mark.parametrize("predict", [False, True])
+def test_partitions_that_are_not_as_declared_are_named(tmp_path, change, message, predict):
+    dataframe = pytest.importorskip("dask.dataframe")
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": [1.0, 2, 3, 4], "b": [5.0, 6, 7, 8]})
+
+    def load(part):
+        return change(part) if part.a.iloc[0] == 3 else part
+
+    table = dataframe.from_pandas(frame, npartitions=2)
+    table = table.map_partitions(load, meta=frame.iloc[:0], enforce_metadata=False)
+    if predict:
+        model = xee_tf.Model.from_function(
+            lambda a, b: a + b,
+            input_properties=["a", "b"],
+            output_properties={"q": {"type": "double"}},
+        )
+        use = model.predict_properties(table).compute
+        message = message.replace("Partition 1", "A partition")
+    else:
+        use = partial(xee_tf.export_table, table, tmp_path / "t")
+    with pytest.raises(xee_tf.ChunkError, match=message):
+        use()
+    assert not list(tmp_path.iterdir())

@@ -111,13 +111,24 @@ def test_repeated_string_keeps_null_bytes():
 
 @pytest.mark.parametrize("value", [np.float32(1), np.int16(2), np.array(b"ab", object)])
 def test_repeated_values_are_views(value):
-    """A single value that is repeated 2**40 times is a view."""
     message = typed_message(np.asarray(value))
-    for _ in range(4):
+    for _ in range(2):
         message.tensor_shape.dim.add(size=1 << 10)
     found = decode_tensor(message.SerializeToString())
-    assert found.shape == (1024,) * 4
+    assert found.shape == (1024,) * 2
     assert set(found.strides) == {0}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_repeated_values_are_limited(count):
+    """A few bytes must not fill the memory."""
+    message = typed_message(np.ones(count, "f4"))
+    del message.tensor_shape.dim[:]
+    message.tensor_shape.dim.add(size=1 << 24)
+    assert decode_tensor(message.SerializeToString()).nbytes == 64 << 20
+    message.tensor_shape.dim[0].size += 1
+    with pytest.raises(RecordError, match="takes more than 67,108,864 bytes"):
+        decode_tensor(message.SerializeToString())
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5), st.data())

@@ -6,8 +6,10 @@ Each exception derives from `XeeTFError` *and* from the matching builtin excepti
 
 import sys
 import warnings
+from collections.abc import Iterator
 from itertools import count
 from threading import Lock
+from typing import Any
 
 __all__ = [
     "WARNING_FILTERS",
@@ -27,6 +29,7 @@ __all__ = [
     "RecordError",
     "StorageError",
     "XeeTFError",
+    "excerpt",
     "shorten",
     "warn",
 ]
@@ -34,11 +37,24 @@ __all__ = [
 WARNING_FILTERS = Lock()
 """Lock held while rasterio changes the warning filters, which are global to the process."""
 
+_LONGEST_TEXT = 2000  # characters of an error
+_LONGEST_INTEGER = 1024  # bits of an integer that is formatted
+_DEEPEST = 8  # levels of nested values that are formatted
+_HEAD, _TAIL = 1500, 480  # characters at the beginning and the end of a longer text that are kept
+
 _INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and accessors of this package
 
 
 class XeeTFError(Exception):
-    """Base class of all errors that xee_tf defines."""
+    """Base class of all errors that xee_tf defines.
+
+    The text of an error has at most 2,000 characters and is valid Unicode, even if it contains names from a
+    damaged file.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
+        return text if len(text) <= _LONGEST_TEXT else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 class OptionError(XeeTFError, ValueError):
@@ -124,6 +140,46 @@ def shorten(text: str, length: int = 80) -> str:
     if "\n" in text:
         text = " ".join(line.strip() for line in text.splitlines())
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def excerpt(value: object, length: int = 80) -> str:
+    """Return the beginning of ``repr(value)`` for a message; only this part is formatted.
+
+    Use it for values from files and requests, which may be large or deeply nested.
+
+    Examples
+    --------
+    >>> excerpt({"B4": list(range(10**6))}, 24), excerpt("ab")
+    ("{'B4': [0, 1, 2, 3, 4...", "'ab'")
+    """
+    text = ""
+    for piece in _pieces(value, length, _DEEPEST):
+        text += piece
+        if len(text) > length:
+            break
+    return shorten(text, length)
+
+
+def _pieces(value: Any, length: int, depth: int) -> Iterator[str]:
+    """Yield the parts of ``repr(value)``."""
+    kind: Any = type(value)
+    if kind in (str, bytes):
+        yield repr(value[: length + 1])
+    elif kind is int and value.bit_length() > _LONGEST_INTEGER:
+        yield f"an integer of {value.bit_length():,} bits"
+    elif kind not in (dict, list, tuple):
+        yield repr(value)
+    elif not depth:
+        yield "..."
+    else:
+        yield {dict: "{", list: "["}.get(kind, "(")
+        for number, item in enumerate(value):
+            yield ", " if number else ""
+            yield from _pieces(item, length, depth - 1)
+            if kind is dict:
+                yield ": "
+                yield from _pieces(value[item], length, depth - 1)
+        yield {dict: "}", list: "]"}.get(kind, ")")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.errors import RecordError
-from xee_tf.wire import MAX_VARINT, varint_size
+from xee_tf.wire import MAX_VARINT, Merged, merge, varint_size
 
 __all__ = [
     "decode_varint_parts",
@@ -112,8 +112,12 @@ def decode_varint_parts(parts: Iterable[memoryview]) -> npt.NDArray[np.int64]:
     >>> decode_varint_parts([memoryview(bytes.fromhex(part)) for part in ("01ac02", "07")]).tolist()
     [1, 300, 7]
     """
-    runs = [decode_varints(part) for part in parts]
-    return runs[0] if len(runs) == 1 else np.concatenate([np.empty(0, np.int64), *runs])
+    data: Merged = memoryview(b"")
+    for part in parts:
+        if len(part) and part[-1] & 0x80:
+            raise RecordError("The data ends inside a varint.")
+        data = merge(data, part)
+    return decode_varints(memoryview(data))
 
 
 def varint_ends(raw: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

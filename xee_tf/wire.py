@@ -15,6 +15,7 @@ from xee_tf.errors import RecordError
 
 __all__ = [
     "MAX_VARINT",
+    "Merged",
     "bodies",
     "delimited_fields",
     "encode_field",
@@ -24,6 +25,7 @@ __all__ = [
     "integer",
     "integer_field",
     "map_entries",
+    "merge",
     "read_fields",
     "read_varint",
     "text",
@@ -33,6 +35,9 @@ __all__ = [
 
 MAX_VARINT = 10
 """Maximum length of a varint in bytes."""
+
+Merged = memoryview | bytearray
+"""The bytes of a message: a view of its only part, or a copy of several parts; see `merge`."""
 
 _MASK = (1 << 64) - 1
 _MAX_TAG = 5  # bytes, as in protobuf
@@ -251,10 +256,29 @@ def map_entries(
     [('oak', b'')]
     """
     for entry in bodies(data, number):
-        key, value = "", memoryview(b"")
+        key = ""
+        value: Merged = memoryview(b"")
         for part, body in delimited_fields(entry):
             if part == 1:
                 key = text(body, what)
-            elif part == 2:  # protobuf merges repeated parts of a message: concatenate their bytes
-                value = memoryview(bytes(value) + bytes(body)) if value else body
-        yield key, value
+            elif part == 2:
+                value = merge(value, body)
+        yield key, memoryview(value)
+
+
+def merge(value: Merged, part: memoryview) -> Merged:
+    """Append a part to a message: protobuf concatenates its parts.
+
+    The first part is not copied, and each of the others only once.
+
+    Examples
+    --------
+    >>> bytes(merge(merge(memoryview(b"a"), memoryview(b"b")), memoryview(b"c")))
+    b'abc'
+    """
+    if not len(value):
+        return part
+    if isinstance(value, memoryview):
+        value = bytearray(value)
+    value += part
+    return value

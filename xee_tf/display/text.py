@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
+
+from xee_tf.errors import excerpt
 
 __all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "quoted", "truncate"]
 
@@ -44,16 +46,16 @@ def truncate(items: Sequence[T], most: int) -> tuple[Sequence[T], int]:
     return (items, 0) if len(items) <= most + 1 else (items[:most], len(items) - most)
 
 
-def abbreviated(items: Iterable[Any], most: int = 12) -> str:
-    """Join items with commas, truncated to about `most` items.
+def abbreviated(items: Iterable[Any], most: int = 12, show: Callable[[Any], str] = str) -> str:
+    """Join items with commas, truncated to about `most` items; `show` formats those that are shown.
 
     Examples
     --------
     >>> abbreviated(["B2", "B3", "B4"]), abbreviated([f"B{number}" for number in range(1, 6)], most=2)
     ('B2, B3, B4', 'B1, B2 and 3 more')
     """
-    shown, more = truncate([str(item) for item in items], most)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    shown, more = truncate(list(items), most)
+    return ", ".join(map(show, shown)) + (f" and {more:,} more" if more else "")
 
 
 def quoted(names: Iterable[Any], most: int = 12) -> str:
@@ -64,7 +66,7 @@ def quoted(names: Iterable[Any], most: int = 12) -> str:
     >>> quoted(["B2", "B3"]), quoted([])
     ("'B2', 'B3'", 'none')
     """
-    return abbreviated(map(repr, names), most) or "none"
+    return abbreviated(names, most, excerpt) or "none"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyproj
 
-from xee_tf.errors import GeoreferenceError, shorten
+from xee_tf.errors import GeoreferenceError, excerpt
 from xee_tf.georef.coordinates import Points
 
 __all__ = [
@@ -114,7 +114,7 @@ example region_crs='EPSG:32633'.
         return _known_crs(value)
     except _PARSE_ERRORS as error:
         raise GeoreferenceError(
-            f"{name}={shorten(repr(value))} is not a CRS that pyproj accepts ({_reason(error)}). Pass for "
+            f"{name}={excerpt(value)} is not a CRS that pyproj accepts ({_reason(error)}). Pass for "
             f"example {name}='EPSG:32633'."
         ) from None
 
@@ -154,7 +154,7 @@ def read_crs(value: Any, source: str = "the grid", fix: str = FIX_CRS) -> pyproj
         return _known_crs(value)
     except _PARSE_ERRORS as error:
         raise GeoreferenceError(
-            f"The CRS {shorten(repr(value))} of {source} cannot be parsed ({_reason(error)}). {fix}"
+            f"The CRS {excerpt(value)} of {source} cannot be parsed ({_reason(error)}). {fix}"
         ) from None
 
 

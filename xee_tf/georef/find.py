@@ -11,7 +11,7 @@ import numpy as np
 import pyproj
 from affine import Affine
 
-from xee_tf.errors import GeoreferenceError, GridMismatchError, shorten
+from xee_tf.errors import GeoreferenceError, GridMismatchError, excerpt
 from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     AFFINE_ATTRS,
@@ -86,8 +86,7 @@ def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
         held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
         if held:
             return (
-                f": its grid mapping {name!r} has the attributes {shorten(repr(held))}, none of which "
-                "defines a CRS"
+                f": its grid mapping {name!r} has the attributes {excerpt(held)}, none of which defines a CRS"
             )
     if any(named):
         return ": its file does not define one"
@@ -217,7 +216,7 @@ def _stored_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine 
             if key != "GeoTransform":
                 return read_affine(numbers or attrs[key], f"The attribute {key!r}")
             if len(numbers) != 6:
-                raise GeoreferenceError(f"{key} must be six numbers; got {shorten(repr(attrs[key]))}.")
+                raise GeoreferenceError(f"{key} must be six numbers; got {excerpt(attrs[key])}.")
             c, a, b, f, d, e = numbers
             return read_affine((a, b, c, d, e, f), key)
         except GeoreferenceError as error:

@@ -28,7 +28,7 @@ import pandas as pd
 import xarray as xr
 
 from xee_tf.dtypes import convert_number
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import OptionError, excerpt
 
 __all__ = [
     "Nodata",
@@ -277,4 +277,4 @@ def _position(label: Any, count: int) -> int | None:
 
 
 def _short(value: Any) -> str:
-    return shorten(repr(value))
+    return excerpt(value)

@@ -59,14 +59,17 @@ class DeclaredPlane:
             f"chunk ({iy}, {ix}), with the rows {window.top} to {window.bottom - 1} and the columns "
             f"{window.left} to {window.right - 1},"
         )
-        return checked_chunk(self.band, where, values, (*self.steps, *window.shape), self.dtype)
+        shape = (*self.steps, *window.shape)
+        return checked_chunk(f"Band {self.band!r}: {where}", values, shape, self.dtype)
 
 
 def checked_chunk(
-    band: str, where: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+    named: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None
 ) -> NDArray[Any]:
-    """Return a chunk in the declared dtype; raise an error as `DeclaredPlane.checked` does."""
-    named = f"Band {band!r}: {where}"
+    """Return a chunk in the declared dtype (None: any); raise an error as `DeclaredPlane.checked` does.
+
+    `named` names the band and the chunk in the message.
+    """
     if not isinstance(values, np.ndarray) or isinstance(values, np.ma.MaskedArray):
         raise ChunkError(
             f"{named} is a {type(values).__name__} instead of a numpy array. Convert what the function "
@@ -77,15 +80,16 @@ def checked_chunk(
             f"{named} has the shape {values.shape} instead of {shape}, which its array declares. Declare the "
             "chunks that the function returns: `chunks` of dask.array.map_blocks."
         )
-    if values.dtype == dtype:
-        return values
-    if not np.can_cast(values.dtype, dtype, "safe"):
+    plain: NDArray[Any] = np.asarray(values)  # a numpy.matrix has other rules of indexing
+    if dtype is None or plain.dtype == dtype:
+        return plain
+    if not np.can_cast(plain.dtype, dtype, "safe"):
         raise ChunkError(
-            f"{named} has the dtype {values.dtype} instead of {dtype}, which its array declares. Declare the "
+            f"{named} has the dtype {plain.dtype} instead of {dtype}, which its array declares. Declare the "
             "dtype that the function returns (`dtype` of dask.array.map_blocks, `output_dtypes` of "
             "xarray.apply_ufunc), or convert its result with astype."
         )
-    return values.astype(dtype)
+    return plain.astype(dtype)
 
 
 def declared_planes(arrays: Sequence[ChunkedArray], bands: Sequence[str]) -> tuple[DeclaredPlane, ...]:

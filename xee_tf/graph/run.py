@@ -116,8 +116,8 @@ def store_chunks(
 
 def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, dtype: np.dtype[Any]) -> None:
     shape = tuple(each.stop - each.start for each in place)
-    where = f"the chunk at {tuple(each.start for each in place)}"
-    target[place] = checked_chunk(band, where, chunk, shape, dtype)
+    named = f"Band {band!r}: the chunk at {tuple(each.start for each in place)}"
+    target[place] = checked_chunk(named, chunk, shape, dtype)
 
 
 def run_graph(delayed: Delayed, progress: bool) -> Any:

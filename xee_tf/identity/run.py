@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from dask.base import is_dask_collection
 
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import OptionError, excerpt, shorten
 from xee_tf.identity.content import Hasher, content_hash, hash_bytes
 from xee_tf.identity.files import UnknownContentError
 from xee_tf.identity.graphs import input_hash, input_hasher
@@ -37,7 +37,7 @@ def _read_identity(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise OptionError(
             f"{name} must be a text that names the version of the inputs, such as '2024-05'; got "
-            f"{shorten(repr(value))}."
+            f"{excerpt(value)}."
         )
     return value
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
+from xee_tf.graph import checked_chunk
 from xee_tf.models import (
     STRING,
     Item,
@@ -27,7 +28,14 @@ from xee_tf.models import (
 )
 from xee_tf.names import check_key, check_variables
 from xee_tf.predict.calling import choose_batch_size, predict_batches
-from xee_tf.tables import Table, column_values, geometry_column, row_dimension, table_type_error
+from xee_tf.tables import (
+    Table,
+    check_partition,
+    column_values,
+    geometry_column,
+    row_dimension,
+    table_type_error,
+)
 
 __all__ = ["predict_properties"]
 
@@ -44,7 +52,7 @@ def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None 
         empty = _with_columns(
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
-        return table.map_partitions(_predict_frame, caller, meta=empty)
+        return table.map_partitions(_predict_partition, caller, meta=empty)
     raise table_type_error(table)
 
 
@@ -152,6 +160,11 @@ def _columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in frame.columns if name != geometry]
 
 
+def _predict_partition(frame: Any, caller: RowCaller) -> pd.DataFrame:
+    check_partition(frame, caller.columns, "A partition")
+    return _predict_frame(frame, caller)
+
+
 def _predict_frame(frame: pd.DataFrame, caller: RowCaller) -> pd.DataFrame:
     columns = {name: _values(frame[name], name) for name in caller.columns}
     return _with_columns(frame, caller.call(columns))
@@ -206,8 +219,14 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
     )
     variables = [_whole_rows(table[name].transpose(rows, ...), rows) for name in caller.columns]
 
+    declared = [(each.shape[1:], each.dtype if each.dtype.kind in "biufcmM" else None) for each in variables]
+
     def call(*arrays: npt.NDArray[Any]) -> Any:
-        columns = {name: _values(values, name) for name, values in zip(caller.columns, arrays, strict=True)}
+        rows = len(arrays[0]) if np.ndim(arrays[0]) else 0
+        columns = {
+            name: _values(checked_chunk(f"Column {name!r}: a chunk", values, (rows, *shape), dtype), name)
+            for name, values, (shape, dtype) in zip(caller.columns, arrays, declared, strict=True)
+        }
         predicted = tuple(caller.call(columns).values())
         return predicted if len(predicted) > 1 else predicted[0]
 

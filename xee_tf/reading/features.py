@@ -22,15 +22,18 @@ from xee_tf.reading.options import ReadOptions
 from xee_tf.reading.selection import check_depths, choose_bands
 from xee_tf.records import (
     FRAMING,
+    HEADER,
     Feature,
     FeatureValues,
     Ragged,
     RecordLayout,
     decode_features,
     decode_sequence_example,
+    read_length,
 )
 from xee_tf.shards import (
     Shard,
+    check_inflated,
     inflated,
     match_shard,
     open_shards,
@@ -167,14 +170,26 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
                 yield shard, range(first, first + 1), buffer
             continue
-        source, data, first = str(shard), b"", 0
+        source, first = str(shard), 0
+        waiting: list[bytes] = []
+        held, needed = 0, HEADER
         for piece in inflated(read_pieces(shard.location, _PIECE), source, _PIECE):
-            data += piece
+            waiting.append(piece)
+            held += len(piece)
+            if held < needed:
+                continue
+            data = memoryview(b"".join(waiting))
             # Yield the first record alone, because it is often sufficient.
-            while found := whole_frames(memoryview(data), first, source, 1 if first == 0 else None):
+            while found := whole_frames(data, first, source, 1 if first == 0 else None):
                 count, end = found
-                yield shard, range(first, first + count), memoryview(data)[:end]
+                yield shard, range(first, first + count), data[:end]
                 first, data = first + count, data[end:]
+            needed = HEADER
+            if len(data) >= HEADER:
+                needed = read_length(data, 0, first, source) + FRAMING
+                check_inflated(f"{source}: record {first}", needed, shard.size)
+            waiting = [bytes(data)]
+            held = len(data)
 
 
 def _describe(

@@ -280,7 +280,8 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
     problems: list[str] = []
     records, footers = 0, []
     try:
-        for rows in scan_records(inflated(iter(raw), str(location), _PIECE), str(location)):
+        pieces = inflated(iter(raw), str(location), _PIECE)
+        for rows in scan_records(pieces, str(location), lambda: int(location.info()["size"])):
             records += len(rows)
             if known is not None:
                 footers.append(np.ascontiguousarray(rows[:, -FOOTER:]))

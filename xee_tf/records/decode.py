@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.display import quoted
 from xee_tf.errors import RecordError
 from xee_tf.records.feature import LIST_DTYPES, Feature
 from xee_tf.records.frames import Frames
@@ -110,8 +111,11 @@ def decode_records(
     sequences = layout.sequences or ()
     selection = Selection(_names(layout.context), _names(sequences), ignore_others=True)
     parts = _decode(frames, known, selection, verify, fixed_size=layout.fixed_size)
-    scalars = [_matching_parts(parts, feature, in_sequence=False) for feature in layout.context]
-    lists = [_matching_parts(parts, feature, in_sequence=True) for feature in sequences]
+    named: dict[str, list[FeatureValues]] = {}
+    for part in parts:
+        named.setdefault(part.feature.name, []).append(part)
+    scalars = [_matching_parts(named, feature, in_sequence=False) for feature in layout.context]
+    lists = [_matching_parts(named, feature, in_sequence=True) for feature in sequences]
     _check_complete(frames, layout, [*scalars, *lists])
     context = {
         feature.name: _merge_context(feature, matching, frames.count)
@@ -204,8 +208,8 @@ def _parse_row(data: memoryview, where: str) -> Parsed:
         context, series = _parse(data, where)
     if series:
         raise RecordError(
-            f"{where} is a SequenceExample with the series {list(series)}; expected an Example (a row of a "
-            "table). Open the mixer or manifest of the export with xee_tf.open_image, or the file with "
+            f"{where} is a SequenceExample with the series {quoted(series)}; expected an Example (a row of "
+            "a table). Open the mixer or manifest of the export with xee_tf.open_image, or the file with "
             "xee_tf.tf_dataset."
         )
     return context, {}
@@ -234,13 +238,13 @@ def _matches(found: Feature, expected: Feature) -> bool:
 
 
 def _matching_parts(
-    parts: Sequence[FeatureValues], feature: Feature, *, in_sequence: bool
+    named: Mapping[str, Sequence[FeatureValues]], feature: Feature, *, in_sequence: bool
 ) -> list[FeatureValues]:
     """Return the parts that hold a feature with the expected kind and size."""
     return [
         part
-        for part in parts
-        if part.feature.name == feature.name and (part.steps is not None) == in_sequence
+        for part in named.get(feature.name, ())
+        if (part.steps is not None) == in_sequence
         if _matches(part.feature, feature) or (part.steps is not None and not part.steps.any())
     ]
 
@@ -282,7 +286,7 @@ def _check_complete(frames: Frames, layout: RecordLayout, found: Sequence[Sequen
 
 def _not_found(what: str, name: str, available: Mapping[str, Any]) -> RecordError:
     """Return the error for a record that lacks a feature."""
-    return RecordError(f"{what} {name!r} not found; available: {', '.join(map(repr, available)) or 'none'}.")
+    return RecordError(f"{what} {name!r} not found; available: {quoted(available)}.")
 
 
 def _merge_context(feature: Feature, parts: Sequence[FeatureValues], count: int) -> npt.NDArray[Any]:

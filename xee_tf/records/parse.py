@@ -18,7 +18,7 @@ from xee_tf.errors import RecordError
 from xee_tf.records.feature import Feature, Kind
 from xee_tf.records.layout import LIST_FIELDS, RecordLayout
 from xee_tf.varints import decode_varint_parts, decode_varints
-from xee_tf.wire import bodies, delimited_fields, map_entries, read_fields
+from xee_tf.wire import Merged, bodies, delimited_fields, map_entries, merge, read_fields
 
 __all__ = [
     "Parsed",
@@ -204,17 +204,17 @@ def _read_list(feature: memoryview) -> tuple[Kind | None, memoryview]:
     If a Feature has several lists, the last kind counts; lists of that kind are merged.
     """
     kind: Kind | None = None
-    values = memoryview(b"")
+    values: Merged = memoryview(b"")
     for number, part in delimited_fields(feature):
         if number not in _KINDS:
             continue
-        if kind is not None:
-            _decode_list(kind, values)  # merged and replaced lists must be valid, too
-        if kind == _KINDS[number]:
-            _decode_list(kind, part)
-            part = memoryview(bytes(values) + bytes(part))
-        kind, values = _KINDS[number], part
-    return kind, values
+        if kind is not None:  # merged and replaced lists must be valid, too
+            if isinstance(values, memoryview):
+                _decode_list(kind, values)
+            _decode_list(_KINDS[number], part)
+        values = merge(values, part) if kind == _KINDS[number] else part
+        kind = _KINDS[number]
+    return kind, memoryview(values)
 
 
 def _decode_list(kind: Kind, data: memoryview) -> Values:
@@ -224,8 +224,10 @@ def _decode_list(kind: Kind, data: memoryview) -> Values:
         # Fast path for unpacked lists, in which a tag precedes each value.
         if raw.size and raw.size % 5 == 0 and (raw[::5] == 0x0D).all():
             return np.ascontiguousarray(raw.reshape(-1, 5)[:, 1:]).view("<f4")[:, 0]
-        floats = [np.frombuffer(part, "<f4") for part in _parts(data, scalar=5, width=4)]
-        return floats[0] if len(floats) == 1 else np.concatenate([np.empty(0, np.float32), *floats])
+        packed: Merged = memoryview(b"")
+        for part in _parts(data, scalar=5, width=4):
+            packed = merge(packed, part)
+        return np.frombuffer(packed, "<f4")
     if kind == "int64":
         if raw.size and raw[0] == 0x08 and raw[-1] < 0x80:
             numbers = decode_varints(raw)

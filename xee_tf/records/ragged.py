@@ -156,8 +156,8 @@ def gather(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], size: int
     >>> gather(np.frombuffer(b"abcd", np.uint8), np.array([2, 0]), 2).tobytes()
     b'cdab'
     """
-    if not size:
-        return np.empty((len(starts), 0), np.uint8)
+    if not size or not len(starts):
+        return np.empty((len(starts), size), np.uint8)
     return _windows(data, size)[starts].view(np.uint8).reshape(len(starts), size)
 
 

@@ -24,6 +24,8 @@ __all__ = ["order_of", "read_varied"]
 _MAX_ORDERS = 32  # number of orders of features that are kept
 _MIN_BATCH = 64  # records that are decoded together, whatever their length
 _FEW_RECORDS = 4  # number of Examples up to which they are parsed one by one
+_MAX_MISSES = 8  # number of new orders of a buffer that may fit few records; others are not tried then
+_MISS = 64  # an order is a miss if it fits less than one of this many records
 
 
 def read_varied(frames: Frames, orders: list[Order], selection: Selection) -> list[FeatureValues]:
@@ -33,11 +35,15 @@ def read_varied(frames: Frames, orders: list[Order], selection: Selection) -> li
 
     def decode_order(order: Order, remaining: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Decode the records that have the features of an order; return the other records."""
+        features = len(order.context) + len(order.sequences)
+        # Each feature takes time for every record. If records have few of the features, parsing is faster.
+        if len(remaining) * features > (frames.offsets[remaining + 1] - frames.offsets[remaining]).sum():
+            return remaining
         valid, found = walk(frames, remaining, order, selection)
         parts.extend(found)
         return remaining[~valid]
 
-    together = frames.count
+    together, misses = frames.count, 0
     if selection.ignore_others and not selection.sequences and frames.count <= _FEW_RECORDS:
         # Takes a fifth to three quarters of the time of decoding them together, unless lists are very long.
         together = 0
@@ -54,9 +60,11 @@ def read_varied(frames: Frames, orders: list[Order], selection: Selection) -> li
             record = int(remaining[0])
             parsed = frames.parse(record)
             order = order_of(frames, parsed)
-            new = _add_order(orders, order, selection)
+            new = _add_order(orders, order, selection) if misses < _MAX_MISSES else None
             if new is not None:
+                before = len(remaining)
                 remaining = decode_order(new, remaining)
+                misses += (before - len(remaining)) * _MISS < before
             if len(remaining) and remaining[0] == record:
                 singles.setdefault(order, []).append((record, parsed))
                 remaining = remaining[1:]
@@ -115,16 +123,19 @@ def _merge(known: tuple[Feature, ...], features: tuple[Feature, ...]) -> tuple[F
     ['a', 'b', 'c']
     >>> _merge((a, c), (c, a))
     """
-    merged, last = list(known), -1
+    places = {feature: place for place, feature in enumerate(known)}
+    merged: list[Feature] = []
+    used = 0  # number of known features in `merged`
     for feature in features:
-        index = merged.index(feature) if feature in merged else None
-        if index is None:
-            index = last + 1
-            merged.insert(index, feature)
-        if index <= last:
+        place = places.get(feature)
+        if place is None:
+            merged.append(feature)
+        elif place < used:
             return None
-        last = index
-    return tuple(merged)
+        else:
+            merged += known[used : place + 1]
+            used = place + 1
+    return (*merged, *known[used:])
 
 
 def _stack(order: Order, found: Sequence[tuple[int, Parsed]], selection: Selection) -> list[FeatureValues]:

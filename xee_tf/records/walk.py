@@ -163,22 +163,21 @@ class _Cursor:
 
     def expect(self, data: bytes) -> None:
         """Advance past constant bytes."""
-        self.valid &= _start_with(self._peek(len(data)), data)
-        self.position += len(data)
+        equal = _start_with(self.take(len(data)), data)
+        if len(equal) == len(self.valid):
+            self.valid &= equal
+        else:
+            self.valid[self.valid] = equal
 
     def take(self, size: int) -> Bytes:
-        """Advance past `size` bytes; return them for the valid messages, shape (n, size)."""
-        self.valid &= self.position + size <= self.ends
-        taken = self._peek(size)
-        self.position += size
-        return taken if self.valid.all() else taken[self.valid]
+        """Advance past `size` bytes; return them for the valid messages, shape (n, size).
 
-    def _peek(self, size: int) -> Bytes:
-        if len(self.raw) < size:
-            self.valid[:] = False
-            return np.zeros((len(self.position), size), np.uint8)
-        # The position in an invalid message may be anywhere; its bytes are not used.
-        return gather(self.raw, np.minimum(self.position, len(self.raw) - size), size)
+        Only these are copied: all together could take many times the memory of the messages.
+        """
+        start = self.position
+        self.valid &= start + size <= self.ends
+        self.position = start + size
+        return gather(self.raw, start if self.valid.all() else start[self.valid], size)
 
     def open(self, number: int) -> Integers:
         """Advance past the tag and the length of a field; return the end of the field."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Signature, TensorInfo
+from xee_tf.display import quoted
 from xee_tf.errors import ModelError, RecordError
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.tensors import TensorType, type_of_number
@@ -59,7 +60,7 @@ def signature_of_json(data: bytes, name: str, model: str) -> Signature:
             {key: _info_of_json(value) for key, value in sorted(signature.get("inputs", {}).items())},
             {key: _info_of_json(value) for key, value in sorted(signature.get("outputs", {}).items())},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
         raise RecordError(f"The metadata of the server is not valid: {data[:100]!r}.") from None
@@ -88,7 +89,7 @@ def _choose(name: str, available: list[str], model: str) -> str:
     """Return the name of the signature, or raise an error that lists the available ones."""
     name = name or DEFAULT_SIGNATURE
     if name not in available:
-        shown = ", ".join(repr(each) for each in sorted(available) if not each.startswith("__"))
+        shown = quoted(sorted(each for each in available if not each.startswith("__")))
         raise ModelError(f"{model} has no signature {name!r}; available: {shown}.")
     return name
 

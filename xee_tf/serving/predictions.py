@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
-from xee_tf.errors import RecordError
+from xee_tf.errors import RecordError, excerpt, shorten
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import (
     UNNAMED,
@@ -56,7 +56,7 @@ class JsonRequest:
             raise RecordError("A request must contain either 'instances' (rows) or 'inputs' (columns).")
         signature_name = message.get("signature_name", "")
         if not isinstance(signature_name, str):
-            raise RecordError(f"'signature_name' must be a string; got {signature_name!r}.")
+            raise RecordError(f"'signature_name' must be a string; got {excerpt(signature_name)}.")
         if "inputs" in message:
             return cls(parse_columns(message["inputs"]), signature_name, True)
         return cls(parse_rows(message["instances"], "instances"), signature_name, False)
@@ -67,7 +67,7 @@ class JsonRequest:
         if set(columns) == {UNNAMED} and len(dtypes) == 1:
             columns = {next(iter(dtypes)): columns[UNNAMED]}
         if set(columns) != set(dtypes):
-            got = "no names" if set(columns) == {UNNAMED} else sorted(columns)
+            got = "no names" if set(columns) == {UNNAMED} else excerpt(list(columns), 200)
             raise RecordError(f"The model has the inputs {sorted(dtypes)}; got {got}.")
         return {name: decode_array(columns[name], name, dtype) for name, dtype in dtypes.items()}
 
@@ -110,8 +110,8 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
         if output not in available:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {output} Outputs expected to be in the set "
-                f"{{{','.join(sorted(available))}}}.",
+                f"output tensor alias not found in signature: {shorten(output)} Outputs expected to be in "
+                f"the set {{{','.join(sorted(available))}}}.",
             )
     size = sum(array.nbytes for array in request.inputs.values())
     if size > limit:

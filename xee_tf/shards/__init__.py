@@ -4,6 +4,7 @@ from xee_tf.shards.access import read_records
 from xee_tf.shards.appending_store import AppendingStore
 from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.inflate import GZIP
+from xee_tf.shards.limits import check_inflated
 from xee_tf.shards.matching import differing_run, match_shard, match_shards
 from xee_tf.shards.members import (
     HEAD_BYTES,
@@ -43,6 +44,7 @@ __all__ = [
     "WrittenShard",
     "aborted_on_failure",
     "check_file",
+    "check_inflated",
     "checked_rows",
     "differing_run",
     "file_stamp",

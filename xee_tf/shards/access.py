@@ -11,6 +11,7 @@ import numpy.typing as npt
 from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.records import frame_offsets
 from xee_tf.shards.inflate import CACHE, SEGMENT, read_segment
+from xee_tf.shards.limits import inflation_error, inflation_limit
 from xee_tf.shards.matching import check_runs
 from xee_tf.shards.members import inflate_member
 from xee_tf.shards.shard import Shard, check_stamp
@@ -18,6 +19,7 @@ from xee_tf.shards.shard import Shard, check_stamp
 __all__ = ["read_records"]
 
 _READ = 4 << 20  # approximate bytes of records per buffer
+_LEAST_FEED = 4 << 10  # compressed bytes of a member that are decompressed first
 _JOINED = 256 << 10  # small buffers are joined up to this size in bytes, because each costs the caller a call
 
 
@@ -224,18 +226,28 @@ def _inflate_groups(shard: Shard, groups: range, wanted: list[int]) -> Iterator[
             count = int(starts[group + 1] - starts[group])
             expected = count * shard.record_size if shard.record_size else None
             view = data[int(offsets[group]) - base : int(offsets[group + 1]) - base]
-            parts = []
             try:
-                while view:
-                    part, used = inflate_member(view, expected)
-                    parts.append(part)
-                    view = view[used:]
+                whole = _inflate(view, expected)
             except RecordError as error:
                 raise RecordError(f"{shard}: from record {int(starts[group])} on: {error}") from None
-            whole = parts[0] if len(parts) == 1 else b"".join(parts)
             if expected is not None and len(whole) != expected:
                 raise _index_error(shard, int(starts[group]))
             yield whole
+
+
+def _inflate(view: memoryview, expected: int | None) -> bytes:
+    """Decompress consecutive gzip members, whose content may have `expected` bytes; usually there is one."""
+    limit = inflation_limit(len(view))
+    if expected is not None and expected > limit:
+        raise inflation_error("A group of records", limit)
+    parts, held, feed = [], 0, len(view)
+    while view:
+        size = None if expected is None else expected - held
+        part, used = inflate_member(view, size, limit=limit - held, feed=feed)
+        held += len(part)
+        parts.append(part)
+        view, feed = view[used:], max(_LEAST_FEED, 2 * used)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _index_error(shard: Shard, record: int) -> RecordError:

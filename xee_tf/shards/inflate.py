@@ -32,7 +32,9 @@ GZIP = b"\x1f\x8b"
 
 _CACHE_BYTES = 128 << 20
 _READ = 2 << 20  # compressed bytes per request
-_MAX_POINTS = 1024  # restart points to keep over all streams, about 45 MB
+_FEED = 32 << 10  # compressed bytes to decompress at a time: decompressors copy and keep what they do not use
+_MOST_PARTS = 512
+_MAX_POINTS = 1024  # restart points to keep over all streams, at most 45 + 32 MB
 _MAX_RUNNING = 64  # streams that can be continued, 2 MB each
 
 
@@ -137,6 +139,26 @@ class _Point:
     state: Any = None
 
 
+class _Parts:
+    """Bytes that are joined at the end; many small ones are joined earlier, because each takes memory."""
+
+    def __init__(self) -> None:
+        self._long: list[bytes] = []
+        self._short: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self._short.append(data)
+        if len(self._short) == _MOST_PARTS:
+            self._long.append(b"".join(self._short))
+            self._short.clear()
+
+    def joined(self) -> bytes:
+        """Return all bytes."""
+        parts = [*self._long, *self._short]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 _registry = Lock()
 _points: OrderedDict[tuple[Hashable, int], _Point] = OrderedDict()
 _running: OrderedDict[Hashable, tuple[int, Iterator[bytes]]] = OrderedDict()
@@ -229,61 +251,70 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
         Decompressed bytes to yield at a time.
     """
     inflater = None
-    parts: list[bytes] = []
-    data, want = b"", step
+    parts = _Parts()
+    piece, position, want = b"", 0, step  # position: the first byte of `piece` that has not been passed on
+    feed = _FEED
     while True:
-        if not data and (inflater is None or inflater.needs_input):
-            data = next(pieces, b"")
-            if not data and inflater is not None:
+        if position == len(piece) and (inflater is None or inflater.needs_input):
+            piece, position = next(pieces, b""), 0
+            if not piece and inflater is not None:
                 raise RecordError(f"{source} is truncated: its gzip stream has no end.")
         if inflater is None:
-            if not any(data[:2]):  # the end, which may be padded with zeros, as on tapes
+            if not any(
+                piece[position : position + 2]
+            ):  # the end, which may be padded with zeros, as on tapes
                 break
-            inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
+            inflater, feed = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP), _FEED
+        data = b""
+        if inflater.needs_input:
+            data = piece[position : position + feed]
+            position, feed = position + len(data), 2 * feed  # less is fed to a member that may be short
         try:
             out = inflater.decompress(data, want)
         except ISAL_ERROR as error:
             raise RecordError(f"{source} is corrupt: {error}.") from None
-        data = b""
         if inflater.eof:
-            data, inflater = inflater.unused_data, None
-        parts.append(out)
+            position -= len(inflater.unused_data)
+            inflater = None
+        parts.add(out)
         want -= len(out)
         if not want:
-            yield b"".join(parts) if len(parts) != 1 else parts[0]
-            parts, want = [], step
+            yield parts.joined()
+            parts, want = _Parts(), step
     if want < step:
-        yield b"".join(parts)
+        yield parts.joined()
 
 
 def _advance(location: Location, size: int, point: _Point, want: int) -> tuple[bytes, _Point]:
     """Decompress `want` bytes from a restart point; fewer only at the end of the file."""
     offset = point.offset
     inflater = point.state.copy() if point.state else None
-    parts = []
+    parts = _Parts()
     while want:
         end = min(offset + min(_READ, want), size)
         data = location.read_bytes(offset, end) if offset < size else b""
         if not data and inflater:
             raise RecordError(f"{location} is truncated: its gzip stream has no end.")
-        while data and want:
+        begin = 0
+        while begin < len(data) and want:
             if inflater is None:
-                if not any(data[:2]):  # padded with zeros after the end, as on tapes
-                    data = b""
+                if not any(data[begin : begin + 2]):  # padded with zeros after the end, as on tapes
+                    begin = len(data)
                     offset = size
                     break
                 inflater = zlib.decompressobj(31)
+            fed = data[begin : begin + _FEED]
             try:
-                out = inflater.decompress(data, want)
+                out = inflater.decompress(fed, want)
             except zlib.error as error:
                 raise RecordError(f"{location} is corrupt: {error}.") from None
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-            offset += len(data) - len(rest)
-            data = rest
+            used = len(fed) - len(rest)
+            begin, offset = begin + used, offset + used
             want -= len(out)
-            parts.append(out)
+            parts.add(out)
             if inflater.eof:
                 inflater = None
         if offset >= size and inflater is None:
             break
-    return b"".join(parts) if len(parts) != 1 else parts[0], _Point(offset, inflater)
+    return parts.joined(), _Point(offset, inflater)

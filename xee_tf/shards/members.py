@@ -16,6 +16,7 @@ import numpy.typing as npt
 from isal import igzip_lib
 
 from xee_tf.errors import RecordError
+from xee_tf.shards.limits import inflation_error
 from xee_tf.varints import decode_varints, encode_varints
 
 __all__ = [
@@ -259,22 +260,48 @@ def read_index(head: bytes | memoryview) -> MemberIndex | None:
     return None
 
 
-def inflate_member(data: bytes | memoryview, size: int | None = None) -> tuple[bytes, int]:
+def inflate_member(
+    data: bytes | memoryview, size: int | None = None, *, limit: int = 1 << 31, feed: int | None = None
+) -> tuple[bytes, int]:
     """Decompress the gzip member at the start of `data`; return its content and its compressed size.
 
-    Passing the decompressed `size`, if it is known, halves the time.
+    Parameters
+    ----------
+    data : bytes-like
+        The member, which may be followed by others.
+    size : int, optional
+        Maximum size of the content in bytes, if it is known; halves the time.
+    limit : int
+        Maximum size of the content in bytes, if its size is not known.
+    feed : int, optional
+        Number of bytes to decompress first; the decompressor copies those after the member. Default: all.
+
+    Raises
+    ------
+    RecordError
+        If the member is corrupt, or its content is longer than `size` or `limit`.
     """
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
-    try:
-        # One byte more than expected, to detect the end of the member, or that it is longer.
-        out = inflater.decompress(data, -1 if size is None else size + 1)
-    except (ISAL_ERROR, EOFError) as error:
-        raise RecordError(f"A gzip member is corrupt ({error}).") from None
-    if not inflater.eof:
-        if size is not None and len(out) > size:
-            raise RecordError(f"A gzip member is corrupt: it has more than the expected {size} bytes.")
-        raise RecordError("A gzip member is truncated.")
-    return out, memoryview(data).nbytes - len(inflater.unused_data)
+    view = memoryview(data).cast("B")
+    feed = feed or len(view)
+    want = (limit if size is None else size) + 1  # one byte more, to detect that the content is longer
+    parts: list[bytes] = []
+    position = 0
+    while want and not inflater.eof:
+        fed = view[position : position + feed] if inflater.needs_input else b""
+        if inflater.needs_input and not len(fed):
+            raise RecordError("A gzip member is truncated.")
+        try:
+            parts.append(inflater.decompress(fed, want))
+        except (ISAL_ERROR, EOFError) as error:
+            raise RecordError(f"A gzip member is corrupt ({error}).") from None
+        position, feed = position + len(fed), 2 * feed
+        want -= len(parts[-1])
+    if not want:
+        if size is None:
+            raise inflation_error("A gzip member", limit)
+        raise RecordError(f"A gzip member is corrupt: it has more than the expected {size} bytes.")
+    return parts[0] if len(parts) == 1 else b"".join(parts), position - len(inflater.unused_data)
 
 
 def _pack(index: MemberIndex) -> bytes:

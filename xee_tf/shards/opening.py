@@ -122,7 +122,8 @@ def first_record(shard: Shard) -> bytes | None:
         size = read_length(memoryview(head), 0, 0, source) + FRAMING
         data = head[:size] if size <= len(head) else shard.location.read_bytes(0, size)
     elif shard.access == "stream":
-        rows = next(scan_records(inflate_file(shard.location, shard.size, 1 << 16), source), None)
+        pieces = inflate_file(shard.location, shard.size, 1 << 16)
+        rows = next(scan_records(pieces, source, lambda: shard.size), None)
         data = b"" if rows is None else rows[0].data
     return bytes(next(iter_frames(data, source=source))) if data else None
 

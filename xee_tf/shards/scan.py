@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -18,11 +18,13 @@ from xee_tf.records import (
     truncated_record,
 )
 from xee_tf.shards.inflate import GZIP, SEGMENT, inflate_file, inflate_stream
+from xee_tf.shards.limits import check_inflated, inflation_limit
 from xee_tf.shards.shard import Shard
 from xee_tf.storage import Location
 
 __all__ = ["inflated", "read_pieces", "record_offsets", "scan_records", "whole_frames"]
 
+_FIRST_STEP = 64  # records whose sizes are compared first
 _LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
 
 
@@ -40,7 +42,9 @@ def inflated(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]
     return inflate_stream(pieces, source, step) if first.startswith(GZIP) else pieces
 
 
-def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[np.uint8]]:
+def scan_records(
+    pieces: Iterator[bytes], source: str, file_size: Callable[[], int] | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the framed records of a file, after checking their checksums.
 
     Parameters
@@ -49,6 +53,8 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
         The content of the file, decompressed (see `inflated`).
     source : str
         Name of the file, for error messages.
+    file_size : callable, optional
+        Returns the size of the file in bytes, which limits the size of compressed records.
 
     Yields
     ------
@@ -85,6 +91,8 @@ def scan_records(pieces: Iterator[bytes], source: str) -> Iterator[npt.NDArray[n
                     f"most {_LONGEST}."
                 )
             size = length + FRAMING
+            if file_size is not None and size > inflation_limit(0):
+                check_inflated(f"{source}: record {record}", size, file_size())
             if len(buffer) - position < size:
                 needed = size
                 break
@@ -109,8 +117,13 @@ def _same_size(buffer: memoryview, position: int, size: int) -> npt.NDArray[np.u
         count = 1  # the usual case if the size of records varies
     data: npt.NDArray[np.uint8] = np.frombuffer(buffer, np.uint8, count * size, position)
     rows = data.reshape(count, size)
-    differs = np.flatnonzero((rows[:, :HEADER] != rows[0, :HEADER]).any(axis=1))
-    return rows[: int(differs[0])] if differs.size else rows
+    same, step = 1, _FIRST_STEP
+    while same < count:  # in growing steps, so that the time depends on the rows that are returned
+        differs = np.flatnonzero((rows[same : same + step, :HEADER] != rows[0, :HEADER]).any(axis=1))
+        if differs.size:
+            return rows[: same + int(differs[0])]
+        same, step = same + step, 2 * step
+    return rows
 
 
 def whole_frames(view: memoryview, first: int, source: str, most: int | None) -> tuple[int, int] | None:
@@ -158,6 +171,7 @@ def _scan_stream(shard: Shard) -> Iterator[int]:
         base = seen - len(buffer)
         while begin + HEADER <= seen:
             length = read_length(memoryview(buffer)[begin - base :], 0, record, str(shard))
+            check_inflated(f"{shard}: record {record}", length, shard.size)
             begin += length + FRAMING
             yield begin
             record += 1

@@ -58,7 +58,8 @@ def checked_rows(shard: Shard) -> Iterator[npt.NDArray[np.uint8]]:
 
 def _checked_rows(shard: Shard) -> Iterator[npt.NDArray[np.uint8]]:
     source = str(shard)
-    rows_of_file = scan_records(inflated(read_pieces(shard.location, _PIECE), source, _PIECE), source)
+    pieces = inflated(read_pieces(shard.location, _PIECE), source, _PIECE)
+    rows_of_file = scan_records(pieces, source, lambda: shard.size)
     starts, crcs = shard.run_starts, shard.run_crcs
     if starts is None or crcs is None:
         yield from rows_of_file

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.dtypes import is_missing
+from xee_tf.errors import excerpt
 from xee_tf.sidecars.packing import read_number, write_number
 
 __all__ = ["coordinate_document", "read_coordinate"]
 
 _NUMBERS = "iufb"
 _TIMES = "Mm"
+_DTYPE = re.compile(r"[<>|=]?[a-zA-Z]\d{0,2}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
 _LARGEST_TABLE = 64 << 20  # maximum bytes of a fixed-width string array; longer ones use objects
 _DATE = re.compile(r"(-?\d{1,9})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
 _CFTIME = {
@@ -91,6 +93,8 @@ def read_coordinate(document: Any) -> NDArray[Any]:
         return _compact([value.encode("latin-1") for value in values], np.bytes_)
     if dtype == "cftime":
         return _calendar_dates(values, document["calendar"])
+    if not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"the dtype {excerpt(dtype)} is not supported for coordinates")
     known = np.dtype(dtype)
     if known.kind not in _NUMBERS + _TIMES or known.itemsize > 8:
         raise ValueError(f"the dtype {dtype!r} is not supported for coordinates")

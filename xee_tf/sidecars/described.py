@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordError, shorten
+from xee_tf.errors import ManifestError, MissingShardError, MixerError, RecordError, excerpt
 from xee_tf.geometry import PatchGrid
 from xee_tf.sidecars.documents import ShardInfo
 from xee_tf.sidecars.find import Exported, find_export, require_missing
@@ -151,4 +151,4 @@ def differing_keys(mixer: Mixer, grid: PatchGrid) -> list[str]:
 
 def differing_crs(found: str, right: str | None) -> str:
     """Describe how the CRS of a mixer differs from that of the manifest."""
-    return f"crs is {shorten(repr(found))}, but {shorten(repr(right))}"
+    return f"crs is {excerpt(found)}, but {excerpt(right)}"

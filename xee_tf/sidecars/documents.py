@@ -6,6 +6,7 @@ Invalid values raise a TypeError or ValueError; the caller adds the file name.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -14,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
+from xee_tf.errors import excerpt
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.records import Kind
 from xee_tf.sidecars.bands import BandSpec
 from xee_tf.sidecars.packing import (
-    MOST,
     matrix_of,
     pack,
     read_count,
@@ -39,6 +40,9 @@ __all__ = [
     "grid_document",
     "grid_of",
 ]
+
+_MOST_VALUES = 1 << 20  # per pixel of a band; arrays of this length are created before a record is read
+_DTYPE = re.compile(r"[<>|=]?[a-z]+\d{0,3}")
 
 
 def band_document(band: BandSpec) -> dict[str, Any]:
@@ -65,14 +69,18 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
     name = read_text(document["name"], "the name of a band")
     dims = tuple(read_text(dim, f"a dimension of {name!r}") for dim in document["dims"])
     shape = tuple(read_count(length, f"the shape of {name!r}", least=1) for length in document["shape"])
-    if len(dims) != len(shape) or math.prod(shape) > MOST:
+    if len(dims) != len(shape):
         raise ValueError(f"the dimensions {list(dims)} of {name!r} do not match its shape {list(shape)}")
+    if math.prod(shape) > _MOST_VALUES:
+        raise ValueError(f"{name!r} has {math.prod(shape):,} values per pixel; at most {_MOST_VALUES:,}")
     facts: dict[str, Any] = {"nodata": tuple(read_number(number) for number in document.get("nodata", ()))}
     if "default" in document:
         facts["default"] = read_number(document["default"])
     for key in ("dtype", "units"):
         if key in document:
             facts[key] = read_text(document[key], f"{key} of {name!r}")
+    if "dtype" in facts and not _is_number_dtype(facts["dtype"]):
+        raise ValueError(f"the dtype {excerpt(facts['dtype'])} of {name!r} is not that of numbers")
     kind = document.get("kind")
     if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} has the unknown kind {kind!r}")
@@ -85,6 +93,13 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
         kind=kind,
         **facts,
     )
+
+
+def _is_number_dtype(text: str) -> bool:
+    try:
+        return _DTYPE.fullmatch(text) is not None and np.dtype(text).kind in "biuf"
+    except TypeError:
+        return False
 
 
 def check_band_positions(bands: Sequence[BandSpec]) -> None:

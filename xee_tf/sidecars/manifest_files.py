@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
-from xee_tf.errors import ManifestError, OptionError, shorten
+from xee_tf.errors import ManifestError, OptionError, excerpt, shorten
 from xee_tf.sidecars.manifest import FORMAT_VERSION, ImageManifest, Manifest, TableManifest
-from xee_tf.sidecars.packing import is_unchanged, read_whole
+from xee_tf.sidecars.packing import is_unchanged, parse_json, read_whole
 from xee_tf.storage import Location, is_inaccessible
 
 __all__ = ["manifest_of", "parse_dimensions", "read_document", "read_manifest"]
@@ -32,7 +31,7 @@ reads version 1: use a newer xee_tf, or remove the file to have its content infe
     if not isinstance(found, str) or found not in kinds:
         raise ManifestError(
             f'{source} is not a manifest: expected "format": "xee_tf image" or "xee_tf table"; '
-            f"got {shorten(repr(found))}."
+            f"got {excerpt(found)}."
         )
     version = str(document.get("formatVersion"))
     ours = FORMAT_VERSION.split(".")[0]
@@ -79,7 +78,7 @@ def read_document(location: Location, size: int | None = None) -> Any:
     if text is None:
         return None
     try:
-        document = json.loads(text, parse_float=_in_range, parse_constant=_no_number)
+        document = parse_json(text, parse_float=_in_range, parse_constant=_no_number)
     except OverflowError as error:
         raise ManifestError(f"{location} is not valid: {shorten(str(error))}.") from None
     except (ValueError, RecursionError) as error:
@@ -107,11 +106,12 @@ def parse_dimensions(text: str, source: str = "the file") -> ImageManifest:
 
     Examples
     --------
+    >>> import json
     >>> band = {"name": "ndvi", "feature": "ndvi", "first": 0, "dims": ["time"], "shape": [2]}
     >>> parse_dimensions(json.dumps({"record": "Example", "fill": 0, "bands": [band], "coords": {}})).kernel
     """
     try:
-        document = json.loads(text)
+        document = parse_json(text)
         coords = {
             dim: {**coord, "dtype": "text" if coord["dtype"][1:2] == "U" else coord["dtype"]}
             for dim, coord in document["coords"].items()

@@ -12,10 +12,10 @@ from typing import Any
 from affine import Affine
 
 from xee_tf.display import quoted
-from xee_tf.errors import MissingShardError, MixerError, shorten
+from xee_tf.errors import MissingShardError, MixerError, excerpt
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.sidecars.names import MIXER
-from xee_tf.sidecars.packing import matrix_of, read_count, read_whole
+from xee_tf.sidecars.packing import matrix_of, parse_json, read_count, read_whole
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["Mixer", "java_double"]
@@ -256,15 +256,15 @@ class Mixer:
     @classmethod
     def _parse(cls, text: str) -> Mixer:
         try:
-            document = json.loads(text)
+            document = parse_json(text)
         except (ValueError, RecursionError) as error:
             raise MixerError(f"not valid JSON ({error}).") from None
         if not isinstance(document, dict):
-            raise MixerError(f"a mixer is a JSON object; got {shorten(repr(document))}.")
+            raise MixerError(f"a mixer is a JSON object; got {excerpt(document)}.")
         rest = dict(document)
         projection = _take(rest, ("projection",), '"projection": {"crs": ..., "affine": ...}', "it")[1]
         if not isinstance(projection, dict):
-            raise MixerError(f"projection must be an object; got {shorten(repr(projection))}.")
+            raise MixerError(f"projection must be an object; got {excerpt(projection)}.")
         inner = dict(projection)
         crs = _take(inner, _CRS_KEYS, '"crs": "EPSG:4326" or WKT', "projection")[1]
         key, transform = _take(inner, _AFFINE_KEYS, '"affine": {"doubleMatrix": [...]}', "projection")
@@ -275,7 +275,7 @@ class Mixer:
             rest["projection"] = inner
         dimensions = _take(rest, ("patchDimensions",), '"patchDimensions": [width, height]', "it")[1]
         if not isinstance(dimensions, list) or len(dimensions) != 2:
-            raise MixerError(f"patchDimensions must be [width, height]; got {shorten(repr(dimensions))}.")
+            raise MixerError(f"patchDimensions must be [width, height]; got {excerpt(dimensions)}.")
         return cls(
             crs,
             Affine(*matrix),
@@ -373,7 +373,7 @@ def java_double(value: float) -> str:
 
 def _require_text(key: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise MixerError(f'{key} must be a string such as "EPSG:4326" or WKT; got {shorten(repr(value))}.')
+        raise MixerError(f'{key} must be a string such as "EPSG:4326" or WKT; got {excerpt(value)}.')
 
 
 def _positive(key: str, *values: Any) -> None:
@@ -404,11 +404,11 @@ def _read_matrix(key: str, transform: Any) -> tuple[list[float], dict[str, Any]]
         elif "scaleX" in unknown and "scaleY" in unknown:
             values = [unknown.pop(part, 0.0) for part in _AFFINE_PARTS]  # the REST API omits zeros
     if not isinstance(values, list) or len(values) != 6:
-        raise MixerError(f"{key} must be {_MATRIX}; got {shorten(repr(values))}.")
+        raise MixerError(f"{key} must be {_MATRIX}; got {excerpt(values)}.")
     numbers = []
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise MixerError(f"{key} must be {_MATRIX}; one of them is {shorten(repr(value))}.")
+            raise MixerError(f"{key} must be {_MATRIX}; one of them is {excerpt(value)}.")
         try:
             numbers.append(float(value))
         except OverflowError:
@@ -445,4 +445,4 @@ def _render(value: Any, indent: str = "") -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except TypeError:
-        raise MixerError(f"extra contains {shorten(repr(value))}, which cannot be encoded as JSON.") from None
+        raise MixerError(f"extra contains {excerpt(value)}, which cannot be encoded as JSON.") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,15 +17,15 @@ import numpy.typing as npt
 from affine import Affine
 from crc32c import crc32c
 
-from xee_tf.errors import shorten
+from xee_tf.errors import excerpt
 from xee_tf.geometry import Size
 from xee_tf.storage import Location
 
 __all__ = [
-    "MOST",
     "is_unchanged",
     "matrix_of",
     "pack",
+    "parse_json",
     "read_count",
     "read_number",
     "read_size",
@@ -35,9 +36,10 @@ __all__ = [
     "write_number",
 ]
 
-MOST = 1 << 62
+_MOST = 1 << 62
 """Maximum value of any count."""
 
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _CHECKSUM = "crc32c"
 """The key with the CRC-32C of all other keys, independent of whitespace."""
 _UNCHECKED = (_CHECKSUM, "key")  # "key" differs for inputs with the same pixels in different chunks
@@ -77,6 +79,20 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def parse_json(text: str, **hooks: Any) -> Any:
+    """Parse JSON; raise ValueError or RecursionError if it is not valid, or if its text is not valid Unicode.
+
+    Examples
+    --------
+    >>> parse_json('["B4"]')
+    ['B4']
+    """
+    document = json.loads(text, **hooks)
+    if _ESCAPED_SURROGATE.search(text):
+        json.dumps(document, ensure_ascii=False).encode()  # fails if there is half of a pair
+    return document
 
 
 def write_number(value: Any) -> Any:
@@ -121,14 +137,14 @@ def read_size(value: Any, what: str, least: int = 1) -> Size:
 def read_text(value: Any, what: str) -> str:
     """Check that a value is a non-empty string; `what` describes it in the error message."""
     if not isinstance(value, str) or not value:
-        raise TypeError(f"{what} must be a non-empty string; got {shorten(repr(value))}")
+        raise TypeError(f"{what} must be a non-empty string; got {excerpt(value)}")
     return value
 
 
 def read_count(value: Any, what: str, least: int = 0) -> int:
     """Check that a value is an integer of at least `least`; `what` describes it in the error message."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
-        raise TypeError(f"{what} must be an integer of at least {least}; got {shorten(repr(value))}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+        raise TypeError(f"{what} must be an integer of at least {least}; got {excerpt(value)}")
     return value
 
 
@@ -151,7 +167,7 @@ def pack(values: Sequence[int] | npt.NDArray[Any], dtype: str) -> str:
 def unpack(text: Any, dtype: str) -> npt.NDArray[Any]:
     """Decode numbers from `pack`."""
     if not isinstance(text, str):
-        raise TypeError(f"a list of numbers must be base64; got {shorten(repr(text))}")
+        raise TypeError(f"a list of numbers must be base64; got {excerpt(text)}")
     try:
         return np.frombuffer(base64.b64decode(text, validate=True), dtype)
     except ValueError as error:  # includes the errors of base64

@@ -16,7 +16,15 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.options import check_flags, integer, read_names, spelled
 from xee_tf.records import FeatureValues, Order, decode_features
-from xee_tf.shards import Shard, match_shard, number_shards, open_shards, read_records, shard_spans
+from xee_tf.shards import (
+    Shard,
+    check_inflated,
+    match_shard,
+    number_shards,
+    open_shards,
+    read_records,
+    shard_spans,
+)
 from xee_tf.sidecars import (
     RECORDS,
     ExportedTable,
@@ -204,8 +212,11 @@ class _Reader:
         """Read a range of records of a table whose columns are known."""
         start, stop = records
         parts = list(self.parts(start, stop, [column.name for column in columns], verify=self.verify))
+        named: dict[str, list[FeatureValues]] = {}
+        for part in parts:
+            named.setdefault(part.feature.name, []).append(part)
         for column in columns:
-            held = [part for part in parts if part.feature.name == column.name]
+            held = named.get(column.name, [])
             wrong = [describe_list(part.feature) for part in held if not column.accepts(part.feature)]
             if wrong or (not column.gaps and sum(len(part.records) for part in held) < stop - start):
                 raise RecordError(
@@ -250,8 +261,11 @@ class _Reader:
     ) -> Iterator[FeatureValues]:
         """Yield the features of records ``start`` to ``stop - 1``, with record numbers in the whole table."""
         orders: list[Order] = []
+        size, compressed = 0, sum(shard.size for shard in self.shards)
         for shard, begin, end in shard_spans(self.shards, start, stop):
             for first, buffer in read_records(shard, begin, end, share=False, verify=verify):
+                size += 0 if wanted == () else len(buffer)  # without values, nothing is kept
+                check_inflated(f"The table {self.shards[0]}", size, compressed)
                 found = decode_features(buffer, orders, wanted, source=str(shard), first=first, verify=verify)
                 yield from (replace(part, records=part.records + shard.first) for part in found)
 

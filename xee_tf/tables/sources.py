@@ -6,17 +6,20 @@ tables are checked partition by partition, when they are computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from xee_tf.errors import GeoreferenceError, OptionError
+from xee_tf.display import quoted
+from xee_tf.errors import ChunkError, GeoreferenceError, OptionError
 from xee_tf.georef import read_crs, same_crs, wrap_longitude
-from xee_tf.graph import Graph, Ref, Sources
+from xee_tf.graph import Graph, Ref, Sources, checked_chunk
 from xee_tf.options import one_of, read_names
 from xee_tf.sidecars import TableColumn
 from xee_tf.tables.rows import Rows, Values, select_columns
@@ -27,6 +30,7 @@ __all__ = [
     "Geometry",
     "LazyTable",
     "Table",
+    "check_partition",
     "geometry_column",
     "read_table",
     "row_dimension",
@@ -92,6 +96,29 @@ def table_type_error(value: Any) -> OptionError:
     )
 
 
+def check_partition(frame: Any, columns: Sequence[Any], named: str, points: str | None = None) -> None:
+    """Raise an error unless a partition of a Dask table has columns of the table, and its points.
+
+    Dask does not compare what a function returns with the ``meta`` of `dask.dataframe.map_partitions`.
+
+    Raises
+    ------
+    ChunkError
+        If the partition is no frame, or lacks columns.
+    """
+    fix = "Declare what the function returns: `meta` of dask.dataframe.map_partitions."
+    if not isinstance(frame, pd.DataFrame):
+        raise ChunkError(f"{named} of the table is a {type(frame).__name__} instead of a DataFrame. {fix}")
+    found = list(frame.columns)
+    if wrong := [name for name in columns if found.count(name) != 1]:
+        raise ChunkError(
+            f"{named} of the table does not have exactly one column named {wrong[0]!r}, which the table "
+            f"declares; it has the columns {quoted(found)}. {fix}"
+        )
+    if points is not None and geometry_column(frame) != points:
+        raise ChunkError(f"{named} of the table does not have the points {points!r}. {fix}")
+
+
 def geometry_column(frame: pd.DataFrame) -> str | None:
     """Return the name of the geometry column of a frame, or None."""
     active: str | None = getattr(frame, "_geometry_column_name", None)
@@ -132,6 +159,9 @@ class _FrameReader:
 
     def __call__(self, frames: Any, number: int | None = None) -> Rows:
         [frame] = frames
+        if number is not None:
+            columns = [name for name in self.names if self.points is None or name not in LONLAT]
+            check_partition(frame, columns, f"Partition {number}", self.points)
         lonlat = {} if self.points is None else _lonlat(frame, number)
         describe = _row_describer(frame.index, number)
         return Rows.of(
@@ -216,7 +246,8 @@ def _read_dataset(dataset: xr.Dataset, columns: Sequence[str] | None) -> Rows | 
     table = table.chunk({dim: -1 for dim in table.dims if dim != rows}).unify_chunks()
     if not all(variable.chunks for variable in table.variables.values()):
         table = table.chunk({rows: table.chunks[rows]})
-    return _lazy_table([table[name].data for name in names], _ArraysReader(tuple(names)))
+    arrays = [table[name].data for name in names]
+    return _lazy_table(arrays, _ArraysReader(tuple(map(_DeclaredColumn.of, names, arrays))))
 
 
 def _lazy_table(collections: Sequence[Any], read: Callable[[Any, int], Rows]) -> LazyTable:
@@ -227,13 +258,40 @@ def _lazy_table(collections: Sequence[Any], read: Callable[[Any, int], Rows]) ->
 
 
 @dataclass(frozen=True)
+class _DeclaredColumn:
+    """What Dask declares of the chunks of a column."""
+
+    name: str
+    starts: tuple[float, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, name: str, array: Any) -> _DeclaredColumn:
+        return cls(name, tuple(np.cumsum([0, *array.chunks[0]])), array.shape[1:], array.dtype)
+
+    def checked(self, values: Any, number: int) -> npt.NDArray[Any]:
+        """Return a chunk in its declared dtype; strings may have any width."""
+        first, stop = self.starts[number : number + 2]
+        named, known = f"Column {self.name!r}: chunk {number}", not math.isnan(stop)
+        if known:
+            named += f", with the rows {first} to {stop - 1},"
+        rows = int(stop - first) if known else len(values) if np.ndim(values) else 0
+        return checked_chunk(
+            named, values, (rows, *self.shape), self.dtype if self.dtype.kind in "biufcmM" else None
+        )
+
+
+@dataclass(frozen=True)
 class _ArraysReader:
-    names: tuple[str, ...]
+    columns: tuple[_DeclaredColumn, ...]
 
     def __call__(self, arrays: Any, number: int) -> Rows:
         describe = _row_describer(None, number)
-        named = zip(self.names, arrays, strict=True)
-        return Rows.of(column_values(np.asarray(array), name, describe) for name, array in named)
+        return Rows.of(
+            column_values(column.checked(array, number), column.name, describe)
+            for column, array in zip(self.columns, arrays, strict=True)
+        )
 
 
 def _numpy(variable: Any) -> Any:

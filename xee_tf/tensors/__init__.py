@@ -2,6 +2,7 @@
 
 from xee_tf.tensors.protos import (
     decode_tensor,
+    decoded_limit,
     encode_tensors,
     is_tensor,
     tensor_pieces,
@@ -14,6 +15,7 @@ __all__ = [
     "STRING",
     "TensorType",
     "decode_tensor",
+    "decoded_limit",
     "encode_tensors",
     "is_tensor",
     "tensor_pieces",

@@ -20,17 +20,20 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.tensors.types import STRING, TensorType, tensor_type, type_of_number
 from xee_tf.varints import decode_varint_parts
 from xee_tf.wire import (
+    Merged,
     encode_field,
     field_head,
     field_size,
     integer,
     integer_field,
+    merge,
     read_fields,
     read_varint,
 )
 
 __all__ = [
     "decode_tensor",
+    "decoded_limit",
     "encode_tensor",
     "encode_tensors",
     "is_tensor",
@@ -41,6 +44,9 @@ __all__ = [
 
 _DTYPE_TAG = integer_field(1, 1)[:1]
 _CONTENT = 4  # field of the raw values
+_LEAST_LIMIT = 64 << 20
+_RATIO = 100
+_MOST_AXES = 64  # of numpy
 _BITS = 13  # field of the bit patterns of float16 and bfloat16
 
 
@@ -144,11 +150,24 @@ def is_tensor(data: bytes) -> bool:
     return data.startswith(_DTYPE_TAG)
 
 
-def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
+def decoded_limit(size: int) -> int:
+    """Return how many bytes the values of all tensors in `size` bytes of messages may take.
+
+    A message can repeat a few values for a tensor of any shape. Without a limit it could fill the memory.
+
+    Examples
+    --------
+    >>> decoded_limit(100) >> 20, decoded_limit(1 << 30) >> 30
+    (64, 100)
+    """
+    return max(_LEAST_LIMIT, _RATIO * size)
+
+
+def decode_tensor(data: bytes | memoryview, limit: int | None = None) -> npt.NDArray[Any]:
     """Decode a serialized TensorProto in any of its forms; raise an error if it is invalid or incomplete.
 
     The array is little endian. It may be a read-only view of `data`, or of a single repeated value. Strings
-    are returned as an array of objects (bytes).
+    are returned as an array of objects (bytes). The values may take `limit` bytes; default: `decoded_limit`.
 
     Examples
     --------
@@ -157,30 +176,35 @@ def decode_tensor(data: bytes | memoryview) -> npt.NDArray[Any]:
     >>> decode_tensor(bytes.fromhex("0803 12041202 0804 3a020102")).tolist()
     [1, 2, 2, 2]
     """
+    view = memoryview(data).cast("B")
     number = 0
     shape: list[int] = []
     content = memoryview(b"")
-    listed: dict[int, list[tuple[int, memoryview]]] = {}
-    for field, wire, body in read_fields(memoryview(data).cast("B")):
+    for field, wire, body in read_fields(view):
         if field == 1 and wire == 0:
             number = read_varint(body, 0)[0]
         elif field == 2 and wire == 2:
-            shape += _decode_shape(body)
+            _decode_shape(body, shape)
         elif field == _CONTENT and wire == 2:
             content = body
-        else:
-            listed.setdefault(field, []).append((wire, body))
     kind = type_of_number(number)
+    count = math.prod(shape)
     if len(content) and kind is not STRING:
-        dtype = kind.dtype
-        size = math.prod(shape) * dtype.itemsize
+        size = count * kind.dtype.itemsize
         if len(content) != size:
             raise RecordError(
                 f"A {kind.name} tensor of shape {shape} has {len(content)} bytes; expected {size}."
             )
-        values = np.frombuffer(content, dtype)
+        values = np.frombuffer(content, kind.dtype)
     else:
-        values = _fill_shape(_listed_values(listed.get(kind.field, []), kind), shape)
+        limit = decoded_limit(len(view)) if limit is None else limit
+        if count * kind.dtype.itemsize > limit:
+            raise RecordError(
+                f"A {kind.name} tensor of shape {shape} takes more than {limit:,} bytes, which is far more "
+                "than its message. Send its values as tensor_content."
+            )
+        listed = ((wire, body) for field, wire, body in read_fields(view) if field == kind.field)
+        values = _fill_shape(_listed_values(listed, kind), shape)
     try:
         return values.reshape(shape)
     except ValueError:
@@ -212,25 +236,26 @@ def _string_pieces(strings: Iterable[object]) -> list[bytes | memoryview]:
 # -- Reading -----------------------------------------------------------------------------------------
 
 
-def _decode_shape(data: memoryview) -> list[int]:
-    """Decode the shape of a TensorShapeProto."""
-    sizes = []
+def _decode_shape(data: memoryview, shape: list[int]) -> None:
+    """Append the lengths in a TensorShapeProto to a shape."""
     for field, wire, body in read_fields(data):
         if field == 3 and wire == 0 and read_varint(body, 0)[0]:
             raise RecordError("A tensor has no shape: its rank is declared as unknown.")
         if field == 2 and wire == 2:
-            sizes.append(integer(body, 1))
-            if sizes[-1] < 0:
-                raise RecordError(f"A tensor has a dimension of length {sizes[-1]}.")
-    return sizes
+            shape.append(integer(body, 1))
+            if shape[-1] < 0:
+                raise RecordError(f"A tensor has a dimension of length {shape[-1]}.")
+            if len(shape) > _MOST_AXES:
+                raise RecordError(f"A tensor has more than {_MOST_AXES} dimensions, the maximum of numpy.")
 
 
-def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) -> npt.NDArray[Any]:
+def _listed_values(parts: Iterable[tuple[int, memoryview]], kind: TensorType) -> npt.NDArray[Any]:
     """Decode the values of a typed field in order: packed lists and single values."""
     dtype = kind.dtype
     if kind is STRING:
-        strings = np.empty(len(parts), dtype)
-        strings[:] = [bytes(part) for wire, part in parts if wire == 2]
+        listed = [bytes(part) for wire, part in parts if wire == 2]
+        strings = np.empty(len(listed), dtype)
+        strings[:] = listed
         return strings
     if kind.wire == "varint":
         numbers = decode_varint_parts(part for wire, part in parts if wire in (0, 2))
@@ -238,8 +263,10 @@ def _listed_values(parts: Sequence[tuple[int, memoryview]], kind: TensorType) ->
             return numbers.astype("<u2").view(dtype)
         return numbers != 0 if kind.name == "bool" else numbers.astype(dtype, copy=False)
     single = 5 if kind.name in ("float32", "complex64") else 1
-    found = [part for wire, part in parts if wire in (2, single)]
-    data = found[0] if len(found) == 1 else b"".join(found)
+    data: Merged = memoryview(b"")
+    for wire, part in parts:
+        if wire in (2, single):
+            data = merge(data, part)
     if len(data) % dtype.itemsize:
         raise RecordError(
             f"A list of {kind.name} values has {len(data)} bytes; expected a multiple of {dtype.itemsize}."
@@ -256,12 +283,6 @@ def _fill_shape(values: npt.NDArray[Any], shape: Sequence[int]) -> npt.NDArray[A
         return values
     if not values.size:
         values = np.array([b"" if values.dtype == object else 0]).astype(values.dtype)
-    try:
-        if values.size == 1:  # a view: a few bytes of input must not fill the memory
-            return np.broadcast_to(values, count)
-        return np.concatenate([values, np.broadcast_to(values[-1:], count - values.size)])
-    except (ValueError, MemoryError):
-        raise RecordError(
-            f"A tensor of shape {list(shape)} lists {values.size} values; "
-            "the missing ones do not fit in memory."
-        ) from None
+    if values.size == 1:  # a view
+        return np.broadcast_to(values, count)
+    return np.concatenate([values, np.broadcast_to(values[-1:], count - values.size)])

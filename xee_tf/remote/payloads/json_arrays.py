@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import OptionError, RecordError, shorten
+from xee_tf.errors import OptionError, RecordError, excerpt, shorten
 from xee_tf.extras import extra
 from xee_tf.remote.payloads.strings import as_bytes, decode_base64
 from xee_tf.tensors import STRING, tensor_type
@@ -39,6 +39,8 @@ __all__ = [
 UNNAMED = ""
 """Key of the values of rows without names."""
 
+_LONGEST_NUMBER = 64  # characters of a number that is sent as a string
+_MOST_AXES = 64  # of numpy
 _LARGE = 1 << 16  # the garbage collector is paused while at least this many bytes of JSON are parsed
 _PAUSE = Lock()
 
@@ -210,10 +212,9 @@ def decode_json_outputs(
     elif "outputs" in message:
         columns = parse_columns(message["outputs"])
     else:
-        content = message.get("error", sorted(message))
-        raise RecordError(
-            f"The response contains neither 'predictions' nor 'outputs': {shorten(str(content), 200)}"
-        )
+        content = message.get("error", list(message))
+        shown = shorten(content, 200) if isinstance(content, str) else excerpt(content, 200)
+        raise RecordError(f"The response contains neither 'predictions' nor 'outputs': {shown}")
     dtypes = dtypes or {}
     named = {key or name: value for key, value in columns.items()}
     return {key: decode_array(value, key, dtypes.get(key)) for key, value in named.items()}
@@ -224,9 +225,9 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     try:
         message = _parse(data)
     except (ValueError, RecursionError):
-        raise RecordError(f"The {what} is not valid JSON: {shorten(str(data), 200)}") from None
+        raise RecordError(f"The {what} is not valid JSON: {excerpt(data, 200)}") from None
     if not isinstance(message, dict):
-        raise RecordError(f"The {what} must be a JSON object; got {shorten(str(message), 200)}")
+        raise RecordError(f"The {what} must be a JSON object; got {excerpt(message, 200)}")
     return message
 
 
@@ -245,7 +246,7 @@ def parse_rows(rows: object, what: str) -> dict[str, list[Any]]:
         list in the message.
     """
     if not isinstance(rows, list) or not rows:
-        raise RecordError(f"{what!r} must be a list that is not empty; got {shorten(str(rows), 200)}")
+        raise RecordError(f"{what!r} must be a list that is not empty; got {excerpt(rows, 200)}")
     if all(map(_is_value, rows)):
         return {UNNAMED: rows}
     names = list(rows[0]) if isinstance(rows[0], dict) else []
@@ -253,7 +254,7 @@ def parse_rows(rows: object, what: str) -> dict[str, list[Any]]:
         if _is_value(row) or set(row) != set(names):
             raise RecordError(
                 f"The names of element {index} of {what!r} differ from those of element 0: "
-                f"{shorten(str(row), 200)}"
+                f"{excerpt(row, 200)}"
             )
     return {name: [row[name] for row in rows] for name in names}
 
@@ -266,21 +267,42 @@ def decode_array(value: Any, name: str, dtype: npt.DTypeLike | None) -> npt.NDAr
     RecordError
         If lists have unequal lengths, or values cannot be represented in the dtype.
     """
-    first = value
-    while isinstance(first, list) and first:
-        first = first[0]
+    values, shape = _flatten(value, name)
     kind = None if dtype is None else np.dtype(dtype)
-    if isinstance(first, str | dict):
-        strings = _decode_strings(value, name)
-        if kind is None or kind.kind == "O":
-            return strings
-        if kind.kind == "b":
-            raise RecordError(f"{name!r} contains the string {shorten(str(first), 200)}; expected {kind}.")
-        texts = [string.decode(errors="replace") for string in strings.reshape(-1).tolist()]
-        value = np.array(texts).reshape(strings.shape)
-    elif kind is not None and kind.kind == "O":
-        raise RecordError(f"{name!r} contains {shorten(str(first), 200)}; expected strings.")
-    return _decode_numbers(value, name, kind)
+    types = set(map(type, values))
+    if types & {str, dict} and (kind is None or kind.kind == "O"):
+        return _decode_strings(values).reshape(shape)
+    if kind is not None and kind.kind == "O":
+        raise RecordError(
+            f"{name!r} contains {excerpt(values[0] if values else value, 200)}; expected strings."
+        )
+    if dict in types:
+        values, types = [string.decode(errors="replace") for string in _decode_strings(values)], {str}
+    if not types <= {bool, int, float, str}:
+        raise RecordError(f"{name!r} contains values that are not numbers: {excerpt(value, 200)}")
+    if str in types:
+        strings = [each for each in values if isinstance(each, str)]
+        if kind is not None and kind.kind == "b":
+            raise RecordError(f"{name!r} contains the string {shorten(strings[0], 200)}; expected {kind}.")
+        # numpy stores strings with the width of the longest one.
+        longest = max(strings, key=len)
+        if len(longest) > _LONGEST_NUMBER:
+            raise RecordError(f"{name!r} contains the string {shorten(longest, 200)}; expected a number.")
+    return _decode_numbers(values, types, name, kind).reshape(shape)
+
+
+def _flatten(value: Any, name: str) -> tuple[list[Any], list[int]]:
+    """Return the values in nested lists, and the lengths of the lists of each level."""
+    shape: list[int] = []
+    level = [value]
+    while level and isinstance(level[0], list):
+        if set(map(type, level)) != {list} or len(set(map(len, level))) > 1:
+            raise RecordError(f"{name!r} contains lists of unequal lengths, or lists beside values.")
+        shape.append(len(level[0]))
+        level = list(chain.from_iterable(level))
+    if len(shape) > _MOST_AXES:
+        raise RecordError(f"{name!r} contains {len(shape)} levels of lists; numpy supports {_MOST_AXES}.")
+    return level, shape
 
 
 def _parse(data: bytes) -> Any:
@@ -315,17 +337,17 @@ def _is_value(value: object) -> bool:
     return not isinstance(value, dict) or set(value) == {"b64"}
 
 
-def _decode_numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.NDArray[Any]:
+def _decode_numbers(
+    values: list[Any], types: set[type], name: str, dtype: np.dtype[Any] | None
+) -> npt.NDArray[Any]:
     try:
-        array = np.asarray(value)
-        if array.dtype.kind in "US":
+        array = np.fromiter(values, np.float64, len(values)) if types == {float} else np.asarray(values)
+        if array.dtype.kind == "U":
             array = array.astype(dtype if dtype is not None and dtype.kind in "iu" else np.float64)
     except (ValueError, OverflowError) as error:
-        raise RecordError(
-            f"{name!r} contains lists of unequal lengths, or values that are not numbers: {error}"
-        ) from None
-    if array.dtype.kind not in "biuf":
-        raise RecordError(f"{name!r} contains values that are not numbers: {shorten(str(value), 200)}")
+        raise RecordError(f"{name!r} contains values that are not numbers: {error}") from None
+    if array.dtype.kind not in "biuf":  # integers beyond 64 bits
+        raise RecordError(f"{name!r} contains numbers that are too large: {excerpt(values, 200)}")
     if dtype is None:
         return array
     if (dtype.kind == "b") != (array.dtype.kind == "b"):
@@ -336,7 +358,7 @@ def _decode_numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.N
     if (
         array.dtype.kind == "f"
     ):  # integers with a decimal point, or very large ones, which numpy reads as floats
-        array = np.asarray(value, object)
+        array = np.asarray(values, object)
     try:
         with np.errstate(invalid="ignore"):
             cast = array.astype(dtype)
@@ -347,19 +369,12 @@ def _decode_numbers(value: Any, name: str, dtype: np.dtype[Any] | None) -> npt.N
     return cast
 
 
-def _decode_strings(value: Any, name: str) -> npt.NDArray[Any]:
-    """Convert nested lists of text and ``{"b64": ...}`` to an array of bytes."""
-    shape: list[int] = []
-    level = [value]
-    while any(isinstance(item, list) for item in level):
-        if not all(isinstance(item, list) and len(item) == len(level[0]) for item in level):
-            raise RecordError(f"{name!r} contains lists of unequal lengths.")
-        shape.append(len(level[0]))
-        level = [item for items in level for item in items]
-    strings = np.empty(len(level), object)
-    for index, item in enumerate(level):
+def _decode_strings(values: list[Any]) -> npt.NDArray[Any]:
+    """Convert text and ``{"b64": ...}`` to an array of bytes."""
+    strings = np.empty(len(values), object)
+    for index, item in enumerate(values):
         if isinstance(item, dict) and set(item) == {"b64"}:
             strings[index] = decode_base64(as_bytes(item["b64"]))
         else:
             strings[index] = as_bytes(item)
-    return strings.reshape(shape)
+    return strings

@@ -13,8 +13,8 @@ from typing import Any
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays
-from xee_tf.errors import RecordError
-from xee_tf.tensors import decode_tensor, tensor_pieces
+from xee_tf.errors import RecordError, excerpt
+from xee_tf.tensors import decode_tensor, decoded_limit, tensor_pieces
 from xee_tf.wire import (
     bodies,
     delimited_fields,
@@ -193,9 +193,11 @@ def _map_pieces(number: int, arrays: Arrays) -> Iterable[bytes | memoryview]:
 def _decode_map(data: bytes | memoryview, number: int) -> dict[str, npt.NDArray[Any]]:
     """Decode a map of tensors."""
     arrays: dict[str, npt.NDArray[Any]] = {}
+    limit = decoded_limit(len(data))
     for name, tensor in map_entries(data, number):
         try:
-            arrays[name] = decode_tensor(tensor)
+            arrays[name] = decode_tensor(tensor, limit)
+            limit -= arrays[name].nbytes
         except RecordError as error:
-            raise RecordError(f"{name!r}: {error}") from None
+            raise RecordError(f"{excerpt(name)}: {error}") from None
     return arrays

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Signature, TensorInfo
-from xee_tf.errors import ModelError, RecordError
-from xee_tf.tensors import decode_tensor, encode_tensors, is_tensor, tensor_size
+from xee_tf.errors import ModelError, RecordError, excerpt
+from xee_tf.tensors import decode_tensor, decoded_limit, encode_tensors, is_tensor, tensor_size
 
 __all__ = [
     "as_bytes",
@@ -123,19 +123,24 @@ def decode_base64(text: bytes) -> bytes:
 def as_bytes(string: object) -> bytes:
     """Encode a string as UTF-8; bytes are returned unchanged, other types raise a `RecordError`."""
     if isinstance(string, str):
-        return string.encode()
+        try:
+            return string.encode()
+        except UnicodeEncodeError:
+            raise RecordError(f"A string is not valid Unicode: {excerpt(string)}.") from None
     if not isinstance(string, bytes):
-        raise RecordError(f"Expected a string; got {string!r}.")
+        raise RecordError(f"Expected a string; got {excerpt(string)}.")
     return string
 
 
 def _parse_tensors(strings: Sequence[object]) -> npt.NDArray[Any]:
     """Decode strings of serialized tensors, and stack them."""
     arrays: list[npt.NDArray[Any]] = []
+    limit = decoded_limit(sum(len(string) for string in strings if isinstance(string, str | bytes)))
     for string in strings:
         try:
             data = as_bytes(string)
-            arrays.append(decode_tensor(data if is_tensor(data) else decode_base64(data)))
+            arrays.append(decode_tensor(data if is_tensor(data) else decode_base64(data), limit))
+            limit -= arrays[-1].nbytes
         except RecordError as error:
             raise RecordError(f"Instance {len(arrays)}: {error}") from None
     if not arrays:
