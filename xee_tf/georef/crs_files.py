@@ -3,7 +3,7 @@
 PROJ opens the files of ``+init=`` while it parses a CRS, and grids when it transforms coordinates: in PROJ
 strings (``+nadgrids=``), in WKT (``PARAMETERFILE``, the extensions ``PROJ4`` and ``PROJ4_GRIDS``, methods and
 remarks that contain a PROJ string) and in PROJJSON. If the network of PROJ is enabled, it fetches URLs. Texts
-of CRSs come from files of others, so that only names of grids are accepted, which PROJ looks up among its own.
+of CRSs come from files of others, so only names of grids are accepted, which PROJ looks up among its own.
 """
 
 from __future__ import annotations

@@ -307,7 +307,7 @@ class _Raster:
     def write(self, values: npt.NDArray[Any], bands: list[int], window: Window) -> None:
         """Write a window, or raise an error if the file is closed."""
         values = np.ascontiguousarray(values)
-        checksum = crc32c(values)
+        checksum = crc32c(values.data)
         with self.lock, _gdal_errors(self.location):
             if self.file.closed:
                 raise DestinationError("The file is closed because another chunk failed.")
