@@ -566,7 +566,6 @@ def test_unwritable_servers(server_of, tmp_path, monkeypatch):
     [
         ("simplecache::memory://e/s", r", such as memory://e/s\S*\.$"),
         ("filecache::blockcache::memory://e/s", r", such as memory://e/s\S*\.$"),
-        ("dir::memory://e/s", r", such as memory://e/s\S*\.$"),
         ("simplecache://e/s", r"\.$"),
     ],
 )
@@ -574,6 +573,13 @@ def test_filesystems_on_top_of_a_store(url, example, tmp_path):
     for write in writers(tmp_path, url).values():
         with pytest.raises(DestinationError, match=f"Write to the store itself{example}"):
             write()
+
+
+def test_zarr_in_a_folder_as_a_filesystem(tmp_path):
+    options = {"storage_options": {"path": str(tmp_path), "target_protocol": "file"}}
+    with pytest.raises(DestinationError, match=r"Cannot write dir://p\.zarr: .*Write to the store itself"):
+        xee_tf.predict_to_zarr(model(), image(), "dir://p.zarr", **options)
+    assert os.listdir(tmp_path) == []
 
 
 def test_repeated_slashes_in_url(server):

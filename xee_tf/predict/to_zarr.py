@@ -168,7 +168,7 @@ def predict_to_zarr(
         raise OptionError("if_exists='resume' contradicts resume=False: omit one of them.")
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
-    require_reachable(location)
+    require_reachable(location, zarr=True)
     require_other(location, input_files(image))
     identity = IdentityOptions(identity=identity).identity
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)

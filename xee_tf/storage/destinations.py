@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 # Filesystems on top of another one, which are for reading.
-_ON_TOP = frozenset({"blockcache", "cached", "dir", "filecache", "reference", "simplecache", "tar", "zip"})
+_ON_TOP = frozenset({"blockcache", "cached", "filecache", "reference", "simplecache", "tar", "zip"})
 
 _LONGEST = 200  # bytes of a name: file systems permit 255, and temporary files add up to 54
 
@@ -163,12 +163,12 @@ def require_writable(location: Location) -> None:
         )
 
 
-def require_reachable(location: Location) -> None:
+def require_reachable(location: Location, *, zarr: bool = False) -> None:
     """Raise `DestinationError` if a location is a bucket, or its store is unreachable or read-only.
 
-    Buckets are never created.
+    Buckets are never created. If `zarr` is true, zarr writes to the location.
     """
-    _require_direct(location)
+    _require_direct(location, zarr=zarr)
     if location.is_local:
         return
     if location.bucket is not None and location.is_root:
@@ -189,10 +189,14 @@ def require_reachable(location: Location) -> None:
             location.parent.exists()
 
 
-def _require_direct(location: Location) -> None:
-    """Raise an error for a cache, a folder as a filesystem, or an archive, in which files cannot be moved."""
+def _require_direct(location: Location, *, zarr: bool) -> None:
+    """Raise an error for a cache or an archive, in which files cannot be moved.
+
+    zarr cannot open a folder of a store as a filesystem, either ("dir").
+    """
     *links, store = location.url.split("::")
-    if not links and store.partition("://")[0] not in _ON_TOP:
+    names = {link.partition("://")[0] for link in [*links, store]}
+    if not names & (_ON_TOP | {"dir"} if zarr else _ON_TOP):
         return
     only_caches = links and not any("://" in link for link in links)  # which have no paths of their own
     example = f", such as {store}" if only_caches else ""

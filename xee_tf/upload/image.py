@@ -171,7 +171,7 @@ def upload_image(
     location = Location.of(destination, storage_options)
     written = raster_format(location)
     one_of("if_exists", if_exists, get_args(IfExists))
-    require_reachable(location)
+    require_reachable(location, zarr=written == "zarr")
     if written == "tif":
         require_free(location, if_exists)
     elif not _unfinished(location) and not interruption(beside(location)):
