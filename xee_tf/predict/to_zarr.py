@@ -250,10 +250,10 @@ def _write_store(
     """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
     predicted = prediction.dataset
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
+    remove_temporary_files(store)
     if _is_complete(store, bands):
         _remove_markers(store)
         return
-    remove_temporary_files(store)
     record = read_record(store)
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
