@@ -9,10 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cyclopts import App, Argument, CycloptsError, Parameter, UnknownCommandError
 
@@ -101,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     apps: Sequence[App] = ()
     format_warning = warnings.formatwarning
     try:
-        names, apps = _import_command(tokens)
+        with _sigterm_exits():
+            names, apps = _import_command(tokens)
         warnings.formatwarning = _warning_formatter(names, apps, tokens)
         with _sigterm_raises():
             app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
@@ -128,6 +131,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         warnings.formatwarning = format_warning
     return 0
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end the process with a message while modules are imported, when nothing has begun.
+
+    An exception would not do: extension modules may ignore one that is raised while they are imported.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if os.name != "posix" or not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def on_signal(*_: object) -> None:
+        os._exit(_fail((), "Interrupted. Run it again.", 143))
+
+    signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _sigterm_raises() -> AbstractContextManager[object]:
@@ -228,7 +252,7 @@ def _warning_formatter(
 
 
 def _fail(names: Sequence[str], message: str, status: int) -> int:
-    print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr)
+    print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr, flush=True)
     return status
 
 

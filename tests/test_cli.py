@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -253,6 +254,7 @@ def test_messages_contain_flags(cube, tmp_path, capsys):
         (["inspect", "none-mixer.json"], "none-mixer.json"),
         (["inspect", "none.tfrecord"], "none.tfrecord"),
         (["export", "none.tif", "out/x"], "none.tif: No such file"),
+        (["export", "none.zarr", "out/x"], "none.zarr: No such file"),
         (["upload", "image", "a.tfrecord", "none-mixer.json", "out.tif"], "none-mixer.json"),
     ],
 )
@@ -265,6 +267,52 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s-mixer.json", "s-mixer.json is a file of an export, not a raster: convert the export first"),
+        ("s-00000.tfrecord.gz", "s-00000.tfrecord.gz is a file of an export, not a raster"),
+        ("note.txt", "note.txt cannot be opened as a raster: GDAL does not know its format"),
+        ("folder", "folder cannot be opened as a raster"),
+        ("s.zarr", "s.zarr does not exist, or is not a Zarr store"),
+    ],
+)
+def test_files_that_are_no_rasters(name, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "note.txt").write_text("no raster")
+    raster({"B4": random_band((32, 32))}).tfexport("s", patch_dimensions=16)
+    assert main(["export", name, "out/x"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_S3_ENDPOINT", s3_server.removeprefix("http://"))
+    options = {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in (options | keys).items():
+        monkeypatch.setenv(name, value)
+    assert main(["export", "s3://missing/a.tif", "out/x"]) == 1
+    error = capsys.readouterr().err
+    assert "s3://missing/a.tif cannot be opened as a raster: it does not exist, or access is denied" in error
+    assert "GDAL, which opens it, takes credentials and addresses from its own environment" in error
+
+
+def test_credentials_come_from_the_environment(monkeypatch, files, capsys):
+    """Commands have no storage options."""
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    assert main(["export", *files, "s3://bucket/s"]) == 1
+    error = capsys.readouterr().err
+    assert "no credentials were found" in error
+    assert "Set the environment variables of the store, or log in with the command of the store." in error
 
 
 def test_unknown_band_lists_the_available_ones(files, tmp_path, capsys):

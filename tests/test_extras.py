@@ -16,14 +16,17 @@ import pytest
 
 import xee_tf
 from xee_tf.extras import extra
+from xee_tf.storage.location import _EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("tensorflow", "tables", "hosted", "serve", "demo")
+EXTRAS = ("tensorflow", "tables", "hosted", "serve", "demo", "s3", "azure", "gcs")
 
 # Modules that only extras install, and urllib3, which other packages may install.
 OPTIONAL = (
+    "adlfs",
     "dask.dataframe",
+    "gcsfs",
     "geopandas",
     "google",
     "grpc",
@@ -34,6 +37,7 @@ OPTIONAL = (
     "orjson",
     "pyarrow",
     "requests",
+    "s3fs",
     "starlette",
     "tensorflow",
     "urllib3",
@@ -178,8 +182,9 @@ def test_names_of_extras_exist() -> None:
         if path.name != "extras.py"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("extra", "require")
+        if isinstance(node.args[0], ast.Constant)
     }
-    assert names <= set(EXTRAS)
+    assert names | set(_EXTRAS.values()) <= set(EXTRAS)
 
 
 def test_error_for_a_missing_package(monkeypatch) -> None:
@@ -201,6 +206,9 @@ def test_error_for_a_missing_package(monkeypatch) -> None:
         ("xee_tf.upload_table('sites.tfrecord', 'sites.parquet')", "geopandas", "tables"),
         ("xee_tf.export_table(pandas.DataFrame({'a': ['text']}), FOLDER + '/table')", "pyarrow", "tables"),
         ("xee_tf.export_image(scene, FOLDER + '/scene', index=True)", "geopandas", "tables"),
+        ("xee_tf.export_image(scene, 's3://bucket/scene')", "s3fs", "s3"),
+        ("xee_tf.open_image('az://container/scene')", "adlfs", "azure"),
+        ("xee_tf.open_image('simplecache::gs://bucket/scene')", "gcsfs", "gcs"),
         ("xee_tf.Model.from_tf_serving('http://models:8501', 'm')", "requests", "hosted"),
         ("xee_tf.Model.from_tf_serving('models:8500', 'm', transport='grpc')", "grpcio", "hosted"),
         ("xee_tf.Model.from_vertex_ai('projects/p/locations/l/endpoints/1')", "requests", "hosted"),
@@ -226,7 +234,8 @@ except xee_tf.MissingExtraError as error:
 else:
     raise SystemExit("nothing is missing")
 """
-    run_without(("tensorflow", "geopandas", "pyarrow", "requests", "grpc"), code, str(tmp_path))
+    absent = ("tensorflow", "geopandas", "pyarrow", "requests", "grpc", "s3fs", "adlfs", "gcsfs")
+    run_without(absent, code, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from xee_tf.graph import BlockJob, Sources, add_task, store_chunks, work_on_bloc
 from xee_tf.graph.order import in_order
 
 dd = optional("dask.dataframe")
+gpd = optional("geopandas")
 
 BANDS = {"a": random_band((45, 70), seed=1), "b": random_band((45, 70), "uint8", seed=2)}
 CHUNKS = ((10, 30, 5), (35, 35))
@@ -158,7 +159,7 @@ def test_bands_with_different_forms(tmp_path, expected):
 def groups_of(sources, together):
     """Group the chunks of all bands by location (`together`), or put each chunk in a separate group."""
     places = [(number, *at) for number, band in enumerate(sources.keys) for at in blocks(BANDS["a"])]
-    keys = {place: sources.keys[place[0]][place[1]][place[2]] for place in places}
+    keys = {place: sources.keys[place[0]][place[1:]] for place in places}
     if not together:
         return {place: [key] for place, key in keys.items()}
     return {at: [keys[number, *at] for number in range(len(sources.keys))] for at in blocks(BANDS["a"])}
@@ -170,7 +171,7 @@ def groups_of(sources, together):
 def test_tasks_keep_their_keys(form, fused, together):
     arrays = [form(values) for values in BANDS.values()]
     alone = {key: node for array in arrays for key, node in Sources.of([array]).graph.items()}
-    sources = Sources.of_planes(arrays, fused=fused)
+    sources = Sources.of_planes(arrays, [list(blocks(BANDS["a"]))] * len(arrays), fused=fused)
     if not fused:
         for key in alone.keys() & sources.graph.keys():
             assert sources.graph[key].dependencies == alone[key].dependencies
@@ -213,7 +214,8 @@ def maximum_of_several(values):
 
 def test_chunk_with_many_sources_is_loaded_by_several_tasks():
     """A single task would load the sources one after another, and keep all of them in memory."""
-    sources = Sources.of_planes([maximum_of_several(BANDS["a"] + 9 * band) for band in (0, 1)], fused=True)
+    arrays = [maximum_of_several(BANDS["a"] + 9 * band) for band in (0, 1)]
+    sources = Sources.of_planes(arrays, [list(blocks(BANDS["a"]))] * 2, fused=True)
     graph, _ = sources.loads(groups_of(sources, True))
     assert len(graph.tasks) == len(sources.graph) + 1  # with the empty root task
 
@@ -249,8 +251,9 @@ def test_shared_chunks_are_loaded_once(data):
     before, after = ((3, *(data.draw(chunkings(side)) for side in shape[1:])) for _ in range(2))
     cube = da.from_array(values, chunks=before).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
     arrays = [cube[0], cube[1].rechunk(after[1:]), cube[1:]]
-    sources = Sources.of_planes(arrays, fused=True)
-    graph, loaded = sources.loads({number: list(flatten(keys)) for number, keys in enumerate(sources.keys)})
+    places = [list(np.ndindex(*map(len, array.chunks[-2:]))) for array in arrays]
+    sources = Sources.of_planes(arrays, places, fused=True)
+    graph, loaded = sources.loads({number: list(keys.values()) for number, keys in enumerate(sources.keys)})
     chunks = iter(flatten(dask.get({**graph.tasks, "all": gather(loaded)}, ["all"])))
     found = [[[next(chunks) for _ in array.chunks[-1]] for _ in array.chunks[-2]] for array in arrays]
     for plane, wanted in zip(found, [values[0], values[1], values[1:]], strict=True):
@@ -336,7 +339,7 @@ def test_image_and_prediction_share_chunks():
 def test_ordering_a_long_chain_is_fast():
     """Tasks must have a single root: with separate roots, 10,000 chunks took a minute and 10 GB."""
     array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))
-    sources = Sources.of_planes([array], fused=True)
+    sources = Sources.of([array], fused=True)
     graph, loaded = sources.loads(sources.by_number())
     tasks = graph.tasks
     blocks = [add_task(tasks, number, len, chunks) for number, chunks in loaded.items()]
@@ -538,3 +541,29 @@ def test_running_tasks_are_awaited(kind):
     threads.shutdown()
     old.terminate()
     old.join()
+
+
+# -- Size of graphs ----------------------------------------------------------------------------------
+
+
+def large_image(side: int, chunk: int = 512) -> xr.Dataset:
+    values = {name: (("y", "x"), da.zeros((side, side), chunks=chunk, dtype="f4")) for name in "ab"}
+    coords = {"y": -np.arange(side) - 0.5, "x": np.arange(side) + 0.5}
+    return xr.Dataset(values, coords, attrs={"crs": "EPSG:32618"})
+
+
+def test_graph_of_region_does_not_depend_on_the_raster(tmp_path):
+    region = (slice(10_240, 11_264), slice(10_240, 11_264))  # 2 x 2 chunks, in 4 x 4 with the margin
+    options = {"region": region, "patch_dimensions": 256, "kernel_size": 32, "compute": False}
+    delayed = [large_image(side).tfexport(tmp_path / "r", **options) for side in (12_000, 150_000)]
+    counts = [len(dict(each.__dask_graph__())) for each in delayed]
+    assert counts[0] == counts[1] < 70
+
+
+def test_graph_of_sample_does_not_depend_on_the_raster(tmp_path):
+    points = gpd.GeoSeries(gpd.points_from_xy([700.5, 9000.5], [-300.5, -5000.5]), crs=32618)
+    delayed = [
+        large_image(side).tfexport.table(points, tmp_path / "t", compute=False) for side in (12_000, 100_000)
+    ]
+    counts = [len(dict(each.__dask_graph__())) for each in delayed]
+    assert counts[0] == counts[1] < 30

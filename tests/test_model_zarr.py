@@ -107,6 +107,23 @@ def test_interrupted_run_is_continued_without_repeated_predictions(tmp_path):
     assert len(list(calls.iterdir())) == CALLS
 
 
+def test_interruption_says_whether_chunks_are_kept(tmp_path):
+    calls = []
+
+    def function(pixels):
+        calls.append(1)
+        if len(calls) in (1, 5):
+            raise KeyboardInterrupt
+        return pixels[..., 0]
+
+    model = Model.from_function(function, input_tile_size=16, output_bands=["p"])
+    for advice in ("No chunk was finished", "Finished chunks are kept"):
+        with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt) as caught:
+            predict_to_zarr(model, scene().isel(time=0), tmp_path / "p.zarr", identity="1")
+        [note] = caught.value.__notes__
+        assert note.startswith(advice)
+
+
 def test_run_is_continued_after_its_process_was_killed(tmp_path):
     calls = tmp_path / "calls"
     calls.mkdir()
@@ -666,7 +683,7 @@ def test_store_that_a_worker_cannot_access(tmp_path):
     store = Location.of(tmp_path / "absent.zarr")
     bands = (StoredBand(store, "p", 3, Staging.begin(store)),)
     writer = _ChunkWriter(bands, store.child("finished"), ((0, 1), (0, 1)))
-    with pytest.raises(DestinationError, match=r"band 'p' in .*absent\.zarr cannot be written"):
+    with pytest.raises(DestinationError, match=r"Cannot write .*absent\.zarr/p: .* needs access"):
         writer((0, 0), [np.ones((1, 1))])
 
 

@@ -6,15 +6,18 @@ import pytest
 
 pytest.importorskip("cryptography")
 
+import base64
+import codecs
 import datetime
 import ipaddress
 import json
 import logging
 import pickle
+import random
 import socketserver
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from threading import Thread
@@ -33,6 +36,7 @@ from tests.faults import FaultProxy, Status, grpc_faults
 from tests.optional import optional
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import ModelError, PredictionError
+from xee_tf.remote.masking import Secrets
 from xee_tf.serving.server import Server, serve
 
 grpc = optional("grpc")
@@ -275,6 +279,111 @@ def test_redirects_are_not_followed(server: Server, issuer: Issuer) -> None:
             with pytest.raises(PredictionError, match=r"HTTP 307.*redirects to 127\.0\.0\.1"):
                 predict(vertex_ai(proxy.url, route="rawPredict"))
             assert not other.headers
+
+
+class _Listener(socketserver.ThreadingTCPServer):
+    """A proxy that counts its connections, and closes them."""
+
+    allow_reuse_address = daemon_threads = True
+    connections = 0
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+
+
+@pytest.fixture
+def proxy_of_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Listener]:
+    with _Listener(("127.0.0.1", 0), socketserver.BaseRequestHandler) as listener:
+        Thread(target=listener.serve_forever, args=(0.02,), daemon=True).start()
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{listener.server_address[1]}")
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        yield listener
+        listener.shutdown()
+
+
+def test_token_is_not_sent_to_proxies(
+    server: Server, issuer: Issuer, proxy_of_environment: _Listener
+) -> None:
+    predict(vertex_ai(server.url, route="rawPredict"))
+    predict(vertex_ai(f"http://{server.grpc}"))
+    assert issuer.requests  # the token that is issued is not sent to the proxy either
+    assert proxy_of_environment.connections == 0
+
+
+def test_proxies_are_used_for_other_requests(server: Server, proxy_of_environment: _Listener) -> None:
+    from xee_tf.remote.sessions import DirectSession
+
+    with pytest.raises(PredictionError, match="no response"):
+        predict(vertex_ai(server.url, route="rawPredict", credentials=None, deadline=0.5))
+    assert proxy_of_environment.connections
+    session = DirectSession()
+    assert session.merge_environment_settings("https://models.example.org", {}, None, None, None)["proxies"]
+    assert not session.merge_environment_settings("http://metadata", {}, None, None, None)["proxies"]
+
+
+ENCODED: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "upper case": str.upper,
+    "reversed": lambda text: text[::-1],
+    "lines": lambda text: "\n".join(text[start : start + 9] for start in range(0, len(text), 9)),
+    "list of letters": lambda text: json.dumps(list(text)),
+    "list of codes": lambda text: json.dumps(list(text.encode())),
+    "JSON escapes": lambda text: "".join(f"\\u{ord(letter):04x}" for letter in text),
+    "two JSON escapes": lambda text: json.dumps("".join(f"\\u{ord(letter):04x}" for letter in text)),
+    "HTML": lambda text: "".join(f"&#{ord(letter)};" for letter in text),
+    "percent": lambda text: "".join(f"%{ord(letter):02X}" for letter in text),
+    "some percent": lambda text: text.replace("e", "%65").replace("-", "%2D"),
+    "twice percent": lambda text: "".join(f"%25{ord(letter):02x}" for letter in text),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 of a header": lambda text: base64.urlsafe_b64encode(f"auth: {text}".encode()).decode(),
+    "twice base64": lambda text: base64.b64encode(base64.b64encode(text.encode())).decode(),
+    "base64 reversed": lambda text: base64.b64encode(text.encode()).decode()[::-1],
+    "base32": lambda text: base64.b32encode(text.encode()).decode(),
+    "base85": lambda text: base64.b85encode(text.encode()).decode(),
+    "hexadecimal": lambda text: text.encode().hex(),
+    "hexadecimal bytes": lambda text: " ".join(f"0x{code:02X}" for code in text.encode()),
+    "hexadecimal base64": lambda text: base64.b64encode(text.encode()).hex(),
+    "octal": lambda text: "".join(f"\\{code:03o}" for code in text.encode()),
+    "rot13": lambda text: codecs.encode(text, "rot13"),
+    "cut": lambda text: text[: 2 * len(text) // 3] + "...",
+}
+
+
+@pytest.mark.parametrize("encode", ENCODED.values(), ids=ENCODED)
+@pytest.mark.parametrize("before", ["", "Bearer "])
+def test_tokens_are_masked_in_all_encodings(encode: Callable[[str], str], before: str) -> None:
+    token = "ya29." + base64.urlsafe_b64encode(random.Random(7).randbytes(60)).decode()
+    sent = Secrets()
+    sent.add({"authorization": f"Bearer {token}", "x-goog-user-project": "forest-project"})
+    encoded = encode(before + token)
+    shown = sent.masked(f"The header {encoded} of forest-project is not valid.")
+    middle = len(encoded) // 2
+    assert encoded[middle : middle + 8] not in shown
+    assert encoded[-12:-4] not in shown
+
+
+def test_messages_without_tokens_are_shown() -> None:
+    message = "Permission 'aiplatform.endpoints.predict' denied on resource 1234567890123456789."
+    for seed in range(20):
+        sent = Secrets()
+        sent.add({"authorization": f"Bearer {base64.b64encode(random.Random(seed).randbytes(300)).decode()}"})
+        assert sent.masked(message) == message
+
+
+@pytest.mark.parametrize("code", [200, 400])
+def test_responses_that_repeat_the_token(server: Server, issuer: Issuer, code: int) -> None:
+    body = json.dumps({"error": base64.b64encode(f"Bearer {TOKEN}".encode()).decode()})
+    fault = Status(code, body.encode() if code == 400 else f'{{"predictions": ["{TOKEN}"'.encode())
+    with FaultProxy(server.url, (fault,)) as proxy:
+        model = xee_tf.Model.from_vertex_ai(
+            ENDPOINT, base_url=proxy.url, route="rawPredict", credentials="google"
+        )
+        with pytest.raises(PredictionError) as caught:
+            connected(model.connector).predict(batch_of(3))
+    assert_secret(str(caught.value))
+    assert base64.b64encode(TOKEN.encode()).decode()[4:12] not in str(caught.value)
 
 
 # -- TLS -------------------------------------------------------------------------------------------------

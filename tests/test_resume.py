@@ -70,6 +70,17 @@ def test_only_missing_shards_are_computed(tmp_path, compressed, error):
     assert again.loads == 0
 
 
+@pytest.mark.parametrize(
+    ("fail_at", "advice"), [(1, "No shard was complete"), (6, "Complete shards are kept")]
+)
+def test_interruption_says_what_is_kept(tmp_path, fail_at, advice):
+    source = Source(fail_at=fail_at, error=KeyboardInterrupt)
+    with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt) as caught:
+        export(source, tmp_path / "scene")
+    [note] = caught.value.__notes__
+    assert note.startswith(advice)
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_differences_are_refused_and_named(tmp_path, finished):
     with dask.config.set(scheduler="sync"):
@@ -95,6 +106,25 @@ def test_an_export_that_was_not_resumable_is_refused(tmp_path):
     export(Source(), tmp_path / "scene", if_exists="error")
     with pytest.raises(DestinationExistsError, match="it was not written with if_exists='resume'"):
         export(Source(), tmp_path / "scene")
+
+
+@pytest.mark.parametrize("kind", ["image", "table"])
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_damaged_manifest_is_named(kind, size, tmp_path):
+    def write(if_exists):
+        if kind == "image":
+            return export(Source(), tmp_path / "scene", if_exists=if_exists)
+        frame = pd.DataFrame({"a": [1.0, 2.0]})
+        return xee_tf.export_table(frame, tmp_path / "scene", if_exists=if_exists)
+
+    manifest = tmp_path / write("resume").manifest.name
+    data = manifest.read_bytes()
+    manifest.write_bytes(data.replace(b"1.0", b"9.0") if size is None else data[:size])
+    before = files(tmp_path)
+    with pytest.raises(DestinationExistsError, match=r"scene-.* is damaged .*if_exists='overwrite'"):
+        write("resume")
+    assert files(tmp_path) == before
+    write("overwrite")
 
 
 def test_damaged_shard_is_written_again(tmp_path):

@@ -88,7 +88,7 @@ def test_repeated_tasks_give_same_result(tmp_path, kind):
     blocks = put_all(store, encoded)
     assert put_all(store, encoded) == blocks
     shard = finish(store, blocks)
-    assert finish(store, blocks) == shard  # its parts no longer exist
+    assert finish(store, blocks).to_json() == shard.to_json()  # its parts no longer exist
     mark = (Location.of(tmp_path / "s-mark"), b"whole")
     assert store.commit([shard], [mark]) == store.commit([shard], [mark])  # the store itself wrote it
     mark[0].write_bytes(b"another")

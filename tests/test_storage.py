@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import rioxarray
 import xarray as xr
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import random_band, raster
+from tests.strict_store import StrictFileSystem
 from xee_tf import DestinationError, DestinationExistsError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
@@ -424,6 +426,24 @@ def test_stores_in_bucket_are_resumed_and_replaced(server):
     }
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_store_that_creates_no_folders(zarr_format, tmp_path):
+    """As on SFTP servers."""
+    url = f"{StrictFileSystem.protocol}://{tmp_path}/new/sub"
+    image(4).tfexport(f"{url}/s", **PATCHES)
+    with zarr.config.set(default_zarr_format=zarr_format):
+        for seed, if_exists in ((1, "error"), (1, "error"), (2, "overwrite")):
+            xee_tf.predict_to_zarr(model(), image(seed), f"{url}/p.zarr", if_exists=if_exists)
+            np.testing.assert_array_equal(xr.open_zarr(f"{url}/p.zarr")["p"], image(seed)["B4"] + 1)
+        for if_exists in ("error", "overwrite"):
+            xee_tf.upload_image(None, f"{url}/s-mixer.json", f"{url}/u.zarr", if_exists=if_exists)
+            np.testing.assert_array_equal(xr.open_zarr(f"{url}/u.zarr")["B4"], image(4)["B4"])
+    hidden = [
+        each for _, folders, names in os.walk(tmp_path) for each in (*folders, *names) if each[0] == "."
+    ]
+    assert set(hidden) <= {".xee_tf", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
+
+
 def test_if_exists_is_checked_before_the_model(tmp_path):
     for value in ("eror", "Resume", None, True):
         with pytest.raises(OptionError, match="if_exists must be"):
@@ -539,6 +559,27 @@ def test_unwritable_servers(server_of, tmp_path, monkeypatch):
             continue  # their storage options also apply to the records
         with pytest.raises(DestinationError, match=message):
             write()
+
+
+@pytest.mark.parametrize(
+    ("url", "example"),
+    [
+        ("simplecache::memory://e/s", r", such as memory://e/s\S*\.$"),
+        ("filecache::blockcache::memory://e/s", r", such as memory://e/s\S*\.$"),
+        ("simplecache://e/s", r"\.$"),
+    ],
+)
+def test_filesystems_on_top_of_a_store(url, example, tmp_path):
+    for write in writers(tmp_path, url).values():
+        with pytest.raises(DestinationError, match=f"Write to the store itself{example}"):
+            write()
+
+
+def test_zarr_in_a_folder_as_a_filesystem(tmp_path):
+    options = {"storage_options": {"path": str(tmp_path), "target_protocol": "file"}}
+    with pytest.raises(DestinationError, match=r"Cannot write dir://p\.zarr: .*Write to the store itself"):
+        xee_tf.predict_to_zarr(model(), image(), "dir://p.zarr", **options)
+    assert os.listdir(tmp_path) == []
 
 
 def test_repeated_slashes_in_url(server):

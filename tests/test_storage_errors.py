@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import xee_tf
 from tests.conftest import every_bucket, needs_posix
@@ -322,6 +323,19 @@ def test_forbidden_files(error, forbidden):
             storage_errors("read", "gs://bucket/file"),
         ):
             raise error
+
+
+def test_wrong_key_of_azure(monkeypatch, tmp_path):
+    """Azure responds with 403 to a wrong key, as it does for a single file that may not be read."""
+    image().tfexport(tmp_path / "s", **PATCHES)
+
+    def isdir(self, path):
+        raise AzureError(403, "AuthenticationFailed")
+
+    monkeypatch.setattr(MemoryFileSystem, "isdir", isdir)
+    for end in (".tif", ".zarr"):
+        with pytest.raises((StorageError, DestinationError), match=r"the credentials are not valid"):
+            xee_tf.upload_image(None, tmp_path / "s", f"memory://key/u{end}", if_exists="overwrite")
 
 
 @every_bucket

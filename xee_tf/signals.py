@@ -52,14 +52,15 @@ def sigterm_raises() -> Iterator[list[int]]:
 def interruptible() -> Iterator[None]:
     """Let SIGTERM interrupt the body like Ctrl-C, so that it cleans up; then let it end the process.
 
-    See `sigterm_raises`. What `explain_interruption` says is printed to standard error.
+    Functions that write files are decorated with it; see `sigterm_raises`. What `explain_interruption` says
+    is printed to standard error.
     """
     with sigterm_raises() as received:
         try:
             yield
         except Terminated as error:
             if received:  # else this is inside another `sigterm_raises`, which ends the process
-                _print(" ".join(["Terminated.", *getattr(error, "__notes__", [])]))
+                _print(" ".join(["Terminated.", *getattr(error, "__notes__", ["Run it again."])]))
             raise
         finally:
             if received:

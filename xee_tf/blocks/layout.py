@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -200,12 +200,24 @@ class BlockLayout:
             for grid in self.planes
         )
 
-    def chunks_by_home(self) -> dict[Block, list[Chunk]]:
-        """Return the chunks (plane, iy, ix) that any block needs, by the block in which they start."""
+    def chunks_by_home(self, blocks: Collection[Block] | None = None) -> dict[Block, list[Chunk]]:
+        """Return the chunks (plane, iy, ix) by the block in which they start.
+
+        Parameters
+        ----------
+        blocks : collection of (int, int), optional
+            The blocks that need the chunks. Default: all.
+        """
         found: dict[Block, list[Chunk]] = {}
-        for plane in range(len(self.planes)):
-            for iy, ix in self.chunks(plane):
-                found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
+        if blocks is None:
+            for plane in range(len(self.planes)):
+                for iy, ix in self.chunks(plane):
+                    found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
+            return found
+        pieces = (piece for block in blocks for piece in self.pieces(*block))
+        needed = {(piece.plane, piece.iy, piece.ix): piece.home for piece in pieces}
+        for chunk in sorted(needed):
+            found.setdefault(needed[chunk], []).append(chunk)
         return found
 
     def home(self, plane: int, iy: int, ix: int) -> Block:

@@ -50,6 +50,9 @@ _ADVICE = (
     (r"xee_tf\.open_(image|table)", r"xee-tf upload \1"),
     (r", a folder that contains one, or an export result", " or a folder that contains one"),
     (r", as the first argument, and (the shards|this file) as records=(\[\.\.\.\] if [^.]*)?\.", "."),
+    (r"Pass them as storage_options=\{\.\.\.\}", "Set the environment variables of the store"),
+    (r"Pass storage_options=\{[^}]*\}, or set", "Set"),
+    (r"Check the storage options", "Check the environment variables and the configuration of the store"),
     (r"open it with rioxarray\.open_rasterio", "show it with rio info"),
     (
         r"Select the bands without it, for example ds\[\[.*?\]\]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,9 +13,11 @@ import rioxarray
 import xarray as xr
 
 import xee_tf
-from xee_tf.errors import GridMismatchError, OptionError
+from xee_tf.errors import GridMismatchError, OptionError, StorageError
 from xee_tf.georef import image_dataset, read_georef, same_grid
 from xee_tf.options import integer
+from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, RECORDS, TABLE_MANIFEST
+from xee_tf.storage import storage_errors
 
 __all__ = ["open_rasters"]
 
@@ -34,8 +37,10 @@ def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Datase
 
     Raises
     ------
+    StorageError
+        If a file cannot be opened.
     OptionError
-        If a file cannot be opened, or two files have a band with the same name.
+        If two files have a band with the same name.
     GridMismatchError
         If the rasters are not on the same grid.
     """
@@ -78,25 +83,56 @@ def _with_paths(paths: Sequence[str], images: Sequence[Any], crs: str | None) ->
 
 def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     path = PurePosixPath(source.rstrip("/"))
+    if _is_local(source) and not os.path.exists(source):
+        raise StorageError(f"{source}: No such file or folder.")
     if path.suffix in (".zarr", ".nc", ".nc4", ".h5"):
         engine = {"engine": "zarr"} if path.suffix == ".zarr" else {}
         try:
-            with warnings.catch_warnings():
+            with storage_errors("read", source), warnings.catch_warnings():
                 warnings.filterwarnings(
                     "ignore", "Failed to open Zarr store with consolidated", RuntimeWarning
                 )
                 return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
+        except FileNotFoundError as error:
+            form = "a Zarr store" if engine else "a NetCDF file"
+            raise StorageError(f"{source} does not exist, or is not {form}.") from error
         except ValueError as error:
             if engine:
                 raise OptionError(f"{source} could not be opened as Zarr: {error}") from error
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
             raise OptionError(f"{source} could not be opened as NetCDF. {fix}") from error
-    raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
+    try:
+        raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
+    except OSError as error:  # the messages of GDAL need not name the file
+        raise StorageError(_explain(source, str(error))) from error
     if alone:
         return raster
     if raster.sizes["band"] == 1:
         return raster.squeeze("band", drop=True).rename(path.stem)
     return raster.assign_coords(band=[f"{path.stem}_{number}" for number in raster.band.values])
+
+
+def _is_local(source: str) -> bool:
+    """Return whether a name is a path, and not a URL or a name that only GDAL knows."""
+    return ":" not in os.path.splitdrive(source)[1] and not source.startswith("/vsi")
+
+
+def _explain(source: str, message: str) -> str:
+    """Return why GDAL cannot open a raster, and what to do."""
+    name = source.rpartition("/")[2]
+    if name.endswith((*RECORDS, MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
+        return (
+            f"{source} is a file of an export, not a raster: convert the export first, with xee-tf upload "
+            "image or xee-tf upload table."
+        )
+    if _is_local(source):
+        why = "GDAL does not know its format, or it is damaged" if "not recognized" in message else message
+        return f"{source} cannot be opened as a raster: {why}."
+    why = "it does not exist, or access is denied" if "does not exist" in message else message.rstrip(".")
+    return (
+        f"{source} cannot be opened as a raster: {why}. GDAL, which opens it, takes credentials and "
+        "addresses from its own environment variables, such as AWS_PROFILE and AWS_S3_ENDPOINT."
+    )
 
 
 def _has_netcdf_reader() -> bool:

@@ -85,11 +85,8 @@ class ImageCommit:
             import geopandas as gpd
         import shapely
 
-        counts = [len(shard.of_runs("patches")) for shard in shards]
-        patches, masked = (
-            np.array([value for shard in shards for value in shard.of_runs(name)], dtype)
-            for name, dtype in (("patches", np.int64), ("masked", np.float64))
-        )
+        counts = [len(shard.patches) for shard in shards]
+        patches = np.concatenate([shard.patches for shard in shards])
         rows, columns = np.divmod(patches, self.grid.patches_per_row)
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
         pixels = (np.stack([columns, rows], axis=1)[:, None, :] + corners) * self.grid.patch.xy
@@ -101,7 +98,7 @@ class ImageCommit:
                 "patch": patches,
                 "row": rows,
                 "column": columns,
-                "masked": masked,
+                "masked": np.concatenate([shard.masked for shard in shards]),
             },
             geometry=shapely.polygons(points),
             crs=self.grid.crs,

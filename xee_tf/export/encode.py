@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,9 @@ from xee_tf.records import Encoded
 from xee_tf.shards import Part, Run, ShardStore, pack_run
 
 __all__ = ["BlockEncoder"]
+
+_KEPT_BYTES = 1 << 23  # largest memory that a thread keeps for further blocks
+_kept = threading.local()
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,7 @@ class BlockEncoder:
         found = list(tiles(layout, block, self.record.patch_bytes))
         memory = None
         if self.record.layout.fixed_size and (self.store.names.compressed or not self.store.keeps_runs):
-            # All tiles use the same memory, because the operating system has to clear new memory first.
-            memory = np.empty(max(len(tile) for _, tile in found) * self.record.patch_bytes, np.uint8)
+            memory = _memory(max(len(tile) for _, tile in found) * self.record.patch_bytes)
         for rows, columns in found:
             window = Window(*y.halo(rows[0], rows[-1]), *x.halo(columns[0], columns[-1]))
             bands, masks = assemble(
@@ -135,6 +138,19 @@ class BlockEncoder:
         start, step = row * self.grid.patches_per_row, axis.patches_per_member
         inner = range(start + ((begin - start) // step + 1) * step, end, step)
         return [begin, *inner, end]
+
+
+def _memory(size: int) -> NDArray[np.uint8]:
+    """Return memory for the records of a tile.
+
+    A thread uses the same memory for all tiles, because the operating system has to clear new memory first.
+    """
+    memory: NDArray[np.uint8] | None = getattr(_kept, "memory", None)
+    if memory is None or len(memory) < size:
+        memory = np.empty(size, np.uint8)
+        if size <= _KEPT_BYTES:
+            _kept.memory = memory
+    return memory
 
 
 def _cut(

@@ -30,6 +30,7 @@ from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
 from xee_tf.shards import IMAGE_MEMBER, ShardStore, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
+from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, begin, require_free, require_reachable, require_writable
 
 __all__ = ["Image", "export_image", "plan_export"]
@@ -38,6 +39,7 @@ Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)
+@interruptible()
 def export_image(
     image: Image, destination: PathLike, **options: Unpack[ExportKeywords]
 ) -> ExportResult | dict[str, ExportResult] | Delayed:

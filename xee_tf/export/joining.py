@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from typing import Any
 
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
 from xee_tf.graph import TaskRef, Tasks, add_task
-from xee_tf.shards import FileStore, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
+from xee_tf.shards import FileStore, Part, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging, upload_service
 
 __all__ = ["ShardTasks", "blocks_to_do", "rows_before", "store_of", "task_name"]
@@ -69,6 +69,11 @@ def _written(token: str, row: int) -> TaskRef:
 
 def wait_for(*results: object) -> None:
     """Return nothing: the function of a task that others wait for, without a copy of its arguments."""
+
+
+def parts_of_row(blocks: Sequence[Sequence[Part]], before: object = None) -> list[Part]:
+    """Return the parts of a row of blocks; `before` is not used: the parts of the row before."""
+    return list(chain.from_iterable(blocks))
 
 
 @dataclass(frozen=True)
@@ -136,23 +141,32 @@ class ShardTasks:
         return add_task(self.tasks, self._key("shard", shard), store.finish, *values)
 
     def _blocks_of(self, shard: int, found: Mapping[Block, TaskRef]) -> list[TaskRef]:
-        """Return references to the results of the blocks that have records of a shard."""
-        return [found[block] for block in blocks_of_shard(self.plan, shard) if block in found]
+        """Return references to the results of the blocks that have records of a shard, or of their rows."""
+        refs = [found[block] for block in blocks_of_shard(self.plan, shard) if block in found]
+        return list(dict.fromkeys(refs))
 
     def _rows(self) -> list[tuple[int, list[Block]]]:
         return [(row, list(blocks)) for row, blocks in groupby(self.blocks, key=lambda block: block[0])]
 
     def _place(self, store: FileStore, sizes: Mapping[Block, TaskRef]) -> dict[Block, TaskRef]:
-        """Add tasks that write runs to their places, as soon as the sizes of all runs before are known."""
-        placed = {}
+        """Add tasks that write runs to their places, as soon as the sizes of all runs before are known.
+
+        Return for each block a reference to the parts of its row. Rows are in a chain: if shards depended on
+        blocks, Dask would load the last blocks of a shard first.
+        """
+        placed: dict[Block, TaskRef] = {}
         offsets: TaskRef | None = None
+        before: TaskRef | None = None
         for row, blocks in self._rows():
             headers = {shard: self.plan.header_size(shard) for shard in self._shards_of(row)}
             known = [sizes[block] for block in blocks]
             offsets = add_task(self.tasks, self._key("offsets", row), place_runs, headers, known, offsets)
-            for block in blocks:
-                key = self._key("write", *block)
-                placed[block] = add_task(self.tasks, key, store.place, self.blocks[block], offsets)
+            written = [
+                add_task(self.tasks, self._key("write", *block), store.place, self.blocks[block], offsets)
+                for block in blocks
+            ]
+            before = add_task(self.tasks, self._key("row", row), parts_of_row, written, before)
+            placed |= dict.fromkeys(blocks, before)
         return placed
 
     def _shards_of(self, row: int) -> list[int]:

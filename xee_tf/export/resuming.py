@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from xee_tf.errors import DestinationExistsError
 from xee_tf.export.job import ExportJob
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
-from xee_tf.sidecars import ExportNames, ImageManifest, ShardInfo, read_manifest
-from xee_tf.storage import clear_leftovers, recover
+from xee_tf.sidecars import ExportNames, ImageManifest, ShardInfo, complete_manifest
+from xee_tf.storage import clear_leftovers, recover, refuse_resuming
 
 __all__ = ["complete_export", "find_same", "identify_export"]
 
@@ -56,15 +55,10 @@ def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
         return None
     if compute:
         recover(names.prefix)
-    if (manifest := _whole_manifest(names, mixer=job.plan.mixer)) is None:
-        return None
+    if (manifest := _complete_manifest(names, mixer=job.plan.mixer)) is None:
+        return None  # `begin` raises an error if some files exist
     if difference := explain_other(job.identity, manifest.identity):
-        raise DestinationExistsError(
-            f"{names.prefix} exists and cannot be resumed: {difference}. Choose another prefix, or replace "
-            "it with if_exists='overwrite'."
-        )
-    if _lacks_shards(names, manifest):
-        return None  # `begin` then raises an error about the files that exist
+        refuse_resuming(names.prefix, difference)
     if compute:
         clear_leftovers(names.prefix)
     return ExportResult(
@@ -86,22 +80,14 @@ def find_same(
     """
     if identity is None:
         return ()
-    manifest = _whole_manifest(names, mixer=mixer)
-    if manifest is None or manifest.identity != identity or _lacks_shards(names, manifest):
+    manifest = _complete_manifest(names, mixer=mixer)
+    if manifest is None or manifest.identity != identity:
         return ()
     return _files(names, manifest)
 
 
-def _whole_manifest(names: ExportNames, *, mixer: bool) -> ImageManifest | None:
-    """Return the manifest of an export that was put in place; None if there is none."""
-    manifest = read_manifest(names.manifest)
-    marked = names.mixer.exists() if mixer else True
-    return manifest if isinstance(manifest, ImageManifest) and marked else None
-
-
-def _lacks_shards(names: ExportNames, manifest: ImageManifest) -> bool:
-    listed = names.prefix.listed()
-    return any(listed.get(shard.file.path, {}).get("size") != shard.file.bytes for shard in manifest.shards)
+def _complete_manifest(names: ExportNames, *, mixer: bool) -> ImageManifest | None:
+    return complete_manifest(ImageManifest, names.manifest, names.prefix, names.mixer if mixer else None)
 
 
 def _files(names: ExportNames, manifest: ImageManifest) -> tuple[ShardInfo, ...]:

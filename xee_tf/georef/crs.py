@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -15,11 +16,13 @@ import pyproj
 
 from xee_tf.errors import GeoreferenceError, excerpt
 from xee_tf.georef.coordinates import Points
+from xee_tf.georef.crs_files import require_no_files
 
 __all__ = [
     "FIX_CRS",
     "PointTransform",
     "crs_name",
+    "crs_of_cf",
     "crs_option",
     "crs_text",
     "describe_crs",
@@ -56,7 +59,7 @@ _GML = re.compile(r"https?://www\.opengis\.net/gml/srs/epsg\.xml#(\d+)", re.IGNO
 _EPSG = re.compile(r"(?:epsg:|urn:ogc:def:crs:epsg:[^:]*:)\s*(\d+)", re.IGNORECASE)
 _FIRST_OF_ESRI = 37000
 
-_PARSE_ERRORS = (pyproj.exceptions.CRSError, TypeError, ValueError, UnicodeError)
+_PARSE_ERRORS = (pyproj.exceptions.CRSError, TypeError, ValueError, RecursionError)
 
 
 def crs_text(crs: pyproj.CRS) -> str:
@@ -123,7 +126,8 @@ def read_crs(value: Any, source: str = "the grid", fix: str = FIX_CRS) -> pyproj
     """Parse the CRS of a raster or file, in any form that pyproj, rasterio, odc-geo or Earth Engine uses.
 
     Earth Engine's codes "SR-ORG:6974" (the sinusoidal projection of MODIS) and "SR-ORG:6627" (Web Mercator)
-    are supported, although PROJ lacks them. URLs are never fetched, and files are never opened.
+    are supported, although PROJ lacks them. URLs are never fetched, and files are never opened: a CRS that
+    refers to them is an error.
 
     Parameters
     ----------
@@ -168,17 +172,47 @@ def _known_crs(value: Any) -> pyproj.CRS:
         value = value.decode()
     if isinstance(value, dict) and isinstance(value.get("init"), str):
         value = "init=" + " ".join([value["init"], *(f"+{key}" for key in value if key != "init")])
+    if isinstance(value, tuple | list) and len(value) == 2:
+        value = f"{value[0]}:{value[1]}"  # an authority and a code
+    if hasattr(value, "to_wkt") and not isinstance(value, pyproj.CRS):
+        value = value.to_wkt()
     if isinstance(value, str):
         return _crs_of_text(str(value).strip())
     if hasattr(value, "__index__") and not isinstance(value, bool):
         value = operator.index(value)  # a numpy integer
-    crs = pyproj.CRS.from_user_input(value)
+    if isinstance(value, Mapping):
+        require_no_files(value)
+    crs = _without_files(pyproj.CRS.from_user_input(value))
     return _crs_of_text("SR-ORG:6974") if _MODIS_IN_WKT.search(crs.to_wkt()) else crs
+
+
+def crs_of_cf(attrs: Mapping[str, Any]) -> pyproj.CRS:
+    """Parse the attributes of a CF grid mapping.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, pyproj.exceptions.CRSError
+        If they cannot be parsed, or refer to files or URLs.
+
+    Examples
+    --------
+    >>> crs_of_cf({"grid_mapping_name": "latitude_longitude", "earth_radius": 6370000.0}).is_geographic
+    True
+    """
+    for value in attrs.values():
+        if isinstance(value, str):
+            require_no_files(value)
+    return _without_files(pyproj.CRS.from_cf(dict(attrs)))
+
+
+def _without_files(crs: pyproj.CRS) -> pyproj.CRS:
+    require_no_files(str(crs.to_wkt()))
+    return crs
 
 
 @lru_cache(maxsize=256)
 def _crs_of_text(text: str) -> pyproj.CRS:
-    """Parse a CRS from text; PROJ does not fetch URLs or open files, unlike GDAL's SetFromUserInput."""
+    """Parse a CRS from text."""
     if code := _SR_ORG.fullmatch(text):
         text = f"SR-ORG:{code[1]}"
     elif code := _INIT.fullmatch(text):
@@ -198,8 +232,9 @@ def _crs_of_text(text: str) -> pyproj.CRS:
         return pyproj.CRS.from_json_dict(
             {**parts, "name": name, "id": {"authority": authority, "code": int(code_text)}}
         )
+    require_no_files(json.loads(text, strict=False) if text.startswith("{") else text)
     try:
-        return pyproj.CRS.from_user_input(text)
+        return _without_files(pyproj.CRS.from_user_input(text))
     except pyproj.exceptions.CRSError:
         # Esri codes are often labelled as EPSG codes, also by GeoTools and GDAL.
         code = _EPSG.fullmatch(text)

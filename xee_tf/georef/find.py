@@ -24,7 +24,7 @@ from xee_tf.georef.conventions import (
     variables,
 )
 from xee_tf.georef.coordinates import TOLERANCE, Axis, affine_of_centres, corner_distance, fit_axis
-from xee_tf.georef.crs import FIX_CRS, describe_crs, read_crs, same_crs
+from xee_tf.georef.crs import FIX_CRS, crs_of_cf, describe_crs, read_crs, same_crs
 from xee_tf.georef.units import axis_units
 
 __all__ = ["find_affine", "find_crs", "read_affine"]
@@ -101,7 +101,7 @@ def _crs_of_mapping(attrs: Mapping[str, Any], name: str) -> pyproj.CRS | None:
     other = next((key for key in others if _is_given(attrs[key])), None)
     if "grid_mapping_name" in attrs:
         try:
-            return pyproj.CRS.from_cf(dict(attrs))
+            return crs_of_cf(attrs)
         except (KeyError, TypeError, ValueError, pyproj.exceptions.CRSError) as error:
             if other is None:
                 raise GeoreferenceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
-from xee_tf.graph.blocks import BlockWork, Work, block_tasks, keys_by_home
+from xee_tf.graph.blocks import BlockWork, Work, block_tasks, chunks_by_plane, keys_by_home
 from xee_tf.graph.declared import declared_planes
 from xee_tf.graph.order import ordering_tasks
 from xee_tf.graph.sources import Sources
@@ -89,13 +90,13 @@ def arrays_of_blocks(
         An array ``(*steps, *shape, y, x)`` for each output.
     """
     # Sources keep their keys: an image and its prediction that are computed together share loaded chunks.
-    planes = Sources.of_planes(sources)
+    count, homes = len(layout.planes), layout.chunks_by_home()
+    planes = Sources.of_planes(sources, chunks_by_plane(homes, count) * math.prod(steps.values()))
     # The token depends on keys, not on names of arrays, because persisting an array keeps its name.
     token = tokenize(repr(planes.keys), work, layout, version)
     tasks: Tasks = {}
     declared = declared_planes(sources[: len(bands)], bands)
     common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, declared, work))
-    count, homes = len(layout.planes), layout.chunks_by_home()
     blocks = []
     for number, step in enumerate(np.ndindex(*steps.values())):
         own = planes.keys[number * count : (number + 1) * count]

@@ -25,6 +25,7 @@ __all__ = [
     "Work",
     "block_tasks",
     "chunk_grids",
+    "chunks_by_plane",
     "keys_by_home",
     "order_blocks",
     "work_on_blocks",
@@ -85,9 +86,17 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     blocks : list of dict
         For each job, references to the results of its blocks.
     """
-    sources = Sources.of_planes([array for job in jobs for array in job.arrays], fused=True)
+    homes = [job.layout.chunks_by_home(job.blocks) for job in jobs]
+    sources = Sources.of_planes(
+        [array for job in jobs for array in job.arrays],
+        [
+            plane
+            for job, found in zip(jobs, homes, strict=True)
+            for plane in chunks_by_plane(found, len(job.layout.planes))
+        ],
+        fused=True,
+    )
     keys = iter(sources.keys)
-    homes = [job.layout.chunks_by_home() for job in jobs]
     groups: dict[Key, list[Key]] = {}
     after: dict[Key, Sequence[TaskRef]] = {}
     for number, job in enumerate(jobs):
@@ -151,11 +160,20 @@ def order_blocks(
     return found
 
 
+def chunks_by_plane(homes: Mapping[Block, Sequence[Chunk]], planes: int) -> list[list[tuple[int, int]]]:
+    """Return the rows and columns of the chunks of each plane, from the chunks by their blocks."""
+    found: list[list[tuple[int, int]]] = [[] for _ in range(planes)]
+    for chunks in homes.values():
+        for plane, iy, ix in chunks:
+            found[plane].append((iy, ix))
+    return found
+
+
 def keys_by_home(
-    homes: Mapping[Block, Sequence[Chunk]], keys: Sequence[Sequence[Sequence[Key]]]
+    homes: Mapping[Block, Sequence[Chunk]], keys: Sequence[Mapping[tuple[int, int], Key]]
 ) -> dict[Block, list[Key]]:
-    """Return the keys of the chunks that start in each block, from keys by plane, row and column."""
-    return {block: [keys[plane][iy][ix] for plane, iy, ix in chunks] for block, chunks in homes.items()}
+    """Return the keys of the chunks that start in each block, from keys by plane, then by row and column."""
+    return {block: [keys[plane][iy, ix] for plane, iy, ix in chunks] for block, chunks in homes.items()}
 
 
 def block_tasks(
@@ -192,16 +210,14 @@ def block_tasks(
     dict
         References to the results of the blocks.
     """
-    strips = {
-        block: add_task(tasks, (f"strips-{name}", *block), BlockWork.keep_strips, work, chunks, loaded[block])
-        for block, chunks in homes.items()
-        if any(layout.strips(*chunk) for chunk in chunks)
-    }
+    strips: dict[Block, TaskRef] = {}
     blocks = {}
-    for block in layout.blocks():
-        if chosen is not None and block not in chosen:
-            continue
+    for block in layout.blocks() if chosen is None else sorted(chosen):
         others = sorted({piece.home for piece in layout.pieces(*block)} - {block})
+        for home in others:
+            if home not in strips:
+                key = (f"strips-{name}", *home)
+                strips[home] = add_task(tasks, key, BlockWork.keep_strips, work, homes[home], loaded[home])
         kept = [strips[home] for home in others]
         chunks, own = homes.get(block, []), loaded.get(block, [])
         blocks[block] = add_task(tasks, (name, *block), BlockWork.do, work, block, chunks, own, kept)

@@ -9,16 +9,20 @@ with separate keys, one for each block.
 
 from __future__ import annotations
 
+import operator
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from itertools import chain, islice
 from typing import Any, TypeGuard
 
 import dask
 
 # Converts graphs of tuples to graphs of task objects; Dask has no public function for this.
 from dask._task_spec import convert_legacy_graph
+from dask.array.core import Array
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef
@@ -41,7 +45,7 @@ class Sources:
         All tasks that load chunks. For collections that are persisted on a cluster, the Futures of the
         chunks: the cluster keeps the data only as long as the Futures exist.
     keys : list
-        The keys of the chunks of each collection, as nested lists.
+        The keys of the chunks of each collection: nested lists or, of planes, a dict by row and column.
     annotations : mapping
         Annotations of the tasks, such as ``resources``, by name, then by key.
     """
@@ -51,7 +55,13 @@ class Sources:
     annotations: Annotations = field(default_factory=dict)
 
     @classmethod
-    def of(cls, collections: Sequence[Any], *, fused: bool = False) -> Sources:
+    def of(
+        cls,
+        collections: Sequence[Any],
+        chosen: Sequence[Sequence[tuple[int, ...]]] | None = None,
+        *,
+        fused: bool = False,
+    ) -> Sources:
         """Optimize the graphs of collections together, so that they share common tasks.
 
         `dask.optimize` optimizes each collection separately: a chunk that contains several bands would be
@@ -61,6 +71,9 @@ class Sources:
         ----------
         collections : sequence of Dask collections
             Arrays, or a single expression such as a Dask DataFrame.
+        chosen : sequence of sequence of tuple of int, optional
+            The indices of the chunks of each collection that are needed, and whose keys are returned in a
+            list. Default: all chunks, in nested lists.
         fused : bool
             If False, all tasks are kept, and are shared with other computations of the collections that run
             at the same time. If True, chains of tasks are fused, as Dask does; a key may then refer to
@@ -74,10 +87,16 @@ class Sources:
         if len(collections) == 1 and hasattr(collections[0], "optimize"):
             # An expression, such as a Dask DataFrame. Optimizing several separately would lose shared tasks.
             collections = [collections[0].optimize()]
+        keys = (
+            [each.__dask_keys__() for each in collections]
+            if chosen is None
+            else [_chunk_keys(each, indices) for each, indices in zip(collections, chosen, strict=True)]
+        )
         tasks: dict[Key, Any] = {}
         annotations: dict[str, dict[Key, Any]] = {}
         original: list[HighLevelGraph] = []
-        for optimize, members in _by_optimizer(collections):
+        for optimize, numbers in _by_optimizer(collections):
+            members = [collections[number] for number in numbers]
             graph = HighLevelGraph.from_collections(f"sources-{uuid.uuid4().hex}", {}, dependencies=members)
             original.append(graph)
             if optimize is not None:
@@ -85,35 +104,48 @@ class Sources:
                 annotated = any(layer.annotations for layer in graph.layers.values())
                 unfused = annotated or not fused
                 with dask.config.set({"optimization.fuse.active": False}) if unfused else nullcontext():
-                    graph = optimize(graph, list(flatten([each.__dask_keys__() for each in members])))
+                    graph = optimize(graph, list(flatten([keys[number] for number in numbers])))
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
                 for name, value in (layer.annotations or {}).items():
                     annotations.setdefault(name, {}).update(by_key(layer, value))
             tasks |= convert_legacy_graph(ensure_dict(graph))
-        keys = [_resolve(each.__dask_keys__(), tasks) for each in collections]
+        keys = [_resolve(each, tasks) for each in keys]
         needed = _needed(keys, tasks)
         futures = _futures(needed - tasks.keys(), original, tasks)
         kept = {key: node for key, node in tasks.items() if key in needed}
         return cls(kept | futures, keys, annotations)
 
     @classmethod
-    def of_planes(cls, arrays: Sequence[ChunkedArray], *, fused: bool = False) -> Sources:
-        """Return the planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row][column]``.
+    def of_planes(
+        cls,
+        arrays: Sequence[ChunkedArray],
+        chunks: Sequence[Sequence[tuple[int, int]]],
+        *,
+        fused: bool = False,
+    ) -> Sources:
+        """Return the planes of arrays (y, x) and (step, y, x), in order; keys are ``[plane][row, column]``.
 
         Parameters
         ----------
         arrays : sequence of ChunkedArray
             The arrays.
+        chunks : sequence of sequence of (int, int)
+            The rows and columns of the chunks of each plane that are needed. Time and memory do not depend on
+            the others.
         fused : bool
             See `of`.
         """
-        sources = cls.of(arrays, fused=fused)
-        planes = [
-            plane
-            for array, keys in zip(arrays, sources.keys, strict=True)
-            for plane in (keys if array.ndim == 3 else [keys])
+        planes = iter(chunks)
+        chosen: list[list[tuple[int, ...]]] = [
+            [(step, *at) for step in range(len(array.chunks[0])) for at in next(planes)]
+            if array.ndim == 3
+            else list(next(planes))
+            for array in arrays
         ]
-        return replace(sources, keys=planes)
+        sources = cls.of(arrays, chosen, fused=fused)
+        keys = chain.from_iterable(sources.keys)
+        by_place = [dict(zip(plane, islice(keys, len(plane)), strict=True)) for plane in chunks]
+        return replace(sources, keys=by_place)
 
     def by_number(self) -> dict[int, list[Key]]:
         """Group the chunks of all collections by number, such as the columns of a row group."""
@@ -215,11 +247,19 @@ def futures_in(graph: Mapping[Key, Any]) -> list[Any]:
     return [node for node in graph.values() if _is_future(node)]
 
 
-def _by_optimizer(collections: Sequence[Any]) -> Iterable[tuple[Any, list[Any]]]:
-    """Group collections by their optimizer: those of a group can be optimized together."""
-    groups: dict[Any, list[Any]] = {}
-    for each in collections:
-        groups.setdefault(getattr(each, "__dask_optimize__", None), []).append(each)
+def _chunk_keys(array: Any, indices: Sequence[tuple[int, ...]]) -> list[Key]:
+    """Return the keys of some chunks of an array."""
+    if isinstance(array, Array):  # the keys of all chunks of a large array take seconds
+        return [(array.name, *index) for index in indices]
+    keys = array.__dask_keys__()
+    return [reduce(operator.getitem, index, keys) for index in indices]
+
+
+def _by_optimizer(collections: Sequence[Any]) -> Iterable[tuple[Any, list[int]]]:
+    """Group the numbers of collections by their optimizer: those of a group can be optimized together."""
+    groups: dict[Any, list[int]] = {}
+    for number, each in enumerate(collections):
+        groups.setdefault(getattr(each, "__dask_optimize__", None), []).append(number)
     return groups.items()
 
 

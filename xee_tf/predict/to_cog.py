@@ -12,6 +12,7 @@ from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
+from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_other, require_writable
 from xee_tf.upload import require_format, write_raster
 
@@ -24,6 +25,7 @@ _SPELLING = replace(
 
 
 @spelled(_SPELLING, PredictOptions)
+@interruptible()
 def predict_to_cog(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,

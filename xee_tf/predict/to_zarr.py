@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Unpack, get_args
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.blocks import chunk_edges
-from xee_tf.errors import DestinationExistsError, OptionError
+from xee_tf.errors import OptionError, XeeTFError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
@@ -37,9 +38,11 @@ from xee_tf.storage import (
     finish_store,
     has_root,
     hide_store,
+    is_finished,
     prepare_store,
     read_record,
     recover,
+    refuse_resuming,
     remove_other_runs,
     remove_temporary_files,
     replace_store,
@@ -67,6 +70,7 @@ _DESCRIPTION, _FINISHED = "prediction", "finished"
 
 
 @spelled(_SPELLING, PredictOptions, IdentityOptions)
+@interruptible()
 def predict_to_zarr(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
@@ -164,7 +168,7 @@ def predict_to_zarr(
         raise OptionError("if_exists='resume' contradicts resume=False: omit one of them.")
     location = Location.of(destination, storage_options)
     require_format(location, "zarr", "Use xee_tf.predict_to_cog for a .tif.")
-    require_reachable(location)
+    require_reachable(location, zarr=True)
     require_other(location, input_files(image))
     identity = IdentityOptions(identity=identity).identity
     prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
@@ -172,7 +176,7 @@ def predict_to_zarr(
     check_zarr(predicted.variables, location, RENAME)
     description = identify_run(model, prediction, identity)
     require_writable(location)
-    with interruptible(), claim(beside(location)) as run:
+    with claim(beside(location)) as run:
         recover(run.destination)
         earlier = earlier_store(run.destination)
         run, target = _find_target(run, description, resume=resume, overwrite=if_exists == "overwrite")
@@ -186,7 +190,8 @@ def predict_to_zarr(
         except BaseException as error:
             if target == run.destination:
                 run.end()
-            explain_interruption(error, "Finished chunks are kept: run it again to continue.")
+            if isinstance(error, KeyboardInterrupt):
+                explain_interruption(error, _advice(target))
             raise
         finally:
             if target == run.destination:
@@ -206,10 +211,7 @@ def _find_target(
     if not difference:
         return run, store
     if not overwrite:
-        raise DestinationExistsError(
-            f"{store} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
-            "if_exists='overwrite'."
-        )
+        refuse_resuming(store, difference)
     require_own_store(store)
     if not has_root(store):  # it is empty or unfinished
         clear_store(store, run)
@@ -248,10 +250,10 @@ def _write_store(
     """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
     predicted = prediction.dataset
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
+    remove_temporary_files(store)
     if _is_complete(store, bands):
         _remove_markers(store)
         return
-    remove_temporary_files(store)
     record = read_record(store)
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
@@ -259,15 +261,14 @@ def _write_store(
     elif "root" not in record or record.get("state", BEGUN) == BEGUN:
         clear_store(store, run)
         prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
-    markers = _markers(store)
-    finished = set(markers.entries()) if markers.exists() else set()
+    finished = _finished_chunks(store)
     chunks = _outer_chunks(prediction)
     indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
     if indices:
         if has_root(store):
             hide_store(store)
         edges = tuple(map(chunk_edges, chunks))
-        writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), markers, edges)
+        writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), _markers(store), edges)
         run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
@@ -294,6 +295,18 @@ class _ChunkWriter:
 
 def _markers(store: Location) -> Location:
     return store.child(RECORD).child(_FINISHED)
+
+
+def _finished_chunks(store: Location) -> set[str]:
+    return set(_markers(store).entries()) if _markers(store).exists() else set()
+
+
+def _advice(store: Location) -> str:
+    """Say how to go on after an interruption."""
+    with suppress(XeeTFError):
+        if _finished_chunks(store) or is_finished(store):
+            return "Finished chunks are kept: run it again to continue."
+    return "No chunk was finished. Run it again."
 
 
 def _remove_markers(store: Location) -> None:

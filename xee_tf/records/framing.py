@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
 from xee_tf.errors import RecordError
-from xee_tf.records.crc import range_crcs, row_crcs
+from xee_tf.records.crc import combine_crcs, range_crcs, row_crcs
 from xee_tf.records.ragged import gather
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "frame_footers",
     "frame_header",
     "frame_offsets",
+    "frames_crc",
     "iter_frames",
     "mask_crcs",
     "read_length",
@@ -44,6 +46,7 @@ FRAMING = HEADER + FOOTER
 """Bytes that framing adds to a record."""
 
 _DELTA = 0xA282EAD8
+_LONG = 1 << 18  # mean length in bytes from which combining checksums is faster than computing them
 
 
 def _mask_crc(crc: int) -> int:
@@ -134,6 +137,39 @@ def run_crc(footers: npt.NDArray[np.uint8], crc: int = 0) -> int:
     True
     """
     return int(crc32c(footers.data, crc))
+
+
+def frames_crc(
+    frames: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], footers: npt.NDArray[np.uint8]
+) -> int:
+    """Return the CRC-32C of consecutive frames, from the checksums in their footers if they are long.
+
+    Parameters
+    ----------
+    frames : ndarray of uint8, shape (bytes,)
+        Valid frames.
+    offsets : ndarray of int64, shape (records + 1,)
+        The offset of each frame, and of the end of the last one.
+    footers : ndarray of uint8, shape (records, 4)
+        See `frame_footers`.
+
+    Examples
+    --------
+    >>> frames = np.frombuffer(bytes.fromhex("000000000000000029039807d8ea82a2") * 2, np.uint8)
+    >>> offsets = np.array([0, 16, 32])
+    >>> frames_crc(frames, offsets, frame_footers(frames, offsets[1:])) == crc32c(frames)
+    True
+    """
+    if len(frames) < len(footers) * _LONG:
+        return int(crc32c(frames.data))
+    rotated = np.ascontiguousarray(footers).view("<u4")[:, 0] - np.uint32(_DELTA)
+    crcs = rotated >> np.uint32(17) | rotated << np.uint32(15)  # of the data, not masked
+    crc = 0
+    for (begin, end), data_crc in zip(pairwise(offsets.tolist()), crcs.tolist(), strict=True):
+        crc = crc32c(frames[begin : begin + HEADER].data, crc)
+        crc = combine_crcs(crc, data_crc, end - begin - FRAMING)
+        crc = crc32c(frames[end - FOOTER : end].data, crc)
+    return crc
 
 
 def frame_footers(

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
-from xee_tf.remote.credentials import CredentialsError, GoogleCredentials, redact
+from xee_tf.remote.credentials import CredentialsError, GoogleCredentials
+from xee_tf.remote.masking import Secrets
 from xee_tf.remote.responses import Response
 
 __all__ = ["Client"]
@@ -18,6 +19,7 @@ class Client(ABC):
 
     def __init__(self, credentials: GoogleCredentials | None) -> None:
         self._credentials = credentials
+        self._sent = Secrets()
 
     def send(
         self, address: str, body: bytes | None, timeout: float, content_type: str = "application/json"
@@ -40,11 +42,16 @@ class Client(ABC):
         try:
             if self._credentials is not None:
                 headers = self._credentials.headers(self.credentials_url(address))
+                self._sent.add(headers)
             response = self._send(address, body, timeout, content_type, headers)
         except CredentialsError as error:
             response = Response(0, "no credentials", message=str(error), transient=error.transient)
-        message = redact(response.message, headers)
+        message = self.masked(response.message)
         return replace(response, message=message, seconds=time.perf_counter() - start)
+
+    def masked(self, text: str) -> str:
+        """Return a text of the server without the credentials that were sent to it."""
+        return self._sent.masked(text)
 
     def credentials_url(self, address: str) -> str:
         """Return the URL for which credentials are requested. Default: the address."""

@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from threading import Lock
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
-from xee_tf.errors import OptionError, PredictionError, RecordError
+from xee_tf.errors import OptionError, PredictionError, RecordError, XeeTFError
 from xee_tf.extras import require
 from xee_tf.identity import content_hash
 from xee_tf.options import Options, integer, number, option
@@ -223,7 +223,7 @@ class RemoteConnection:
         return self._fetch_signature(min(self._connector.flow.deadline, _SIGNATURE_SECONDS))
 
     def _fetch_signature(self, deadline: float) -> Signature:
-        with self._lock:
+        with self._lock, self._masked_errors():
             if self._signature is None:
                 self._signature = self._connector.fetch_signature(
                     lambda address, body: retry_until(
@@ -236,6 +236,21 @@ class RemoteConnection:
 
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See `xee_tf.connector.Connection`. Errors have the `instances` of the request that failed."""
+        with self._masked_errors():
+            return self._predict(batch)
+
+    @contextmanager
+    def _masked_errors(self) -> Iterator[None]:
+        """Remove credentials from errors, which may contain a part of a response that repeats them."""
+        try:
+            yield
+        except XeeTFError as error:
+            error.args = tuple(
+                self._client.masked(each) if isinstance(each, str) else each for each in error.args
+            )
+            raise
+
+    def _predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         self._fetch_signature(self._connector.flow.deadline).check_inputs(batch, str(self._connector))
         semaphore = self._cluster_limit.semaphore()
         parts = list(self._outputs(batch, semaphore))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Literal
 
 from xee_tf.errors import ModelError, OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.remote.addresses import allows_credentials
+from xee_tf.remote.masking import mask
 
 __all__ = [
     "Credentials",
     "CredentialsError",
     "GoogleCredentials",
     "check_credentials",
-    "redact",
 ]
 
 Credentials = Literal["google"] | None
@@ -27,6 +26,7 @@ _HOW_TO_FIX = (
     "GOOGLE_APPLICATION_CREDENTIALS, or use a service account; if the server does not require credentials, "
     "pass credentials=None."
 )
+_SECRETS = ("token", "id_token", "refresh_token", "client_secret")  # attributes of google-auth's credentials
 
 
 class CredentialsError(ModelError):
@@ -79,12 +79,14 @@ class GoogleCredentials:
             import google.auth.exceptions
             from google.auth.transport.requests import Request
 
+            from xee_tf.remote.sessions import DirectSession
+
         try:
             found, _ = google.auth.default(scopes=[_SCOPE])
         except google.auth.exceptions.GoogleAuthError as error:
             raise CredentialsError(f"Google credentials not found: {_summary(error)} {_HOW_TO_FIX}") from None
         self._credentials: Any = found
-        self._request: Any = Request()
+        self._request: Any = Request(DirectSession())
         self._lock = Lock()
 
     def headers(self, url: str) -> dict[str, str]:
@@ -104,8 +106,10 @@ class GoogleCredentials:
                 self._credentials.before_request(self._request, "POST", url, headers)
         except google.auth.exceptions.GoogleAuthError as error:
             transient = bool(error.retryable) or isinstance(error, google.auth.exceptions.TransportError)
+            secrets = (getattr(self._credentials, name, None) for name in _SECRETS)
+            summary = mask(_summary(error), [secret for secret in secrets if isinstance(secret, str)])
             raise CredentialsError(
-                f"Google credentials could not be refreshed: {_summary(error)} {_HOW_TO_FIX}", transient
+                f"Google credentials could not be refreshed: {summary} {_HOW_TO_FIX}", transient
             ) from None
         return headers
 
@@ -114,19 +118,6 @@ class GoogleCredentials:
 
     def __reduce__(self) -> Any:
         raise TypeError("Credentials cannot be pickled: they must not leave their process.")
-
-
-def redact(message: str, headers: Mapping[str, str]) -> str:
-    """Remove credentials from the error message of a server, which may repeat the headers of the request.
-
-    Examples
-    --------
-    >>> redact("Bearer abc is not valid.", {"authorization": "Bearer abc"})
-    '... is not valid.'
-    """
-    for value in headers.values():
-        message = message.replace(value, "...").replace(value.rpartition(" ")[2], "...")
-    return message
 
 
 def _summary(error: Exception) -> str:

@@ -35,6 +35,8 @@ class GrpcClient(Client):
         if target.secure:
             self._channel = grpc.secure_channel(target.address, grpc.ssl_channel_credentials(), options)
         else:
+            if credentials is not None:  # a proxy could read them
+                options.append(("grpc.enable_http_proxy", 0))
             self._channel = grpc.insecure_channel(target.address, options)
 
     def credentials_url(self, address: str) -> str:

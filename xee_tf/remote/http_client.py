@@ -9,6 +9,7 @@ from xee_tf.extras import extra
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
 from xee_tf.remote.responses import Response, http_response
+from xee_tf.remote.sessions import DirectSession
 
 with extra("hosted", "A hosted model"):
     import requests
@@ -25,8 +26,8 @@ class HttpClient(Client):
     """Client with persistent HTTP connections.
 
     TLS certificates are verified. Redirects are not followed, so that credentials are never sent to another
-    host; passwords in ``~/.netrc`` are not sent. Responses larger than `max_response_bytes` are rejected
-    before they are read.
+    host, and credentials are not sent through proxies without TLS; passwords in ``~/.netrc`` are not sent.
+    Responses larger than `max_response_bytes` are rejected before they are read.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class HttpClient(Client):
     ) -> None:
         super().__init__(credentials)
         self._max_bytes = max_response_bytes
-        self._session = requests.Session()
+        self._session = requests.Session() if credentials is None else DirectSession()
         self._session.auth = lambda request: request  # otherwise requests reads passwords from ~/.netrc
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))

@@ -6,7 +6,7 @@ staged in a store. A shard consists of the runs of its parts, in the order of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, pairwise
@@ -14,15 +14,26 @@ from typing import Any
 
 import numpy as np
 from crc32c import crc32c
+from numpy.typing import NDArray
 
-from xee_tf.records import Encoded, combine_crcs, frame_footers, run_crc
+from xee_tf.records import Encoded, combine_crcs, frame_footers, frames_crc, run_crc
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
 
 __all__ = ["Part", "Run", "WrittenShard", "begin_shard", "pack_run", "pairs_in_order", "shard_header"]
 
 
-@dataclass(frozen=True)
+_ARRAYS: dict[str, Any] = {
+    "records": np.uint32,
+    "sizes": np.int64,
+    "crcs": np.uint32,
+    "patches": np.int64,
+    "masked": np.float64,
+}
+"""The attributes of runs that shards keep, and their dtypes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Consecutive records in a part.
 
@@ -137,8 +148,10 @@ def pack_run(
     spans = list(pairwise(edge - edges[0] for edge in edges))
     if compressed:
         pieces: list[Any] = [compress_member(buffer[offsets[a] : offsets[b]]) for a, b in spans]
+        crc = reduce(lambda crc, piece: crc32c(piece, crc), pieces, 0)
     else:
         pieces = [buffer]
+        crc = frames_crc(buffer, offsets, ends)
     run = Run(
         first=first,
         records=tuple(b - a for a, b in spans),
@@ -146,7 +159,7 @@ def pack_run(
         crcs=tuple(run_crc(ends[a:b]) for a, b in spans),
         patches=tuple(patches),
         masked=tuple(masked),
-        crc=reduce(lambda crc, piece: crc32c(piece, crc), pieces, 0),
+        crc=crc,
     )
     return run, pieces
 
@@ -195,7 +208,7 @@ def pairs_in_order(blocks: Iterable[Sequence[Part]], shard: int) -> list[tuple[R
     return sorted(pairs, key=lambda pair: pair[0].first)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WrittenShard:
     """A complete shard in a store, before it is moved to its destination.
 
@@ -205,8 +218,9 @@ class WrittenShard:
         Number of the shard.
     file : ShardInfo
         The file after it is moved.
-    runs : tuple of Run
-        The runs in the order of their records.
+    records, sizes, crcs, patches, masked : ndarray
+        The attributes of all runs, in the order of their records; see `Run`. The objects of the runs would
+        need ten times the memory until all shards are complete.
     upload : str
         The id of the upload that holds the shard; "" if it is a file.
     tags : tuple of str
@@ -215,23 +229,38 @@ class WrittenShard:
 
     number: int
     file: ShardInfo
-    runs: tuple[Run, ...]
+    records: NDArray[np.uint32]
+    sizes: NDArray[np.int64]
+    crcs: NDArray[np.uint32]
+    patches: NDArray[np.int64]
+    masked: NDArray[np.float64]
     upload: str = ""
     tags: tuple[str, ...] = ()
 
-    def of_runs(self, name: str) -> list[Any]:
-        """Concatenate one attribute of all runs, such as "patches"."""
-        return list(chain.from_iterable(getattr(run, name) for run in self.runs))
+    @classmethod
+    def of_runs(cls, number: int, file: ShardInfo, runs: Sequence[Run]) -> WrittenShard:
+        """Describe a shard that consists of the given runs."""
+        return cls.from_json(
+            {"number": number, "file": vars(file)}
+            | {name: list(chain.from_iterable(getattr(run, name) for run in runs)) for name in _ARRAYS}
+        )
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> WrittenShard:
+        """Create a shard from the result of `to_json`."""
+        arrays = {name: np.array(document[name], dtype) for name, dtype in _ARRAYS.items()}
+        file, tags = ShardInfo(**document["file"]), tuple(document.get("tags", ()))
+        return cls(**{**document, **arrays, "file": file, "tags": tags})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shard as values of JSON."""
+        arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
+        return vars(self) | arrays | {"file": vars(self.file)}
 
     def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
         """Return the description for a manifest, in which `name` is the file without its folder."""
-        sizes = np.array(self.of_runs("sizes"), np.int64)
+        sizes = self.sizes.copy()
         # The header with the index is longer than the one it replaces.
         sizes[np.flatnonzero(sizes)[:1]] += self.file.bytes - sizes.sum()
-        return ManifestShard(
-            replace(self.file, path=name),
-            np.array(self.of_runs("records"), np.uint32),
-            np.array(self.of_runs("crcs"), np.uint32),
-            np.array(self.of_runs("patches"), np.int64) if patches else None,
-            sizes,
-        )
+        file = replace(self.file, path=name)
+        return ManifestShard(file, self.records, self.crcs, self.patches if patches else None, sizes)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain
-from typing import Any
 
 from crc32c import crc32c
 
@@ -56,10 +54,10 @@ class StagedStore:
         """Return the file that describes a complete shard."""
         return self.staging.folder.child(f"{number:05d}.json")
 
-    def written(self, number: int, size: int, crc: int, runs: tuple[Run, ...]) -> WrittenShard:
+    def written(self, number: int, size: int, crc: int, runs: Sequence[Run]) -> WrittenShard:
         """Describe a complete shard."""
         records = sum(chain.from_iterable(run.records for run in runs))
-        return WrittenShard(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
+        return WrittenShard.of_runs(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
 
     def finished(self, number: int) -> WrittenShard | None:
         """Return the description of a shard from its receipt; None if it is not complete."""
@@ -77,12 +75,6 @@ class StagedStore:
 
     def finished_shards(self) -> dict[int, WrittenShard]:
         """Return the complete shards that an interrupted run has staged."""
-        if not self.is_resumable:
-            return {}
-        receipts: list[Location] = []
-        with suppress(FileNotFoundError):
-            names = [name for name in self.staging.folder.entries() if re.fullmatch(r"\d{5,}\.json", name)]
-            receipts = [self.staging.folder.child(name) for name in names]
 
         def complete(receipt: Location) -> WrittenShard | None:
             shard = read_receipt(receipt)
@@ -92,7 +84,22 @@ class StagedStore:
             return None
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            return {shard.number: shard for shard in pool.map(complete, receipts) if shard is not None}
+            found = pool.map(complete, self._receipts())
+            return {shard.number: shard for shard in found if shard is not None}
+
+    def has_finished_shards(self) -> bool:
+        """Whether a later run can take up complete shards."""
+        return bool(self._receipts())
+
+    def _receipts(self) -> list[Location]:
+        """Return the receipts that a later run can take up."""
+        if not self.is_resumable:
+            return []
+        folder = self.staging.folder
+        try:
+            return [folder.child(name) for name in folder.entries() if re.fullmatch(r"\d{5,}\.json", name)]
+        except FileNotFoundError:
+            return []
 
     def is_complete(self, shard: WrittenShard) -> bool:
         """Return whether the file of a shard is as described: a power failure may have damaged it."""
@@ -124,8 +131,7 @@ class StagedStore:
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
     """Write the description of a complete shard, from which a later run takes it up."""
-    runs = [vars(run) for run in shard.runs]
-    write_note(location, vars(shard) | {"file": vars(shard.file), "runs": runs})
+    write_note(location, shard.to_json())
 
 
 def read_receipt(location: Location) -> WrittenShard | None:
@@ -134,11 +140,4 @@ def read_receipt(location: Location) -> WrittenShard | None:
         found = read_note(location)
     except DamagedNoteError:
         return None
-    if found is None:
-        return None
-    runs = tuple(Run(**_with_tuples(run)) for run in found["runs"])
-    return WrittenShard(**_with_tuples(found) | {"file": ShardInfo(**found["file"]), "runs": runs})
-
-
-def _with_tuples(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    return None if found is None else WrittenShard.from_json(found)

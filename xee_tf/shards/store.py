@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from xee_tf.errors import XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
-from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption
 from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
@@ -120,6 +120,9 @@ class ShardStore(Protocol):
     def finished_shards(self) -> dict[int, WrittenShard]:
         """Return the complete shards that an interrupted run has staged."""
 
+    def has_finished_shards(self) -> bool:
+        """Whether a later run can take up complete shards."""
+
     @property
     def is_resumable(self) -> bool:
         """Whether a later run can take up what is staged."""
@@ -132,18 +135,28 @@ class ShardStore(Protocol):
 
 
 _KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."
+_NONE_KEPT = "No shard was complete, and nothing was changed. Run it again."
 
 
 @contextmanager
 def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
     """Abort stores if the body of the with statement fails or is interrupted."""
-    with interruptible():
-        try:
-            yield
-        except BaseException as error:
-            for store in stores:
-                with suppress(XeeTFError):  # the error that is raised is more important
-                    store.abort()
-            is_kept = any(store.is_resumable for store in stores)
-            explain_interruption(error, _KEPT if is_kept else NOTHING_CHANGED)
-            raise
+    try:
+        yield
+    except BaseException as error:
+        for store in stores:
+            with suppress(XeeTFError):  # the error that is raised is more important
+                store.abort()
+        if isinstance(error, KeyboardInterrupt):
+            explain_interruption(error, _advice(stores))
+        raise
+
+
+def _advice(stores: Sequence[ShardStore]) -> str:
+    """Say how to go on after an interruption."""
+    if not any(store.is_resumable for store in stores):
+        return NOTHING_CHANGED
+    with suppress(XeeTFError):
+        if any(store.has_finished_shards() for store in stores):
+            return _KEPT
+    return _NONE_KEPT

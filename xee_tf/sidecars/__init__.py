@@ -1,6 +1,7 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
+from xee_tf.sidecars.complete import complete_manifest
 from xee_tf.sidecars.described import (
     Described,
     describe_export,
@@ -28,6 +29,7 @@ from xee_tf.sidecars.names import (
     MIXER,
     RECORDS,
     TABLE,
+    TABLE_MANIFEST,
     ExportNames,
     destination_of,
     export_prefix,
@@ -46,6 +48,7 @@ __all__ = [
     "MIXER",
     "RECORDS",
     "TABLE",
+    "TABLE_MANIFEST",
     "BandSpec",
     "Described",
     "ExportNames",
@@ -60,6 +63,7 @@ __all__ = [
     "TableColumn",
     "TableManifest",
     "check_order",
+    "complete_manifest",
     "describe_export",
     "describe_files",
     "destination_of",

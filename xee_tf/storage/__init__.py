@@ -1,7 +1,13 @@
 """Locations on local disks and in object stores, checks of destinations, staging and commits, Zarr stores."""
 
 from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, replace_store, staged_runs
-from xee_tf.storage.destinations import require_free, require_other, require_reachable, require_writable
+from xee_tf.storage.destinations import (
+    refuse_resuming,
+    require_free,
+    require_other,
+    require_reachable,
+    require_writable,
+)
 from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.journal import (
     Earlier,
@@ -78,6 +84,7 @@ __all__ = [
     "read_record",
     "read_uploads",
     "recover",
+    "refuse_resuming",
     "remove_leftovers",
     "remove_other_runs",
     "remove_temporary_files",

@@ -63,10 +63,9 @@ def abort(target: Location, upload: str) -> None:
 
 def _call(target: Location, method: str, **arguments: Any) -> Any:
     """Call a method of the Azure client for a blob."""
-    container, _, name = target.path.partition("/")
 
     async def call() -> Any:
-        async with target.fs.service_client.get_blob_client(container, name) as blob:
+        async with target.fs.service_client.get_blob_client(target.bucket, target.key) as blob:
             return await getattr(blob, method)(**arguments)
 
     with storage_errors("write", target.url, local=False):

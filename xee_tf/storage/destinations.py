@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import get_args
+from typing import NoReturn, get_args
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
@@ -12,7 +12,17 @@ from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 
-__all__ = ["refuse_existing", "require_free", "require_other", "require_reachable", "require_writable"]
+__all__ = [
+    "refuse_existing",
+    "refuse_resuming",
+    "require_free",
+    "require_other",
+    "require_reachable",
+    "require_writable",
+]
+
+# Filesystems on top of another one, which are for reading.
+_ON_TOP = frozenset({"blockcache", "cached", "filecache", "reference", "simplecache", "tar", "zip"})
 
 _LONGEST = 200  # bytes of a name: file systems permit 255, and temporary files add up to 54
 
@@ -106,6 +116,20 @@ def refuse_existing(existing: Sequence[Location], if_exists: str, *, resumable: 
     )
 
 
+def refuse_resuming(location: Location, difference: str, cause: Exception | None = None) -> NoReturn:
+    """Raise an error about a result that exists and is not the one that a run would write.
+
+    Raises
+    ------
+    DestinationExistsError
+        In any case.
+    """
+    raise DestinationExistsError(
+        f"{location} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
+        "if_exists='overwrite'."
+    ) from cause
+
+
 def require_writable(location: Location) -> None:
     """Raise `DestinationError` if a file cannot be created at a location; nothing is written.
 
@@ -139,11 +163,12 @@ def require_writable(location: Location) -> None:
         )
 
 
-def require_reachable(location: Location) -> None:
+def require_reachable(location: Location, *, zarr: bool = False) -> None:
     """Raise `DestinationError` if a location is a bucket, or its store is unreachable or read-only.
 
-    Buckets are never created.
+    Buckets are never created. If `zarr` is true, zarr writes to the location.
     """
+    _require_direct(location, zarr=zarr)
     if location.is_local:
         return
     if location.bucket is not None and location.is_root:
@@ -162,6 +187,23 @@ def require_reachable(location: Location) -> None:
             _require_bucket(location, location.bucket)
         else:
             location.parent.exists()
+
+
+def _require_direct(location: Location, *, zarr: bool) -> None:
+    """Raise an error for a cache or an archive, in which files cannot be moved.
+
+    zarr cannot open a folder of a store as a filesystem, either ("dir").
+    """
+    *links, store = location.url.split("::")
+    names = {link.partition("://")[0] for link in [*links, store]}
+    if not names & (_ON_TOP | {"dir"} if zarr else _ON_TOP):
+        return
+    only_caches = links and not any("://" in link for link in links)  # which have no paths of their own
+    example = f", such as {store}" if only_caches else ""
+    raise DestinationError(
+        f"Cannot write {location.url}: files are not written through caches, archives and other filesystems "
+        f"on top of a store. Write to the store itself{example}."
+    )
 
 
 def _require_bucket(location: Location, bucket: str) -> None:

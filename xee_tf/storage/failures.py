@@ -222,6 +222,8 @@ def _class(error: Exception, action: str) -> Callable[[str], XeeTFError]:
 
 def _explain_disk(error: Exception, action: str, url: str) -> str:
     number = getattr(error, "errno", None)
+    if number is None and isinstance(error, FileNotFoundError):
+        number = errno.ENOENT  # Zarr's own errors have no number
     usage = _disk_usage(url)
     if number not in _DISK and action not in ("read", "list") and usage and usage[0] < _FULL:
         number = errno.ENOSPC  # libraries such as GDAL do not say why they cannot write

@@ -59,9 +59,8 @@ def _grouped(sources: Sequence[Location]) -> list[Sequence[Location]]:
 
 def _compose(target: Location, sources: Sequence[Location]) -> Location:
     """Compose objects of the same bucket; return the new object."""
-    bucket, _, key = target.path.partition("/")
-    names = [{"name": source.path.partition("/")[2]} for source in sources]
+    names = [{"name": source.key} for source in sources]
     document = {"sourceObjects": names, "destination": {"contentType": "application/octet-stream"}}
     with storage_errors("write", target.url, local=False):
-        target.fs.call("POST", "b/{}/o/{}/compose", bucket, key, json=document)
+        target.fs.call("POST", "b/{}/o/{}/compose", target.bucket, target.key, json=document)
     return target

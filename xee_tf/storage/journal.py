@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from crc32c import crc32c
 
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
 from xee_tf.signals import explain_interruption
 from xee_tf.storage.destinations import refuse_existing
@@ -437,12 +437,14 @@ def _journal(
     )
     if staging.destination.is_local:
         os.makedirs(staging.folder.path, exist_ok=True)
-    _create(staging.journal, journal)
     try:
+        _create(staging.journal, journal)
         old = earlier.files()  # no other run changes them while the journal exists
         _check_seen(staging, old, seen)
     except BaseException:
-        staging.journal.remove()
+        with suppress(OSError, XeeTFError):
+            if staging.journal.read_bytes() == journal.data():  # not that of another run
+                staging.journal.remove()
         raise
     _committing.add(staging.token)
     try:
@@ -599,7 +601,10 @@ def _replace_tree(source: Location, target: Location) -> None:
             target.remove_objects(chosen)
     pairs = [(path, base + path[len(origin) :]) for path in fs.find(origin)]
     for chosen in ([p for p in pairs if p[1] not in marks], [p for p in pairs if p[1] in marks]):
-        if chosen:
+        if target.bucket is None:
+            for path, copy in chosen:
+                target.child(copy[len(base) + 1 :]).write_bytes(bytes(fs.cat_file(path)))
+        elif chosen:
             fs.copy([path for path, _ in chosen], [path for _, path in chosen], on_error="raise")
 
 

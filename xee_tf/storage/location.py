@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,8 @@ import fsspec
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, OptionError, RecordError, shorten
+from xee_tf.errors import DestinationError, OptionError, RecordError, XeeTFError, shorten
+from xee_tf.extras import extra
 from xee_tf.options import check_storage_options
 from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
@@ -28,6 +29,13 @@ PathLike = str | os.PathLike[str]
 
 # Protocols whose first path segment is a bucket or container, which is never created.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
+
+# Protocols whose packages are installed by extras.
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+}
 
 _WEB = frozenset({"http", "https"})
 
@@ -109,10 +117,21 @@ class Location:
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        protocols = [link.partition("://")[0] for link in self.url.split("::")]
+        name = next((_EXTRAS[each] for each in protocols if each in _EXTRAS), None)
         try:
-            filesystem, path = url_to_fs(self.url, **self.storage_options)
+            with extra(name, self.url) if name else nullcontext():
+                filesystem, path = url_to_fs(self.url, **self.storage_options)
+        except XeeTFError:
+            raise
         except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
-            raise DestinationError(f"{self.url} cannot be opened: {error}") from error
+            what = str(error)
+            if name == "azure" and "account_name" in what:
+                what = (
+                    "the account is not known. Pass storage_options={'account_name': '...'}, or set "
+                    "AZURE_STORAGE_ACCOUNT_NAME and a key, or AZURE_STORAGE_CONNECTION_STRING."
+                )
+            raise DestinationError(f"{self.url} cannot be opened: {what}") from error
         return filesystem, str(path)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,6 +169,11 @@ class Location:
         """The bucket or container of an object store; None for other filesystems."""
         protocols = self.protocols | {self._link[0].partition("://")[0].rpartition("::")[2]}  # behind a cache
         return self.path.strip("/").partition("/")[0] if protocols & _BUCKETS else None
+
+    @property
+    def key(self) -> str:
+        """The name of the object in its bucket."""
+        return self.path.strip("/").partition("/")[2]
 
     @property
     def is_web(self) -> bool:
@@ -248,7 +272,8 @@ class Location:
     def is_folder(self) -> bool:
         """Return whether a folder exists."""
         try:
-            return bool(self.fresh_fs.isdir(self.path))
+            with self._errors("read"):
+                return bool(self.fresh_fs.isdir(self.path))
         except Exception as error:
             if not is_inaccessible(error):
                 raise
@@ -394,7 +419,7 @@ class Location:
         with self._errors(action):
             if not self.is_local:
                 if action != "read":
-                    self._make_parent()
+                    self.make_parent()
                 return StoreFile(self.fs.open(self.path, mode), action, self.url, local=False)
             # Without the wrapper of fsspec, which is slow for small files.
             if action == "read":
@@ -402,7 +427,7 @@ class Location:
             try:
                 return StoreFile(open(self.path, mode), action, self.url, local=True)
             except FileNotFoundError:
-                self._make_parent()
+                self.make_parent()
                 return StoreFile(open(self.path, mode), action, self.url, local=True)
 
     def write_bytes(self, data: bytes, *, exclusive: bool = False, durable: bool = False) -> None:
@@ -428,13 +453,13 @@ class Location:
             if exclusive and self.exists():  # some stores ignore the condition
                 raise FileExistsError(errno.EEXIST, "The object exists", self.url)
             with self._errors("create" if exclusive else "write"):
-                self._make_parent()
+                self.make_parent()
                 self.fs.pipe_file(self.path, data, **({"mode": "create"} if exclusive else {}))
             return
         temporary = self.temporary().path
         try:
             with self._errors("create" if exclusive else "write"):
-                self._make_parent()
+                self.make_parent()
                 with open(temporary, "wb") as file:
                     file.write(data)
                     if durable:
@@ -473,7 +498,7 @@ class Location:
             Location(os.fspath(file)).move(self)
             return
         with self._errors("write"):
-            self._make_parent()
+            self.make_parent()
             self.fs.put_file(os.fspath(file), self.path)
 
     def move(self, target: Location) -> None:
@@ -487,7 +512,7 @@ class Location:
             self.remove()
             return
         with target._errors("write"):
-            target._make_parent()
+            target.make_parent()
             if self.is_local:
                 rename(self.path, target.path)
             elif _GLOB.search(self.path):
@@ -551,7 +576,8 @@ class Location:
                     self.remove(recursive=True)
             time.sleep(0.05)
 
-    def _make_parent(self) -> None:
+    def make_parent(self) -> None:
+        """Create the parent folder, unless it is in an object store."""
         if self.is_local:
             os.makedirs(self.parent.path, exist_ok=True)
         elif self.bucket is None and not self.fs.exists(self.parent.path):
@@ -626,11 +652,10 @@ def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None
 def _read_version(file: Location, start: int, end: int | None) -> bytes:
     """Read bytes of an object in S3 whose ETag is known."""
     fs: Any = file.fs
-    bucket, _, key = file.path.partition("/")
     last = "" if end is None else max(end, start + 1) - 1
 
     async def read() -> bytes:
-        arguments = {"Bucket": bucket, "Key": key}
+        arguments = {"Bucket": file.bucket, "Key": file.key}
         if start or end is not None:  # an empty object has no range
             arguments["Range"] = f"bytes={start}-{last}"
         body = (await fs._call_s3("get_object", IfMatch=file.etag, **arguments))["Body"]

@@ -18,7 +18,7 @@ from xee_tf.storage.location import Location
 
 __all__ = ["DamagedNoteError", "is_torn_note", "note_bytes", "read_note", "write_note"]
 
-_FORMAT = 1  # increase it if the content of any note changes
+_FORMAT = 2  # increase it if the content of any note changes
 
 
 class DamagedNoteError(ValueError):

@@ -65,9 +65,8 @@ def abort(target: Location, upload: str) -> None:
 
 def _call(target: Location, method: str, **arguments: Any) -> Any:
     """Call a method of the S3 client for an object."""
-    bucket, _, key = target.path.partition("/")
     with storage_errors("write", target.url, local=False):
-        return target.fs.call_s3(method, Bucket=bucket, Key=key, **arguments)
+        return target.fs.call_s3(method, Bucket=target.bucket, Key=target.key, **arguments)
 
 
 def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) -> None:
@@ -85,23 +84,23 @@ def abort_dead_uploads(destination: Location, keep: Collection[Staging] = ()) ->
                     continue  # the run was killed before it had recorded its uploads
                 return  # the run is creating its uploads, which cannot be told from those of dead runs
             living |= set(known.values())
-    bucket, _, key = destination.path.partition("/")
-    ours = re.compile(rf"{re.escape(key)}(-\d{{5,}}\.tfrecord(\.gz)?)?")
-    for upload in _uploads(destination, bucket, key):
+    ours = re.compile(rf"{re.escape(destination.key)}(-\d{{5,}}\.tfrecord(\.gz)?)?")
+    for upload in _uploads(destination):
         if upload["UploadId"] not in living and ours.fullmatch(upload["Key"]):
             target = destination.parent.child(upload["Key"].rsplit("/", 1)[-1])
             abort(target, upload["UploadId"])
 
 
-def _uploads(location: Location, bucket: str, prefix: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the multipart uploads that have begun."""
+def _uploads(location: Location) -> Iterator[Mapping[str, Any]]:
+    """Yield the multipart uploads to keys that start with that of a location."""
     page: Mapping[str, Any] = {}
+    objects = {"Bucket": location.bucket, "Prefix": location.key}
     while True:
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
         after = {name: page[key] for name, key in markers.items() if page.get(key)}
         try:
             with storage_errors("list", location.url, local=False):
-                page = location.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+                page = location.fs.call_s3("list_multipart_uploads", **objects, **after)
         except (StorageError, DestinationError):  # not permitted, or not offered by this store
             return
         yield from page.get("Uploads", [])

@@ -7,12 +7,12 @@ kept in the record until the pixels are complete.
 from __future__ import annotations
 
 import json
-import socket
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any, Literal
 
 import dask.array as da
@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.journal import sync
 from xee_tf.storage.location import Location, sync_folder
@@ -138,16 +137,29 @@ class StoredBand:
     run: Staging
 
     def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
-        try:
+        folder = self.store.child(self.name)
+        with storage_errors("write", folder.url, local=folder.is_local):
             self.run.sign()
             array = _open(self)
-            if not _is_empty(values, array.fill_value):
+            if _is_empty(values, array.fill_value):
+                return
+            try:
                 array[key] = values
-        except OSError as error:
-            raise DestinationError(
-                f"A chunk of band {self.name!r} in {self.store} cannot be written on {socket.gethostname()}: "
-                f"{error}. All worker processes need access to the store."
-            ) from error
+            except FileNotFoundError:  # Zarr creates no folders in stores that need them
+                for chunk in _chunk_files(folder, array, key):
+                    chunk.make_parent()
+                array[key] = values
+
+
+def _chunk_files(folder: Location, array: Any, key: tuple[slice, ...]) -> Iterator[Location]:
+    """Yield the files of the chunks of an array that hold some of its values."""
+    sizes = array.shards or array.chunks
+    spans = [span.indices(length) for span, length in zip(key, array.shape, strict=True)]
+    numbers = [
+        range(start // size, -(-stop // size)) for (start, stop, _), size in zip(spans, sizes, strict=True)
+    ]
+    for index in product(*numbers):
+        yield folder.child(array.metadata.encode_chunk_key(index))
 
 
 def _is_empty(values: npt.NDArray[Any], fill: Any) -> bool:

@@ -14,7 +14,7 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
-from xee_tf.errors import DestinationError, DestinationExistsError, OptionError, warn
+from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, explain_other, run_identity
@@ -32,17 +32,19 @@ from xee_tf.sidecars import (
     ShardInfo,
     TableColumn,
     TableManifest,
+    complete_manifest,
     export_prefix,
     manifest_location,
-    read_manifest,
     table_location,
 )
+from xee_tf.signals import interruptible
 from xee_tf.storage import (
     Location,
     PathLike,
     begin,
     clear_leftovers,
     recover,
+    refuse_resuming,
     require_free,
     require_writable,
 )
@@ -171,6 +173,7 @@ def _describe_column(column: TableColumn) -> tuple[str, str]:
 
 
 @spelled(TABLE_SPELLING, IdentityOptions)
+@interruptible()
 def export_table(
     table: Table,
     destination: PathLike,
@@ -314,29 +317,14 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
     """
     if compute:
         recover(target)
-    manifest = _existing_manifest(target)
+    manifest = complete_manifest(TableManifest, manifest_location(target), target)
     if manifest is None:
         return None
     if difference := explain_other(identity, manifest.identity):
-        raise DestinationExistsError(
-            f"{target} exists and cannot be resumed: {difference}. Choose another name, or replace it with "
-            "if_exists='overwrite'."
-        )
+        refuse_resuming(target, difference)
     if compute:
         clear_leftovers(target)
     return _result_of(target, manifest)
-
-
-def _existing_manifest(target: Location) -> TableManifest | None:
-    """Return the manifest of a table that exists with the size that it states; None if there is none."""
-    manifest = read_manifest(manifest_location(target))
-    if not isinstance(manifest, TableManifest) or not manifest.shards:
-        return None
-    try:
-        size = target.size()
-    except FileNotFoundError:
-        return None
-    return manifest if size == manifest.shards[0].file.bytes else None
 
 
 def _result_of(target: Location, manifest: TableManifest) -> TableResult:
@@ -401,7 +389,7 @@ def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[An
     columns = _common_columns(parts)
     target = store.names.shard(0)
     if store.earlier.identity is not None:  # if a Delayed is computed twice, it finds what it wrote
-        found = _existing_manifest(target)
+        found = complete_manifest(TableManifest, manifest_location(target), target)
         if found is not None and found.identity == store.earlier.identity:
             store.discard()
             return _result_of(target, found)

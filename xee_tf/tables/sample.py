@@ -37,6 +37,7 @@ from xee_tf.identity import IdentityOptions, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, read_names, spelled
 from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
+from xee_tf.signals import interruptible
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
 from xee_tf.tables.options import SAMPLE_SPELLING
@@ -50,6 +51,7 @@ _CHUNK_SIDE = 1024
 
 
 @spelled(SAMPLE_SPELLING, IdentityOptions)
+@interruptible()
 def sample_table(
     image: xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray],
     where: Any,
@@ -396,6 +398,7 @@ def _sample_graph(
     """Build the graph: a task for each block with pixels to sample, and one that joins the samples."""
     run = uuid.uuid4().hex[:12]
     bands = [column.name for column in sampler.columns]
-    graph, [blocks] = work_on_blocks([BlockJob(f"sample-{run}", arrays, bands, layout, sampler)])
-    needed = [blocks[block] for block in sorted(sampler.places.by_block)]
+    job = BlockJob(f"sample-{run}", arrays, bands, layout, sampler, blocks=sampler.places.by_block)
+    graph, [blocks] = work_on_blocks([job])
+    needed = list(blocks.values())
     return LazyTable([add_task(graph.tasks, f"samples-{run}", join, needed)], graph)

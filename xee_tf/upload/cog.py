@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from threading import Lock
 from typing import Any
 
 import dask.array as da
+import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.errors
 import rasterio.shutil
 import xarray as xr
+from crc32c import crc32c
 from rasterio._err import CPLE_BaseError
 from rasterio.windows import Window
 
@@ -27,6 +30,7 @@ from xee_tf.graph import store_chunks
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
+from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_writable
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.destination import require_format
@@ -43,6 +47,7 @@ _GDAL_CACHE = 128 << 20  # bytes; GDAL's default is 5 % of the memory of the mac
 
 
 @spelled(_SPELLING)
+@interruptible()
 def to_cog(
     raster: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
@@ -195,7 +200,9 @@ def write_cog(
             # An open file cannot be sent to another process.
             store_chunks(arrays, targets, progress, in_this_process=True)
         with _gdal_errors(location):
+            raster.verify(plain)
             _copy_as_cog(plain, cog, profile["blockxsize"])
+            _require_tiles(cog, location)
 
 
 def _profile(
@@ -248,7 +255,6 @@ def _copy_as_cog(plain: Path, cog: Path, block: int) -> None:
         overview_resampling="nearest",
         num_threads="all_cpus",
     )
-    _check_last_tile(cog)
 
 
 @contextmanager
@@ -257,15 +263,31 @@ def _gdal_errors(location: Location) -> Iterator[None]:
     try:
         yield
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
-        raise DestinationError(f"Cannot write {location}: {error}. Nothing was changed.") from error
+        reason = str(error.__cause__ or error).rstrip(".")
+        raise DestinationError(f"Cannot write {location}: {reason}. Nothing was changed.") from error
 
 
-def _check_last_tile(cog: Path) -> None:
-    """Read the last tile of a file, because GDAL does not report all errors if the disk is full."""
+def _require_tiles(cog: Path, location: Location) -> None:
+    """Check that all tiles of a file were written: GDAL does not report errors when it closes a file."""
+    size = os.path.getsize(cog)
     with rasterio.open(cog) as file:
-        rows, columns = file.block_shapes[0]
-        top, left = (file.height - 1) // rows * rows, (file.width - 1) // columns * columns
-        file.read(window=Window(left, top, file.width - left, file.height - top))
+        levels = len(file.overviews(1))
+    for level in (None, *range(levels)):
+        with rasterio.open(cog, **({} if level is None else {"overview_level": level})) as file:
+            for (row, column), _ in file.block_windows(1):
+                offset, count = (
+                    file.get_tag_item(f"BLOCK_{fact}_{column}_{row}", "TIFF", bidx=1)
+                    for fact in ("OFFSET", "SIZE")
+                )
+                if not int(offset or 0) or int(offset) + int(count) > size:
+                    raise _incomplete(location)
+
+
+def _incomplete(location: Location) -> DestinationError:
+    return DestinationError(
+        f"Cannot write {location}: a part of its temporary file is missing or damaged. The disk may be full, "
+        "or the size of files may be limited. Nothing was changed."
+    )
 
 
 @dataclass(frozen=True)
@@ -274,18 +296,38 @@ class _Raster:
 
     If a chunk fails, Dask raises the error while other threads still compute chunks. Writing to a closed
     dataset would crash the process, so `close` waits for the lock and `write` checks whether it is closed.
+
+    GDAL writes most tiles when it closes the file, and rasterio does not report the errors of that. `verify`
+    therefore compares the closed file with the checksums of what was written.
     """
 
     file: Any
     location: Location
     lock: Lock = field(default_factory=Lock)
+    checksums: list[tuple[list[int], Window, int]] = field(default_factory=list)
 
-    def write(self, values: npt.NDArray[Any], bands: Sequence[int], window: Window) -> None:
+    def write(self, values: npt.NDArray[Any], bands: list[int], window: Window) -> None:
         """Write a window, or raise an error if the file is closed."""
+        values = np.ascontiguousarray(values)
+        checksum = crc32c(values.data)
         with self.lock, _gdal_errors(self.location):
             if self.file.closed:
                 raise DestinationError("The file is closed because another chunk failed.")
             self.file.write(values, bands, window=window)
+            self.checksums.append((bands, window, checksum))
+
+    def verify(self, path: Path) -> None:
+        """Check that the closed file contains what was written."""
+        try:
+            with rasterio.open(path) as file:
+                same = all(
+                    crc32c(file.read(bands, window=window)) == checksum
+                    for bands, window, checksum in self.checksums
+                )
+        except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
+            raise _incomplete(self.location) from error
+        if not same:
+            raise _incomplete(self.location)
 
     def close(self) -> None:
         """Close the file after the current write."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xee_tf.options import IfExists
-from xee_tf.signals import NOTHING_CHANGED, explain_interruption, interruptible
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption
 from xee_tf.storage import Earlier, Location, Staging, begin, commit, stage_local_file, storage_errors
 
 __all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file"]
@@ -63,7 +63,7 @@ def _matching(file: Location, pattern: str) -> list[Location]:
 def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) -> Iterator[Path]:
     """Yield a local path to write, and put that file and its side files in place if the block succeeds.
 
-    If the block fails or is interrupted, also by SIGTERM, its temporary files are deleted.
+    If the block fails or is interrupted, its temporary files are deleted.
 
     Parameters
     ----------
@@ -93,24 +93,23 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     def existing() -> list[Location]:
         return [*([location] if location.exists() else []), *side_files(location)]
 
-    with interruptible():
-        staging, earlier = begin(location, existing, if_exists)
-        local = staging.on_disk()
-        try:
-            with storage_errors("write", location.url, left="Nothing was changed."):
-                local.sign()
-            file = local.staged(location)
-            yield Path(file.path)
-            new = [location.parent.child(each.name) for each in side_files(file)]
-            _commit(staging, local, new, earlier)
-        except BaseException as error:
-            staging.abort()
-            if local != staging:
-                local.abort()
-            explain_interruption(error, NOTHING_CHANGED)
-            raise
+    staging, earlier = begin(location, existing, if_exists)
+    local = staging.on_disk()
+    try:
+        with storage_errors("write", location.url, left="Nothing was changed."):
+            local.sign()
+        file = local.staged(location)
+        yield Path(file.path)
+        new = [location.parent.child(each.name) for each in side_files(file)]
+        _commit(staging, local, new, earlier)
+    except BaseException as error:
+        staging.abort()
         if local != staging:
-            local.remove()
+            local.abort()
+        explain_interruption(error, NOTHING_CHANGED)
+        raise
+    if local != staging:
+        local.remove()
 
 
 def _commit(staging: Staging, local: Staging, new: Sequence[Location], earlier: Earlier) -> None:

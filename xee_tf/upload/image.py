@@ -66,6 +66,7 @@ _UPLOAD = "upload"  # the key of what a store was written from, in its record
 
 
 @spelled(_SPELLING)
+@interruptible()
 def upload_image(
     records: RecordFiles | None,
     mixer: Exported | Mixer,
@@ -170,7 +171,7 @@ def upload_image(
     location = Location.of(destination, storage_options)
     written = raster_format(location)
     one_of("if_exists", if_exists, get_args(IfExists))
-    require_reachable(location)
+    require_reachable(location, zarr=written == "zarr")
     if written == "tif":
         require_free(location, if_exists)
     elif not _unfinished(location) and not interruption(beside(location)):
@@ -305,7 +306,7 @@ def _write_zarr(
     if nodata is not None:
         for name in arrays:
             dataset[name].encoding["_FillValue"] = dataset[name].dtype.type(nodata)
-    with interruptible(), claim(beside(location)) as run:
+    with claim(beside(location)) as run:
         recover(run.destination)
         remove_other_runs(run)
         store = run.destination

@@ -16,6 +16,7 @@ from xee_tf.extras import extra
 from xee_tf.georef import crs_option, describe_crs
 from xee_tf.names import check_columns
 from xee_tf.options import READ_SPELLING, IfExists, read_names, spelled
+from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_writable, storage_errors
 from xee_tf.tables import TableResult, open_table
 from xee_tf.upload.files import geopackage_files, no_side_files, staged_file
@@ -32,6 +33,7 @@ _FORMATS: dict[str, Literal["GeoPackage", "GeoParquet"]] = {
 
 
 @spelled(_SPELLING)
+@interruptible()
 def upload_table(
     path: PathLike | TableResult | Sequence[PathLike | TableResult],
     destination: PathLike,
