@@ -119,6 +119,23 @@ NO_CHANGE = {
         "def f(b): return b",
         "def f(b: int) -> int: return b",
     ),
+    "layout and remarks in try": (
+        "def f(b):\n    try: b = b + 1; b = b * 2\n    except ValueError: pass\n    finally: b = 3\n"
+        "    return b",
+        "def f(b):\n    'doc'\n\n    try:\n        # c\n        b = (\n            b + 1\n        )\n\n"
+        "        b = b * 2\n    # d\n    except ValueError:\n\n        pass\n    finally:\n"
+        "        b = 3\n\n    return b",
+    ),
+    "layout of keywords": (
+        "def f(b): return sorted(b, key=len, reverse=True)",
+        "def f(b):\n    return sorted(  # c\n        b,\n        key=len,\n        reverse=True,\n    )",
+    ),
+    "list of an outer function": (
+        "def mk(n):\n    seen=[0]*n\n    def f(b):\n        def g(): seen.append(1)\n"
+        "        g(); return b\n    return f\nf=mk(0)",
+        "def mk(n):\n    seen=[0]*n\n    def f(b):\n        def g(): seen.append(1)\n"
+        "        g(); return b\n    return f\nf=mk(3)",
+    ),
     "log list": (
         "calls=[]\ndef f(b):\n    calls.append(1)\n    return b",
         "calls=[1,2]\ndef f(b):\n    calls.append(1)\n    return b",
@@ -167,6 +184,81 @@ NO_CHANGE = {
     ),
 }
 CHANGE = {
+    "keyword of a call": (
+        "def g(b, low=0, high=9): return b + low * high\ndef f(b): return g(b, low=4)",
+        "def g(b, low=0, high=9): return b + low * high\ndef f(b): return g(b, high=4)",
+    ),
+    "keyword of a method": (
+        "def f(b): return b.reshape(2, -1).mean(axis=1)",
+        "def f(b): return b.reshape(2, -1).mean(keepdims=1)",
+    ),
+    "start of try": (
+        "def f(b):\n    c = int(b)\n    try:\n        c += 2\n    except ValueError:\n        c = 7\n"
+        "    return c",
+        "def f(b):\n    try:\n        c = int(b)\n        c += 2\n    except ValueError:\n"
+        "        c = 7\n    return c",
+    ),
+    "end of try": (
+        "def f(b):\n    try:\n        c = b[0]\n        c = c / b[1]\n    except IndexError:\n"
+        "        c = b\n    return c",
+        "def f(b):\n    try:\n        c = b[0]\n    except IndexError:\n        c = b\n    else:\n"
+        "        c = c / b[1]\n"
+        "    return c",
+    ),
+    "which try": (
+        "def f(b):\n    try:\n        b = b.mean()\n        try:\n            b = b - 1\n"
+        "        except OSError:\n            b = 3\n    except OSError:\n        b = 5\n    return b",
+        "def f(b):\n    try:\n        try:\n            b = b.mean()\n            b = b - 1\n"
+        "        except OSError:\n            b = 3\n    except OSError:\n        b = 5\n    return b",
+    ),
+    "name of a local variable": (
+        "lut={'a': 1}\ndef f(b):\n    def g():\n        lut={}; lut['a']=0; return lut\n"
+        "    return b*lut['a'], g()",
+        "lut={'a': 2}\ndef f(b):\n    def g():\n        lut={}; lut['a']=0; return lut\n"
+        "    return b*lut['a'], g()",
+    ),
+    "name of an argument": (
+        "lut=[5]\ndef f(b):\n    def g(*lut, out): out.append(1); lut[0].extend(out)\n    return b*lut[0], g",
+        "lut=[6]\ndef f(b):\n    def g(*lut, out): out.append(1); lut[0].extend(out)\n    return b*lut[0], g",
+    ),
+    "name of a variable in another scope": (
+        "lut=[5]\n"
+        "def f(b):\n"
+        "    def g():\n"
+        "        lut=[]\n"
+        "        def h(): lut.append(1)\n"
+        "        return h\n"
+        "    return b*lut[0], g",
+        "lut=[8]\n"
+        "def f(b):\n"
+        "    def g():\n"
+        "        lut=[]\n"
+        "        def h(): lut.append(1)\n"
+        "        return h\n"
+        "    return b*lut[0], g",
+    ),
+    "name of a member of a class": (
+        "lut=[5]\ndef f(b):\n    class C:\n        lut=[]; lut.append(b)\n    return b*lut[0], C",
+        "lut=[8]\ndef f(b):\n    class C:\n        lut=[]; lut.append(b)\n    return b*lut[0], C",
+    ),
+    "array that is changed": (
+        "import numpy as np\nW=np.full(4, 3.)\ndef f(b):\n    W[1]=0\n    return b*W",
+        "import numpy as np\nW=np.full(4, 5.)\ndef f(b):\n    W[1]=0\n    return b*W",
+    ),
+    "attribute that is changed": (
+        "import numpy as np\n"
+        "class C:\n"
+        "    def __call__(s,b):\n"
+        "        s.w[1]=0\n"
+        "        return b*s.w\n"
+        "f=C(); f.w=np.full(4, 3.)",
+        "import numpy as np\n"
+        "class C:\n"
+        "    def __call__(s,b):\n"
+        "        s.w[1]=0\n"
+        "        return b*s.w\n"
+        "f=C(); f.w=np.full(4, 5.)",
+    ),
     "property": (
         "class C:\n    @property\n    def k(s): return 1\n    def __call__(s,b): return b*s.k\nf=C()",
         "class C:\n    @property\n    def k(s): return 2\n    def __call__(s,b): return b*s.k\nf=C()",

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 import sysconfig
 import types
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, pairwise
@@ -46,26 +47,54 @@ _ADDING = frozenset({"add", "append", "appendleft", "extend", "insert", "put", "
 def instructions_of(code: types.CodeType) -> Iterator[tuple[str, Any]]:
     """Yield the name and argument of each instruction, without those that only store a docstring or a line.
 
-    Arguments are constants, names, or the positions of jumps, counted in instructions.
+    Arguments are constants, names, or the positions of jumps, counted in instructions. Where the handler of
+    exceptions changes, as at the start and end of the body of ``try``, its position is yielded.
     """
     steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
-    number_of = {step.offset: number for number, step in enumerate(steps)}
-    offsets = sorted(number_of)
+    offsets = [step.offset for step in steps]
     skipped = {
         number
         for number, (load, store) in enumerate(pairwise(steps))
         if store.opname == "STORE_NAME" and store.argval in _IGNORED_NAMES and load.opname.startswith("LOAD")
     }
+
+    def position(offset: int) -> int:
+        number = bisect_left(offsets, offset)  # the instruction there may be one that is ignored
+        return number - sum(2 for each in skipped if each < number)
+
+    handlers: list[tuple[int, ...] | None] = [None] * len(steps)  # of exceptions, by instruction
+    for start, end, target, state in _exception_table(code):
+        first, last = bisect_left(offsets, start), bisect_left(offsets, end)
+        handlers[first:last] = [(position(target), state)] * (last - first)
+    handler = None
     for number, step in enumerate(steps):
         if number in skipped or number - 1 in skipped:
             continue
+        if handlers[number] != handler:
+            handler = handlers[number]
+            yield "HANDLER", handler
         if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
-            # The target may be an instruction that is ignored.
-            target = next((offset for offset in offsets if offset >= step.argval), None)
-            position = len(steps) if target is None else number_of[target]
-            yield step.opname, position - sum(2 for each in skipped if each < position)
+            yield step.opname, position(step.argval)
+        elif step.opcode in dis.hasconst and step.arg is not None:
+            # Python 3.11 has no `argval` for the names of keywords.
+            yield step.opname, code.co_consts[step.arg]
         else:
             yield step.opname, step.argval
+
+
+def _exception_table(code: types.CodeType) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the start and end of each range of instructions with a handler, the handler, and its state.
+
+    These are offsets in bytes, except the state, which is the depth of the stack and a flag.
+    """
+    numbers, number = list[int](), 0
+    for byte in code.co_exceptiontable:  # six bits of a number per byte, the highest ones first
+        number = number << 6 | byte & 0x3F
+        if not byte & 0x40:  # the last byte of a number
+            numbers.append(number)
+            number = 0
+    for start, length, target, state in zip(*[iter(numbers)] * 4, strict=True):
+        yield 2 * start, 2 * (start + length), 2 * target, state
 
 
 def flags_of(code: types.CodeType) -> int:
@@ -138,12 +167,20 @@ def changed_names(code: types.CodeType) -> set[str]:
     These are variables, as in ``count["calls"] += 1`` and ``seen.append(1)``, and attributes of arguments,
     as in ``self.calls += 1``, which are returned as ``.calls``.
     """
-    return {name for part in code_objects(code) for name in _changed(part)}
+    changed = set(_changed(code))
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):  # without the local variables of this function
+            changed |= changed_names(constant).difference(
+                {*constant.co_freevars}.intersection(code.co_cellvars)
+            )
+    return changed
 
 
 def _changed(code: types.CodeType) -> Iterator[str]:
     steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
     arguments = code.co_varnames[: code.co_argcount]
+    members = {step.argval for step in steps if step.opname == "STORE_NAME"}  # of the body of a class
+    local = members.union(code.co_varnames, code.co_cellvars)
     # Names by position: an assignment to `self.count["calls"]` starts where `self` and `self.count` start.
     chains: dict[Any, list[str]] = {}
     for step in steps:
@@ -162,7 +199,7 @@ def _changed(code: types.CodeType) -> Iterator[str]:
             pass
         elif step.opname not in ("STORE_SUBSCR", "DELETE_SUBSCR"):
             continue
-        if len(names) == 1 and names[0] not in arguments:
+        if len(names) == 1 and names[0] not in local:
             yield names[0]
         elif len(names) == 2 and names[0] in arguments:
             yield f".{names[1]}"

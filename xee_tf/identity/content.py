@@ -71,7 +71,8 @@ _IMPLICIT_CLASS_ATTRIBUTES = frozenset(
     }
 )
 _BUILTIN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
-_CONTAINERS = (MutableSequence, MutableMapping, MutableSet, np.ndarray)
+# A function that changes an array, such as a table of weights, still depends on its values.
+_CONTAINERS = (MutableSequence, MutableMapping, MutableSet)
 # Modules of objects whose state says nothing about results: locks and caches.
 _STATELESS_MODULES = frozenset({"_thread", "threading", "multiprocessing.synchronize", "weakref"})
 _ADDRESS = re.compile(" at 0x[0-9a-f]+")
@@ -84,8 +85,9 @@ def content_hash(value: Any) -> str | None:
     Functions are hashed by their instructions, constants, defaults, closures and the globals that they read,
     without comments, docstrings, file names and line numbers. Functions and classes of the user's own modules
     are hashed in the same way, those of installed packages by name and version, and other objects by their
-    pickled state. Variables and containers that a function changes are treated as caches or counters and
-    ignored. An object whose class has ``__dask_tokenize__`` is hashed by the result of that method.
+    pickled state. Variables and containers that a function changes, except numpy arrays, are treated as
+    caches or counters and ignored. An object whose class has ``__dask_tokenize__`` is hashed by the result of
+    that method.
 
     Returns
     -------

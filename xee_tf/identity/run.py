@@ -21,7 +21,7 @@ from xee_tf.options import Options, option
 
 __all__ = ["Content", "IdentityOptions", "RunIdentity", "explain_other", "run_identity"]
 
-_FORMAT = 5  # of the JSON; 1 to 4 were descriptions of predictions only
+_FORMAT = 6  # of the JSON; 1 to 4 were descriptions of predictions only
 _PART_BYTES = 64 << 20  # an array that is not lazy is hashed in parts of this size
 _VOUCH = (
     "If you know that it is the same, name its version in every run, from the first one on, as in "
@@ -54,8 +54,11 @@ class IdentityOptions(Options):
         inputs are the same: arrays in memory by value; NetCDF and Zarr, and what rasterio opens, by path,
         size and modification time (in object stores, by ETag or time); and the functions that are applied to
         them by their code, with the constants, variables and functions of your own modules that they use,
-        and the versions of installed packages. Comments and docstrings have no effect. What a function
-        reads by itself is not noticed, except local files whose paths are arguments of its Dask tasks. The
+        and the versions of installed packages. Comments and docstrings have no effect. These
+        changes are not noticed: what a function reads by itself, except local files whose paths are arguments
+        of its Dask tasks; variables and containers that the function itself changes, such as caches and
+        counters, except numpy arrays; attributes of xarray objects that the function uses; what it looks up
+        by a text, as in ``globals()["K"]`` or with importlib; and values in a ``threading.local``. The
         results of ``dask.delayed``, arrays that are persisted on a cluster, and stores without times or ETags
         cannot be compared: they are resumed only with `identity`, specified from the first run on.
     """
