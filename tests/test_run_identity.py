@@ -20,7 +20,7 @@ import zarr.storage
 from tests.conftest import ROOT, every_bucket
 from tests.optional import optional
 from tests.rasters import random_band, raster
-from xee_tf import Model, open_image
+from xee_tf import DestinationExistsError, Model, open_image, sample_table
 from xee_tf.identity import Content, run_identity
 
 h5py = optional("h5py")
@@ -460,6 +460,18 @@ def test_differences_are_named_in_order():
     assert "another version" in run_identity(parts, {}).explain_difference({"format": 4})
     unknown = difference(**{"the model": Content(None, "the function f", "name its version")})
     assert unknown == "it cannot be determined whether the model is the same as before: name its version"
+
+
+def test_another_nodata_value_of_a_sample_is_noticed(tmp_path):
+    def sample(**attributes):
+        scene = image().assign(B=lambda ds: ds.B.astype("f8").assign_attrs(attributes))
+        return sample_table(scene, None, tmp_path / "t", n=9, if_exists="resume")
+
+    first = sample(_FillValue=3.0, title="a")
+    assert sample(_FillValue=3.0, title="b") == first
+    for attributes in ({"_FillValue": 4.0}, {}):
+        with pytest.raises(DestinationExistsError, match=r"how the bands are read was .*nodata"):
+            sample(**attributes)
 
 
 @pytest.mark.long

@@ -189,6 +189,7 @@ def sample_table(
         parts = {
             "the list of columns": names,
             "the grid of the raster": repr(georef),
+            "how the bands are read": repr(rules),
             "the option n": n,
             "the option class_band": class_band,
             "the option seed": seed,
