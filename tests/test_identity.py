@@ -174,6 +174,10 @@ NO_CHANGE = {
         "        return b\n"
         "f=C(3)",
     ),
+    "dict of an object": (
+        "class C:\n    def __call__(s,b):\n        s.seen[0] = b\n        return b\nf=C(); f.seen={}",
+        "class C:\n    def __call__(s,b):\n        s.seen[0] = b\n        return b\nf=C(); f.seen={0: 5}",
+    ),
     "lock": (
         "import threading\nL=threading.Lock()\ndef f(b):\n    with L: return b",
         "import threading\nL=threading.Lock()\ndef f(b):\n    with L: return b",
@@ -236,6 +240,10 @@ CHANGE = {
         "        def h(): lut.append(1)\n"
         "        return h\n"
         "    return b*lut[0], g",
+    ),
+    "name of an attribute": (
+        "seen={0: 3}\ndef f(b, s):\n    s.seen[0] = b\n    return b * seen[0]",
+        "seen={0: 4}\ndef f(b, s):\n    s.seen[0] = b\n    return b * seen[0]",
     ),
     "name of a member of a class": (
         "lut=[5]\ndef f(b):\n    class C:\n        lut=[]; lut.append(b)\n    return b*lut[0], C",

@@ -10,6 +10,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 import sysconfig
 import types
@@ -35,6 +36,7 @@ __all__ = [
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _IGNORED_OPERATIONS = frozenset({"CACHE", "EXTENDED_ARG", "RESUME", "NOP"})
+_JOINED = re.compile("_(?=LOAD_|STORE_)")  # between the names of two instructions
 # What class bodies and modules store without effect on behaviour.
 _IGNORED_NAMES = frozenset(
     {"__doc__", "__firstlineno__", "__static_attributes__", "__annotations__", "__qualname__", "__module__"}
@@ -50,7 +52,7 @@ def instructions_of(code: types.CodeType) -> Iterator[tuple[str, Any]]:
     Arguments are constants, names, or the positions of jumps, counted in instructions. Where the handler of
     exceptions changes, as at the start and end of the body of ``try``, its position is yielded.
     """
-    steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
+    steps = _steps(code)
     offsets = [step.offset for step in steps]
     skipped = {
         number
@@ -80,6 +82,26 @@ def instructions_of(code: types.CodeType) -> Iterator[tuple[str, Any]]:
             yield step.opname, code.co_consts[step.arg]
         else:
             yield step.opname, step.argval
+
+
+def _steps(code: types.CodeType) -> list[dis.Instruction]:
+    """Return the instructions that have an effect.
+
+    Python 3.13 joins instructions of two variables to one if they are in the same line: they are split, so
+    that the layout has no effect.
+    """
+    found = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
+    steps = list[dis.Instruction]()
+    for step, following in zip(found, chain(found[1:], found[-1:]), strict=True):
+        names = _JOINED.split(step.opname) if isinstance(step.argval, tuple) else ()
+        if len(names) == 2:
+            steps.append(step._replace(opname=names[0], argval=step.argval[0]))
+            # The position of the second is not stored; an attribute of its variable starts where it starts.
+            there = following.positions
+            steps.append(step._replace(opname=names[1], argval=step.argval[1], positions=there))
+        else:
+            steps.append(step)
+    return steps
 
 
 def _exception_table(code: types.CodeType) -> Iterator[tuple[int, int, int, int]]:
@@ -135,7 +157,7 @@ def _imported(code: types.CodeType) -> set[tuple[str, int, tuple[str, ...]]]:
     """Return the imports of a function and its nested functions: module, level (leading dots) and members."""
     found = set()
     for part in code_objects(code):
-        steps = [each for each in dis.get_instructions(part) if each.opname not in _IGNORED_OPERATIONS]
+        steps = _steps(part)
         for number, each in enumerate(steps):
             if each.opname == "IMPORT_NAME":
                 level, members = (step.argval for step in steps[number - 2 : number])
@@ -177,7 +199,7 @@ def changed_names(code: types.CodeType) -> set[str]:
 
 
 def _changed(code: types.CodeType) -> Iterator[str]:
-    steps = [each for each in dis.get_instructions(code) if each.opname not in _IGNORED_OPERATIONS]
+    steps = _steps(code)
     arguments = code.co_varnames[: code.co_argcount]
     members = {step.argval for step in steps if step.opname == "STORE_NAME"}  # of the body of a class
     local = members.union(code.co_varnames, code.co_cellvars)
