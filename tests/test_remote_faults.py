@@ -193,7 +193,7 @@ def test_different_outputs_in_one_batch(server: Server) -> None:
     other = Status(200, b'{"predictions": [{"boxes": [[[1.0]]], "count": [[[1]]]}]}')
     with FaultProxy(server.url, (other,)) as proxy:
         model = serving_rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
-        with pytest.raises(PredictionError, match="requests of one batch: 'boxes', 'count' and 'box', 'count'"):
+        with pytest.raises(PredictionError, match="one batch: 'boxes', 'count' and 'box', 'count'"):
             predict(model, 2)
 
 
