@@ -72,7 +72,7 @@ def wait_for(*results: object) -> None:
 
 
 def parts_of_row(blocks: Sequence[Sequence[Part]], before: object = None) -> list[Part]:
-    """Return the parts of a row of blocks; `before` is not used: the parts of the row before."""
+    """Return the parts of a row of blocks; `before`, the parts of the row above, only makes it wait."""
     return list(chain.from_iterable(blocks))
 
 

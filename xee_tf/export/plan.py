@@ -208,7 +208,7 @@ class ExportPlan(Summarized):
         elif not self.names.prefix.is_local:
             joining = rows - 1  # nothing waits for the last row
         else:
-            joining = 0 if self.places_known else rows + blocks
+            joining = 0 if self.places_known else 2 * rows + blocks
         return 1 + len(homes) + strips + 2 * blocks + joining + self.shards + 1
 
     @property

@@ -27,7 +27,6 @@ from xee_tf.errors import OptionError
 from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
-from xee_tf.signals import interruptible
 
 __all__ = ["each_chunk", "on_cluster", "run_graph", "store_chunks"]
 
@@ -134,11 +133,6 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         If it needs data that is persisted on another cluster than the one that would compute it.
     """
     _require_reachable(delayed.__dask_graph__())
-    with interruptible():
-        return _run(delayed, progress)
-
-
-def _run(delayed: Delayed, progress: bool) -> Any:
     if client := _client():
         return _run_on_cluster(client, delayed, progress)
     scheduler, pool = dask.config.get("scheduler", None), dask.config.get("pool", None)

@@ -54,6 +54,7 @@ class PreparedModel:
         return f"{self.path}\n  inputs   {', '.join(self.inputs)}\n  outputs  {', '.join(self.outputs)}"
 
 
+@interruptible()
 def prepare_model(
     source_dir: PathLike,
     dest_dir: PathLike,
@@ -138,7 +139,6 @@ def prepare_model(
         raise DestinationExistsError(f"{target} exists: choose another folder, or remove it first.")
     require_writable(target)
     with (
-        interruptible(),
         tensorflow_silenced(),
         local_copy(source) as folder,
         _created_folder(target) as created,

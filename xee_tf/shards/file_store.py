@@ -222,6 +222,7 @@ def _write(file: int, pieces: Sequence[Any], offset: int) -> None:
             written = os.write(file, view[:_WRITE_BYTES])
             view, end = view[written:], end + written
     # Linux then begins to write to the disk, and the commit, which waits for the disk, has little left to do.
-    if hasattr(os, "posix_fadvise"):
+    # For small runs, the call takes longer than writing.
+    if end - offset >= _WRITE_BYTES and hasattr(os, "posix_fadvise"):
         with suppress(OSError):  # a file system that does not support it
             os.posix_fadvise(file, offset, end - offset, os.POSIX_FADV_DONTNEED)

@@ -240,10 +240,11 @@ class WrittenShard:
     @classmethod
     def of_runs(cls, number: int, file: ShardInfo, runs: Sequence[Run]) -> WrittenShard:
         """Describe a shard that consists of the given runs."""
-        return cls.from_json(
-            {"number": number, "file": vars(file)}
-            | {name: list(chain.from_iterable(getattr(run, name) for run in runs)) for name in _ARRAYS}
-        )
+        arrays: dict[str, Any] = {
+            name: np.array([value for run in runs for value in getattr(run, name)], dtype)
+            for name, dtype in _ARRAYS.items()
+        }
+        return cls(number, file, **arrays)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> WrittenShard:

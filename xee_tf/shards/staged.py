@@ -88,11 +88,11 @@ class StagedStore:
             return {shard.number: shard for shard in found if shard is not None}
 
     def has_finished_shards(self) -> bool:
-        """Whether a later run can take up complete shards."""
+        """Return whether a later run can continue with complete shards."""
         return bool(self._receipts())
 
     def _receipts(self) -> list[Location]:
-        """Return the receipts that a later run can take up."""
+        """Return the receipts of complete shards with which a later run can continue."""
         if not self.is_resumable:
             return []
         folder = self.staging.folder
@@ -114,7 +114,7 @@ class StagedStore:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later run can take up what is staged."""
+        """Whether a later run can continue with what is staged."""
         return self.earlier.identity is not None
 
     def abort(self) -> None:

@@ -121,11 +121,11 @@ class ShardStore(Protocol):
         """Return the complete shards that an interrupted run has staged."""
 
     def has_finished_shards(self) -> bool:
-        """Whether a later run can take up complete shards."""
+        """Return whether a later run can continue with complete shards."""
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later run can take up what is staged."""
+        """Whether a later run can continue with what is staged."""
 
     def abort(self) -> None:
         """Remove all staged files, unless the run can be resumed."""

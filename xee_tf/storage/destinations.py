@@ -10,7 +10,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
-from xee_tf.storage.staging import Staging
+from xee_tf.storage.staging import Staging, remove_leftovers
 
 __all__ = [
     "refuse_existing",
@@ -86,6 +86,8 @@ def require_free(location: Location, if_exists: str, *, folder: bool = False) ->
     if if_exists == "overwrite" or (if_exists == "resume" and folder):
         return
     if location.exists() and not Staging(location, "").journal.exists():
+        if location.is_local:
+            remove_leftovers(location)  # of a run that was killed after it had put its files in place
         refuse_existing([location], if_exists)
 
 

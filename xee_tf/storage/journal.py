@@ -601,7 +601,7 @@ def _replace_tree(source: Location, target: Location) -> None:
             target.remove_objects(chosen)
     pairs = [(path, base + path[len(origin) :]) for path in fs.find(origin)]
     for chosen in ([p for p in pairs if p[1] not in marks], [p for p in pairs if p[1] in marks]):
-        if target.bucket is None:
+        if target.bucket is None:  # filesystems that create no folders cannot copy into new ones
             for path, copy in chosen:
                 target.child(copy[len(base) + 1 :]).write_bytes(bytes(fs.cat_file(path)))
         elif chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -39,6 +40,7 @@ _EXTRAS = {
 
 _WEB = frozenset({"http", "https"})
 
+_CONCURRENT = 64  # requests to Azure at the same time
 _GLOB = re.compile(r"[*?\[]")  # filesystems move and delete what matches these, not the file itself
 
 _WHOLE_FILE = 64 << 20  # maximum bytes to download if a server does not support byte ranges
@@ -644,9 +646,23 @@ def _remove_objects(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None
     several = [path for path in paths if not _GLOB.search(path)] if len(paths) > 1 else []
     if several:
         with suppress(RuntimeError, FileNotFoundError):  # of adlfs and gcsfs; callers look what is left
-            fs.rm(several)
+            if hasattr(fs, "service_client"):
+                _delete_blobs(fs, several)
+            else:
+                fs.rm(several)
     for path in set(paths).difference(several):
         fs.rm_file(path)
+
+
+def _delete_blobs(fs: Any, paths: Sequence[str]) -> None:
+    """Delete blobs of Azure at the same time, with one request for each: `rm` of adlfs needs two."""
+
+    async def delete() -> None:
+        for number in range(0, len(paths), _CONCURRENT):
+            chosen = paths[number : number + _CONCURRENT]
+            await asyncio.gather(*map(fs._rm_file, chosen), return_exceptions=True)
+
+    sync(fs.loop, delete)
 
 
 def _read_version(file: Location, start: int, end: int | None) -> bytes:

@@ -274,6 +274,7 @@ def _require_tiles(cog: Path, location: Location) -> None:
         levels = len(file.overviews(1))
     for level in (None, *range(levels)):
         with rasterio.open(cog, **({} if level is None else {"overview_level": level})) as file:
+            # All bands of a pixel are in the same tile.
             for (row, column), _ in file.block_windows(1):
                 offset, count = (
                     file.get_tag_item(f"BLOCK_{fact}_{column}_{row}", "TIFF", bidx=1)

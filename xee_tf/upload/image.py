@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.dtypes import convert_number
-from xee_tf.errors import DestinationExistsError, OptionError, shorten
+from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, one_of, spelled
@@ -45,6 +45,7 @@ from xee_tf.storage import (
     prepare_store,
     read_record,
     recover,
+    refuse_resuming,
     remove_other_runs,
     replace_store,
     require_free,
@@ -284,10 +285,7 @@ def _require_same(store: Location, description: Mapping[str, str]) -> None:
             else:
                 difference = "it is not complete"
     if difference:
-        raise DestinationExistsError(
-            f"{store} exists and is not the same: {difference}. Choose another name, or replace it with "
-            "if_exists='overwrite'."
-        )
+        refuse_resuming(store, difference)
 
 
 def _write_zarr(
