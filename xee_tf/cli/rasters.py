@@ -98,9 +98,9 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             raise StorageError(f"{source} does not exist, or is not {form}.") from error
         except ValueError as error:
             if engine:
-                raise OptionError(f"{source} could not be opened as Zarr: {error}") from error
+                raise StorageError(f"{source} could not be opened as Zarr: {error}") from error
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
-            raise OptionError(f"{source} could not be opened as NetCDF. {fix}") from error
+            raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:
         raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
     except OSError as error:  # the messages of GDAL need not name the file

@@ -80,7 +80,7 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
         if key in document:
             facts[key] = read_text(document[key], f"{key} of {name!r}")
     if "dtype" in facts and not _is_number_dtype(facts["dtype"]):
-        raise ValueError(f"the dtype {excerpt(facts['dtype'])} of {name!r} is not that of numbers")
+        raise ValueError(f"the dtype {excerpt(facts['dtype'])} of {name!r} is not a numeric dtype")
     kind = document.get("kind")
     if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} has the unknown kind {kind!r}")
