@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _MOST_VALUES = 1 << 20  # per pixel of a band; arrays of this length are created before a record is read
-_DTYPE = re.compile(r"[<>|=]?[a-z]+\d{0,3}")
+_DTYPE = re.compile(r"bool|(u?int|float)\d{1,3}|[<>|=]?[biuf]\d{1,2}")
 
 
 def band_document(band: BandSpec) -> dict[str, Any]:
