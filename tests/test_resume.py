@@ -127,6 +127,20 @@ def test_damaged_manifest_is_named(kind, size, tmp_path):
     write("overwrite")
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: os.truncate(path, 1000), r"scene-00001\.tfrecord\.gz has 1,000 bytes instead of"),
+        (os.remove, r"scene-00001\.tfrecord\.gz is missing"),
+    ],
+)
+def test_damaged_export_is_named(damage, message, tmp_path):
+    export(Source(), tmp_path / "scene")
+    damage(tmp_path / "scene-00001.tfrecord.gz")
+    with pytest.raises(DestinationExistsError, match=f"cannot be resumed: its file {message}"):
+        export(Source(), tmp_path / "scene")
+
+
 def test_damaged_shard_is_written_again(tmp_path):
     with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
         export(Source(fail_at=6), tmp_path / "scene")

@@ -381,7 +381,7 @@ def test_damaged_table_is_not_resumed(tmp_path):
     file = Path(export_table(frame, tmp_path / "t", if_exists="resume").path)
     assert export_table(frame, tmp_path / "t", if_exists="resume").path == str(file)
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(DestinationExistsError, match="already exists"):
+    with pytest.raises(DestinationExistsError, match="has 100 bytes instead of"):
         export_table(frame, tmp_path / "t", if_exists="resume")
 
 

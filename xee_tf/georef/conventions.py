@@ -18,6 +18,7 @@ __all__ = [
     "CRS_ATTRS",
     "GRID_MAPPING",
     "Raster",
+    "bare_variables",
     "curvilinear",
     "drop_georeference",
     "grid_mappings",
@@ -104,6 +105,20 @@ def raster_variables(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Hash
             yield name, variable
 
 
+def bare_variables(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Hashable, xr.Variable]]:
+    """Yield the names and data variables that have both spatial dimensions, without their coordinates.
+
+    To find the coordinates of a variable, xarray compares all variables.
+    """
+    if isinstance(obj, xr.DataArray):
+        yield obj.name, obj.variable
+        return
+    for name in obj.data_vars:
+        variable = obj.variables[name]
+        if {x_dim, y_dim} <= set(variable.dims):
+            yield name, variable
+
+
 def variables(obj: Raster) -> Mapping[Any, Any]:
     """Return the variables to search for grid mappings; xr.open_zarr keeps them in the data variables."""
     return obj.variables if isinstance(obj, xr.Dataset) else obj.coords
@@ -119,7 +134,7 @@ def mapping_name(obj: Any) -> str | None:
 def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
     """Return the names of existing grid mappings, each with the first variable that refers to it."""
     names: dict[str, Hashable] = {}
-    for variable, array in raster_variables(obj, x_dim, y_dim):
+    for variable, array in bare_variables(obj, x_dim, y_dim):
         name = mapping_name(array)
         if name:
             names.setdefault(name, variable)

@@ -17,10 +17,10 @@ from xee_tf.georef.conventions import (
     AFFINE_ATTRS,
     CRS_ATTRS,
     Raster,
+    bare_variables,
     curvilinear,
     grid_mappings,
     mapping_name,
-    raster_variables,
     variables,
 )
 from xee_tf.georef.coordinates import TOLERANCE, Axis, affine_of_centres, corner_distance, fit_axis
@@ -55,9 +55,7 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
     if not any(crs for _, crs in found):
         # Xee 0.1 writes the CRS to each variable. In earlier versions, variables had the CRS of their source,
         # and the dataset that of the grid; the dataset therefore takes precedence.
-        found = [
-            (name, _crs_of_attrs(v.attrs, repr(name))) for name, v in raster_variables(obj, x_dim, y_dim)
-        ]
+        found = [(name, _crs_of_attrs(v.attrs, repr(name))) for name, v in bare_variables(obj, x_dim, y_dim)]
     known = [(name, crs) for name, crs in found if crs]
     if not known:
         raise GeoreferenceError(f"The raster has no CRS{_why_no_crs(obj, x_dim, y_dim)}. {FIX_CRS}")
@@ -73,7 +71,7 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
 
 
 def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
-    named = [mapping_name(array) for _, array in raster_variables(obj, x_dim, y_dim)]
+    named = [mapping_name(array) for _, array in bare_variables(obj, x_dim, y_dim)]
     lost = [name for name in named if name and name not in variables(obj)]
     if lost:
         return (
@@ -232,7 +230,7 @@ def _affine_attrs(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping
         attrs = variables(obj)[name].attrs
         if attrs.get("GeoTransform") not in (None, "", b""):
             yield attrs, "GeoTransform"
-    for attrs in (obj.attrs, *(array.attrs for _, array in raster_variables(obj, x_dim, y_dim))):
+    for attrs in (obj.attrs, *(array.attrs for _, array in bare_variables(obj, x_dim, y_dim))):
         yield from ((attrs, key) for key in AFFINE_ATTRS if key in attrs)
 
 

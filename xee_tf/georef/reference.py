@@ -18,10 +18,10 @@ from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
+    bare_variables,
     drop_georeference,
     grid_mappings,
     name_dims,
-    raster_variables,
     spatial_dims,
     variables,
 )
@@ -252,7 +252,7 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     mapping.attrs["GeoTransform"] = " ".join(repr(float(number)) for number in affine.to_gdal())
     result = result.assign_coords({GRID_MAPPING: mapping, **centres})
     drop_georeference(result)
-    for _, variable in raster_variables(result, x_dim, y_dim):
+    for _, variable in bare_variables(result, x_dim, y_dim):
         drop_georeference(variable)
         variable.encoding["grid_mapping"] = GRID_MAPPING
     return name_dims(result, x_dim, y_dim)

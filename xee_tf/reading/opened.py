@@ -143,7 +143,11 @@ class OpenedExport:
 
     def band(self, name: str) -> BandSpec:
         """Return the band with the given name."""
-        return next(band for band in self.bands if band.name == name)
+        return self._bands_by_name[name]
+
+    @cached_property
+    def _bands_by_name(self) -> dict[str, BandSpec]:
+        return {band.name: band for band in self.bands}
 
     def mask_default_value(self, value: float, written: float | None) -> OpenedExport:
         """Return the export with a default value read as NaN, in bands whose dtype can represent it.

@@ -44,7 +44,7 @@ def read_varied(frames: Frames, orders: list[Order], selection: Selection) -> li
         parts.extend(found)
         return remaining[~valid]
 
-    together, misses = frames.count, 0
+    together, misses, compared = frames.count, 0, 0
     if selection.ignore_others and not selection.sequences and frames.count <= _FEW_RECORDS:
         # Takes a fifth to three quarters of the time of decoding them together, unless lists are very long.
         together = 0
@@ -61,7 +61,10 @@ def read_varied(frames: Frames, orders: list[Order], selection: Selection) -> li
             record = int(remaining[0])
             parsed = frames.parse(record)
             order = order_of(frames, parsed)
-            new = _add_order(orders, order, selection) if misses < _MAX_MISSES else None
+            new = None
+            if misses < _MAX_MISSES and compared <= len(frames.raw):
+                compared += sum(len(known.context) + len(known.sequences) for known in orders)
+                new = _add_order(orders, order, selection)
             if new is not None:
                 before = len(remaining)
                 remaining = decode_order(new, remaining)

@@ -40,7 +40,7 @@ def check_inflated(what: str, size: int, compressed: int) -> None:
 def inflation_error(what: str, limit: int) -> RecordError:
     """Return the error for something that takes more than `limit` bytes when it is decompressed."""
     return RecordError(
-        f"{what} takes more than {limit:,} bytes when it is decompressed, which is far more than its "
-        "compressed size and may be intended to fill the memory. If you trust the file, set the environment "
-        f"variable {_VARIABLE} to a larger number of bytes."
+        f"{what} takes more than {limit:,} bytes in memory, which is far more than the size of the file and "
+        "may be intended to fill the memory. If you trust the file, set the environment variable "
+        f"{_VARIABLE} to a larger number of bytes."
     )

@@ -154,6 +154,8 @@ def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
 
 def _advice(stores: Sequence[ShardStore]) -> str:
     """Say how to go on after an interruption."""
+    if not stores:
+        return "Nothing was changed. Run it again."
     if not any(store.is_resumable for store in stores):
         return NOTHING_CHANGED
     with suppress(XeeTFError):

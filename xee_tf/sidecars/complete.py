@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from xee_tf.errors import ManifestError
+from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import read_manifest
-from xee_tf.storage import Location, refuse_resuming
+from xee_tf.storage import Location, interruption, refuse_resuming
 
 __all__ = ["complete_manifest"]
 
@@ -33,7 +35,7 @@ def complete_manifest(
     Raises
     ------
     DestinationExistsError
-        If there is a manifest that cannot be read.
+        If there is a manifest that cannot be read, or whose files are missing or have other sizes.
     """
     try:
         found = read_manifest(manifest)
@@ -43,8 +45,24 @@ def complete_manifest(
         )
     if not isinstance(found, kind) or not found.shards:
         return None
-    listed = destination.listed()
-    if mixer is not None and mixer.name not in listed:
+    difference = _difference(found.shards, destination.listed(), mixer)
+    if not difference:
+        return found
+    if interruption(destination):
         return None
-    sizes = [(listed.get(shard.file.path, {}).get("size"), shard.file.bytes) for shard in found.shards]
-    return found if all(size == expected for size, expected in sizes) else None
+    refuse_resuming(destination, difference)
+
+
+def _difference(
+    shards: Sequence[ManifestShard], listed: Mapping[str, Mapping[str, Any]], mixer: Location | None
+) -> str:
+    """Return which file is missing or has another size; "" if none."""
+    for shard in shards:
+        name, expected = shard.file.path, shard.file.bytes
+        if name not in listed:
+            return f"its file {name} is missing"
+        if (size := listed[name].get("size")) != expected:
+            return f"its file {name} has {size:,} bytes instead of {expected:,}"
+    if mixer is not None and mixer.name not in listed:
+        return f"its mixer {mixer.name} is missing"
+    return ""

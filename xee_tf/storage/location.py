@@ -462,7 +462,7 @@ class Location:
         try:
             with self._errors("create" if exclusive else "write"):
                 self.make_parent()
-                with open(temporary, "wb") as file:
+                with open(temporary, "xb") as file:
                     file.write(data)
                     if durable:
                         file.flush()

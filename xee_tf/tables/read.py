@@ -46,6 +46,8 @@ from xee_tf.tables.union import (
 
 __all__ = ["open_table"]
 
+_CELL = 4  # bytes of a value in a frame, at least
+
 
 @spelled(READ_TABLE_SPELLING)
 def open_table(
@@ -271,6 +273,9 @@ class _Reader:
         self, columns: Sequence[FoundColumn], parts: Iterable[FeatureValues], start: int, stop: int
     ) -> pd.DataFrame:
         """Build a frame from features of records ``start`` to ``stop - 1``."""
+        # If records have different features, the frame consists mostly of missing values.
+        size = _CELL * len(columns) * (stop - start)
+        check_inflated(f"The table {self.shards[0]}", size, sum(shard.size for shard in self.shards))
         held: dict[str, list[FeatureValues]] = {column.name: [] for column in columns}
         for part in parts:
             if part.feature.name in held:
