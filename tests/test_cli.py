@@ -275,6 +275,7 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
     [
         ("s-mixer.json", "s-mixer.json is a file of an export, not a raster: convert the export first"),
         ("s-00000.tfrecord.gz", "s-00000.tfrecord.gz is a file of an export, not a raster"),
+        ("s", "s is the prefix of an export, not a raster"),
         ("note.txt", "note.txt cannot be opened as a raster: GDAL does not know its format"),
         ("folder", "folder cannot be opened as a raster"),
         ("s.zarr", "s.zarr does not exist, or is not a Zarr store"),
