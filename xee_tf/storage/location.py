@@ -135,8 +135,8 @@ class Location:
                 )
             elif "Protocol not known" in what:
                 what = (
-                    "fsspec does not know its protocol. Pass a local path, or a URL such as s3://bucket/scene, "
-                    "gs://bucket/scene or az://container/scene."
+                    "fsspec does not know its protocol. Pass a local path, or a URL such as "
+                    "s3://bucket/scene, gs://bucket/scene or az://container/scene."
                 )
             raise DestinationError(f"{self.url} cannot be opened: {what}") from error
         return filesystem, str(path)
