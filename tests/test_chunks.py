@@ -275,7 +275,7 @@ def test_partitions_that_are_not_as_declared_are_named(tmp_path, change, message
     table = table.map_partitions(load, meta=frame.iloc[:0], enforce_metadata=False)
     if predict:
         model = xee_tf.Model.from_function(
-            lambda a, b: a + b,
+            lambda rows: rows.sum(-1),
             input_properties=["a", "b"],
             output_properties={"q": {"type": "double"}},
         )

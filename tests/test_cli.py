@@ -25,8 +25,9 @@ import xee_tf
 import xee_tf_cli
 from tests.optional import RECORD_IMPORTS, optional
 from tests.rasters import random_band, raster
-from xee_tf import demo
+from xee_tf import StorageError, demo
 from xee_tf.cli.errors import options_to_flags
+from xee_tf.cli.rasters import open_rasters
 from xee_tf_cli import app, main
 
 gpd = optional("geopandas")
@@ -274,6 +275,7 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
     [
         ("s-mixer.json", "s-mixer.json is a file of an export, not a raster: convert the export first"),
         ("s-00000.tfrecord.gz", "s-00000.tfrecord.gz is a file of an export, not a raster"),
+        ("s", "s is the prefix of an export, not a raster"),
         ("note.txt", "note.txt cannot be opened as a raster: GDAL does not know its format"),
         ("folder", "folder cannot be opened as a raster"),
         ("s.zarr", "s.zarr does not exist, or is not a Zarr store"),
@@ -698,6 +700,8 @@ def test_errors_contain_flags(two_bands, tmp_path, capsys):
 
 def test_file_without_a_reader_is_an_error(tmp_path, capsys):
     (tmp_path / "cube.nc").write_text("not NetCDF")
+    with pytest.raises(StorageError, match="could not be opened as NetCDF"):
+        open_rasters([str(tmp_path / "cube.nc")], 512, None)
     assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
     fix = "pip install h5netcdf" if find_spec("h5netcdf") is None else "may be damaged"
     assert re.search(rf"cube\.nc could not be opened as NetCDF\. .*{fix}\.\n$", capsys.readouterr().err)

@@ -30,6 +30,13 @@ NEW = (
     'CONVERSION["c",METHOD["{method}"]{parameter}],' + AXES + "{remark}]"
 )
 BOUND = json.dumps(pyproj.CRS("+proj=longlat +ellps=GRS80 +nadgrids=GRID +type=crs").to_json_dict())
+REMARKED = pyproj.CRS(
+    NEW.format(
+        method="Transverse Mercator",
+        parameter=',PARAMETER["Longitude of natural origin",9]',
+        remark=',REMARK["source: https://epsg.org/?id=1"]',
+    )
+)
 
 
 def texts(file):
@@ -65,6 +72,9 @@ def texts(file):
         NEW.format(
             method="Transverse Mercator", parameter=parameter, remark=f',REMARK["PROJ CRS string: {proj}"]'
         ),
+        OLD.format(extension=extension.replace("proj=", "proj \t=")),
+        OLD.format(extension=extension.replace('"+proj=tmerc', '\u201c+proj=tmerc " ')),
+        OLD.format(extension=extension.replace("proj=tmerc", "title=x +type=crs +init=x:1")),
         BOUND.replace("GRID", file),
         pyproj.CRS(BOUND.replace("GRID", "conus")).to_wkt().replace("conus", file),
         json.dumps({"proj": "tmerc", "ellps": "GRS80", "nadgrids": file}),
@@ -191,7 +201,7 @@ def test_altered_texts_open_nothing(listener, tmp_path):
     ],
 )
 def test_other_types(crs):
-    with pytest.raises(GeoreferenceError, match="contains a file or URL, which is never opened"):
+    with pytest.raises(GeoreferenceError, match="refers to a file or URL, which is never opened"):
         read_crs(crs)
 
 
@@ -208,6 +218,8 @@ def test_cf_attributes():
     attrs = {"grid_mapping_name": "latitude_longitude", "reference_ellipsoid_name": "+init=/data/crs:1"}
     with pytest.raises(ValueError, match="never opened"):
         crs_of_cf(attrs)
+    attrs = {"grid_mapping_name": "latitude_longitude", "comment": "dx=3km, see https://example.org/grid"}
+    assert crs_of_cf(attrs).is_geographic
 
 
 @pytest.mark.parametrize(
@@ -217,6 +229,8 @@ def test_cf_attributes():
         "http://www.opengis.net/def/crs/EPSG/0/32633",
         BOUND.replace("GRID", "us_noaa_conus.tif"),
         OLD.format(extension=',EXTENSION["PROJ4","+proj=tmerc +lon_0=9 +ellps=GRS80 +no_defs"]'),
+        REMARKED.to_wkt(),
+        json.dumps(REMARKED.to_json_dict()),
     ],
 )
 def test_grids_and_names_are_accepted(crs):

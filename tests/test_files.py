@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import os
+import stat
+import tempfile
 import threading
 import zipfile
 from functools import partial
@@ -16,10 +19,12 @@ import pytest
 import xarray as xr
 
 import xee_tf
+from tests.conftest import needs_posix
 from tests.optional import optional
 from tests.rasters import random_band, raster
-from xee_tf import OptionError, RecordError, open_image, open_table, tf_dataset, verify
+from xee_tf import OptionError, RecordError, XeeTFError, open_image, open_table, tf_dataset, verify
 from xee_tf.storage import Location
+from xee_tf.upload.files import geotiff_files, staged_file
 from xee_tf_cli import main
 
 tf = optional("tensorflow")
@@ -583,3 +588,31 @@ def test_types_of_targets(tmp_path):
     for dtype in ("int32", np.uint8, np.dtype("float64"), tf.float16, float):
         [(_, target)] = tf_dataset(result, inputs="B", targets="C", target_dtype=dtype, shuffle=np.int64(2))
         assert target.dtype == tf.as_dtype(dtype)
+
+
+# -- Temporary files ---------------------------------------------------------------------------------
+
+
+@needs_posix
+def test_temporary_files_are_private(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = os.umask(0)
+    try:
+        with staged_file(Location.of("memory://private/a.tif"), "error", geotiff_files) as path:
+            path.write_bytes(b"pixels")
+            [folder] = tmp_path.iterdir()
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_posix
+def test_temporary_files_replace_nothing(tmp_path, monkeypatch):
+    """Not even if someone guesses the name."""
+    (tmp_path / "thesis.txt").write_text("mine")
+    monkeypatch.setattr(Location, "temporary", lambda self: self.parent.child(".guessed.tmp"))
+    (tmp_path / ".guessed.tmp").symlink_to("thesis.txt")
+    with pytest.raises(XeeTFError):
+        Location.of(tmp_path / "a.json").write_bytes(b"{}")
+    assert (tmp_path / "thesis.txt").read_text() == "mine"

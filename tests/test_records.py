@@ -674,5 +674,8 @@ def test_damaged_members_raise():
             inflate_member(member[:-8] + bytes(8), size)
     with pytest.raises(RecordError, match="more than the expected 500 bytes"):
         inflate_member(member, 500)
+    with pytest.raises(RecordError, match="takes more than 1,000 bytes"):
+        inflate_member(member, limit=1000, held=500)
+    assert inflate_member(member, limit=1000, held=400)[1] == len(member)
     with pytest.raises(RecordError, match="corrupt"):
         inflate_member(b"this is no member")

@@ -372,6 +372,12 @@ def test_messages_without_tokens_are_shown() -> None:
         assert sent.masked(message) == message
 
 
+def test_short_headers_are_not_masked() -> None:
+    sent = Secrets()
+    sent.add({"x-version": "1", "x-mode": "a 1"})
+    assert sent.masked("Error 400: field a 1 b") == "Error 400: field a 1 b"
+
+
 @pytest.mark.parametrize("code", [200, 400])
 def test_responses_that_repeat_the_token(server: Server, issuer: Issuer, code: int) -> None:
     body = json.dumps({"error": base64.b64encode(f"Bearer {TOKEN}".encode()).decode()})

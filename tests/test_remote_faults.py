@@ -193,8 +193,16 @@ def test_different_outputs_in_one_batch(server: Server) -> None:
     other = Status(200, b'{"predictions": [{"boxes": [[[1.0]]], "count": [[[1]]]}]}')
     with FaultProxy(server.url, (other,)) as proxy:
         model = serving_rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
-        with pytest.raises(PredictionError, match="different outputs for requests of one batch"):
+        with pytest.raises(PredictionError, match="one batch: 'boxes', 'count' and 'box', 'count'"):
             predict(model, 2)
+
+
+def test_errors_with_long_names_are_masked_quickly(server: Server) -> None:
+    known = connected(serving_rest(server.url).connector)
+    with pytest.raises(PredictionError) as caught, known._masked_errors():
+        raise PredictionError("x y" * 10**6, instances=range(2))
+    assert len(caught.value.args[0]) <= 2000
+    assert caught.value.instances == range(2)
 
 
 @pytest.mark.parametrize("transport", ["rest", "grpc"])

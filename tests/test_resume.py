@@ -16,7 +16,7 @@ from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from tests.test_commits import files
-from xee_tf.errors import DestinationExistsError
+from xee_tf.errors import DestinationError, DestinationExistsError
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 OPTIONS = {"patch_dimensions": 32, "max_file_size": 80_000, "if_exists": "resume"}
@@ -272,3 +272,45 @@ def test_a_delayed_table_is_computed_twice(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert delayed.compute() == result
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_delayed_of_a_complete_export_checks_it_again(tmp_path):
+    export(Source(), tmp_path / "scene")
+    delayed = export(Source(), tmp_path / "scene", compute=False)
+    result = export(Source(), tmp_path / "scene")
+    assert delayed.compute() == result
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(DestinationError, match="was deleted after this run was planned"):
+        delayed.compute()
+    export(Source(seed=1), tmp_path / "scene")
+    with pytest.raises(DestinationExistsError, match="the input 'B4' is not the same"):
+        delayed.compute()
+
+
+def test_a_delayed_of_a_complete_table_checks_it_again(tmp_path):
+    frame = pd.DataFrame({"a": np.arange(50)})
+    result = xee_tf.export_table(frame, tmp_path / "t", if_exists="resume")
+    delayed = xee_tf.export_table(frame, tmp_path / "t", if_exists="resume", compute=False)
+    assert delayed.compute() == result
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(DestinationError, match="was deleted after this run was planned"):
+        delayed.compute()
+
+
+def test_a_delayed_undoes_an_interrupted_commit_first(tmp_path):
+    """A shard that was already in place is staged again before others are."""
+    (tmp_path / "whole").mkdir()
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    export(Source(), tmp_path / "whole" / "scene")
+    interrupted = 0
+    for point in kill_points(lambda: export(Source(), folder / "scene"), folder, step=4):
+        if (folder / ".scene.commit").exists():
+            interrupted += 1
+            export(Source(), folder / "scene", compute=False).compute()
+            assert files(folder) == files(tmp_path / "whole"), point.what
+        else:
+            export(Source(), folder / "scene")
+    assert interrupted > 1

@@ -295,7 +295,9 @@ def test_upload_replaces_own_stores_only(tmp_path):
 
 
 def test_unknown_filesystem():
-    with pytest.raises(DestinationError, match="nosuch://bucket/scene cannot be opened: Protocol not known"):
+    with pytest.raises(
+        DestinationError, match="nosuch://bucket/scene cannot be opened: fsspec does not know"
+    ):
         image().tfexport("nosuch://bucket/scene", **PATCHES)
 
 

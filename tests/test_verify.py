@@ -17,7 +17,12 @@ from tests.foreign import frame, write_export
 from tests.rasters import random_band, raster
 from xee_tf.errors import RecordError
 from xee_tf.reading import verifying as module
+from xee_tf.reading.features import open_files
+from xee_tf.reading.options import ReadOptions
+from xee_tf.records import Feature, RecordLayout, encode_records
+from xee_tf.records.framing import frame_header
 from xee_tf.shards.inflate import inflate_stream
+from xee_tf.storage import Location
 from xee_tf_cli import main
 
 OPTIONS = {"patch_dimensions": 8, "kernel_size": (3, 1), "max_file_size": 6000}
@@ -224,3 +229,12 @@ def test_records_before_a_corrupt_record_are_counted(tmp_path):
     found = xee_tf.verify(tmp_path / "t.tfrecord")
     assert found.records == 5
     assert "record 5 is corrupt" in found.problems[0]
+
+
+def test_longer_records_than_a_plain_file_are_truncated(tmp_path):
+    path = tmp_path / "scene.tfrecord"
+    example = encode_records(RecordLayout((Feature.of("a", "f4", 1),)), [np.zeros(1, "f4")]).buffer.tobytes()
+    path.write_bytes(example + frame_header((1 << 30) - 16) + bytes(100))
+    with pytest.raises(RecordError, match="record 1 is truncated: expected 1073741824 bytes; got 112"):
+        open_files([Location.of(path)], ReadOptions(bands=["b"]))
+    assert "record 1 is truncated" in module._check_file(Location.of(path), None).problems[0]

@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any
 
 __all__ = [
+    "LONGEST_TEXT",
     "WARNING_FILTERS",
     "ChunkError",
     "DestinationError",
@@ -37,7 +38,9 @@ __all__ = [
 WARNING_FILTERS = Lock()
 """Lock held while rasterio changes the warning filters, which are global to the process."""
 
-_LONGEST_TEXT = 2000  # characters of an error
+LONGEST_TEXT = 2000
+"""Maximum number of characters of an error."""
+
 _LONGEST_INTEGER = 1024  # bits of an integer that is formatted
 _DEEPEST = 8  # levels of nested values that are formatted
 _HEAD, _TAIL = 1500, 480  # characters at the beginning and the end of a longer text that are kept
@@ -54,7 +57,7 @@ class XeeTFError(Exception):
 
     def __str__(self) -> str:
         text = super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
-        return text if len(text) <= _LONGEST_TEXT else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
+        return text if len(text) <= LONGEST_TEXT else f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
 class OptionError(XeeTFError, ValueError):
@@ -151,6 +154,8 @@ def excerpt(value: object, length: int = 80) -> str:
     --------
     >>> excerpt({"B4": list(range(10**6))}, 24), excerpt("ab")
     ("{'B4': [0, 1, 2, 3, 4...", "'ab'")
+    >>> excerpt((1,)), excerpt([1])
+    ('(1,)', '[1]')
     """
     text = ""
     for piece in _pieces(value, length, _DEEPEST):
@@ -179,7 +184,7 @@ def _pieces(value: Any, length: int, depth: int) -> Iterator[str]:
             if kind is dict:
                 yield ": "
                 yield from _pieces(value[item], length, depth - 1)
-        yield {dict: "}", list: "]"}.get(kind, ")")
+        yield {dict: "}", list: "]"}.get(kind, ",)" if len(value) == 1 else ")")
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

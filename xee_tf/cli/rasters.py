@@ -21,6 +21,11 @@ from xee_tf.storage import storage_errors
 
 __all__ = ["open_rasters"]
 
+_EXPORT = (
+    "{source} is {what} of an export, not a raster: convert the export first, with xee-tf upload image or "
+    "xee-tf upload table."
+)
+
 
 def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Dataset:
     """Open rasters as one image.
@@ -84,6 +89,8 @@ def _with_paths(paths: Sequence[str], images: Sequence[Any], crs: str | None) ->
 def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     path = PurePosixPath(source.rstrip("/"))
     if _is_local(source) and not os.path.exists(source):
+        if any(os.path.exists(f"{source}-{name}") for name in (MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
+            raise StorageError(_EXPORT.format(source=source, what="the prefix"))
         raise StorageError(f"{source}: No such file or folder.")
     if path.suffix in (".zarr", ".nc", ".nc4", ".h5"):
         engine = {"engine": "zarr"} if path.suffix == ".zarr" else {}
@@ -98,9 +105,9 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             raise StorageError(f"{source} does not exist, or is not {form}.") from error
         except ValueError as error:
             if engine:
-                raise OptionError(f"{source} could not be opened as Zarr: {error}") from error
+                raise StorageError(f"{source} could not be opened as Zarr: {error}") from error
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
-            raise OptionError(f"{source} could not be opened as NetCDF. {fix}") from error
+            raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:
         raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
     except OSError as error:  # the messages of GDAL need not name the file
@@ -121,10 +128,7 @@ def _explain(source: str, message: str) -> str:
     """Return why GDAL cannot open a raster, and what to do."""
     name = source.rpartition("/")[2]
     if name.endswith((*RECORDS, MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
-        return (
-            f"{source} is a file of an export, not a raster: convert the export first, with xee-tf upload "
-            "image or xee-tf upload table."
-        )
+        return _EXPORT.format(source=source, what="a file")
     if _is_local(source):
         why = "GDAL does not know its format, or it is damaged" if "not recognized" in message else message
         return f"{source} cannot be opened as a raster: {why}."

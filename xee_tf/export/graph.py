@@ -14,18 +14,28 @@ from xee_tf.export.job import ExportJob
 from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_before, task_name
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
+from xee_tf.export.resuming import still_complete
 from xee_tf.geometry import Size
-from xee_tf.graph import BlockJob, Delayed, add_task, first_of, order_blocks, work_on_blocks
+from xee_tf.graph import (
+    BlockJob,
+    Delayed,
+    Graph,
+    TaskRef,
+    add_task,
+    first_of,
+    order_blocks,
+    work_on_blocks,
+)
 from xee_tf.shards import FileStore, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
-__all__ = ["export_graph"]
+__all__ = ["complete_graph", "export_graph"]
 
 
 def export_graph(
     jobs: Sequence[ExportJob],
     stores: Sequence[ShardStore],
-    complete: Mapping[str, ExportResult] | None = None,
+    complete: Sequence[ExportJob] = (),
     order: Sequence[str] = (),
     *,
     in_this_process: bool = False,
@@ -38,10 +48,10 @@ def export_graph(
         The exports.
     stores : sequence of ShardStore
         A store for each job.
-    complete : mapping of str to ExportResult, optional
-        Results of other steps of a split dimension.
+    complete : sequence of ExportJob
+        Exports that are complete already, such as other steps of a split dimension.
     order : sequence of str
-        Labels of all steps, if some are complete.
+        The labels of all exports, if some are complete.
     in_this_process : bool
         Whether all tasks share the memory of this process.
 
@@ -89,11 +99,32 @@ def export_graph(
     for job, store, token, joiner, done in zip(jobs, stores, tokens, joiners, ordered, strict=True):
         commit = _commit(job, store)
         results.append(add_task(graph.tasks, task_name("commit", token), commit, joiner.join(done)))
-    if jobs[0].label:
-        labels = [job.label for job in jobs]
-        key = task_name("all", tokens[0])
-        results = [add_task(graph.tasks, key, _by_label, labels, results, complete or {}, order or labels)]
-    return graph.delayed(task_name("export", tokens[0]), results[0])
+    labels = [job.label for job in jobs]
+    return _delayed(graph, dict(zip(labels, results, strict=True)), complete, order or labels)
+
+
+def complete_graph(jobs: Sequence[ExportJob]) -> Delayed:
+    """Build a graph for exports that are all complete already: it checks that they still are."""
+    return _delayed(Graph(), {}, jobs, [job.label for job in jobs])
+
+
+def _delayed(
+    graph: Graph, results: Mapping[str, TaskRef], complete: Sequence[ExportJob], order: Sequence[str]
+) -> Delayed:
+    """Return a Delayed of the result of all exports, by label if they have one."""
+    token = uuid.uuid4().hex[:12]
+    checked = {
+        job.label: add_task(
+            graph.tasks, (task_name("complete", token), number), still_complete, job.plan, job.identity
+        )
+        for number, job in enumerate(complete)
+    }
+    found = {**results, **checked}
+    result = found[order[0]]
+    if order[0]:
+        refs = [found[label] for label in order]
+        result = add_task(graph.tasks, task_name("all", token), _by_label, list(order), refs)
+    return graph.delayed(task_name("export", token), result)
 
 
 def _encoder(plan: ExportPlan, store: ShardStore, finished: frozenset[int]) -> BlockEncoder:
@@ -147,11 +178,5 @@ def _manifest(job: ExportJob) -> ImageManifest:
     )
 
 
-def _by_label(
-    labels: Sequence[str],
-    results: Sequence[ExportResult],
-    complete: Mapping[str, ExportResult],
-    order: Sequence[str],
-) -> dict[str, ExportResult]:
-    found = {**complete, **dict(zip(labels, results, strict=True))}
-    return {label: found[label] for label in order}
+def _by_label(labels: Sequence[str], results: Sequence[ExportResult]) -> dict[str, ExportResult]:
+    return dict(zip(labels, results, strict=True))

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
-import dask
 import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
 from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import read_bands
-from xee_tf.export.graph import export_graph
+from xee_tf.export.graph import complete_graph, export_graph
 from xee_tf.export.job import ExportJob
 from xee_tf.export.joining import store_of
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
@@ -111,12 +110,14 @@ def export_image(
     if jobs[0].plan.options.if_exists == "resume":
         identity = parse(IdentityOptions, options).identity
         jobs = [replace(job, identity=identify_export(job, identity)) for job in jobs]
-    found = {job.label: complete_export(job, source.compute) for job in jobs}
-    complete = {label: result for label, result in found.items() if result is not None}
-    todo = [job for job in jobs if job.label not in complete]
+    found = [complete_export(job.plan, job.identity, source.compute) for job in jobs]
+    complete = [job for job, result in zip(jobs, found, strict=True) if result is not None]
+    todo = [job for job, result in zip(jobs, found, strict=True) if result is None]
     if not todo:
-        result = complete if jobs[0].label else complete[""]
-        return result if source.compute else dask.delayed(result)
+        if not source.compute:
+            return complete_graph(jobs)
+        results = {job.label: result for job, result in zip(jobs, found, strict=True) if result is not None}
+        return results if jobs[0].label else results[""]
     stores: list[ShardStore] = []
     with aborted_on_failure(stores):
         for job in todo:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from xee_tf.errors import DestinationError
 from xee_tf.export.job import ExportJob
+from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
 from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
 from xee_tf.sidecars import ExportNames, ImageManifest, ShardInfo, complete_manifest
 from xee_tf.storage import clear_leftovers, recover, refuse_resuming
 
-__all__ = ["complete_export", "find_same", "identify_export"]
+__all__ = ["complete_export", "find_same", "identify_export", "still_complete"]
 
 # Options that do not change what is written.
 _WITHOUT_EFFECT = frozenset({"if_exists"})
@@ -40,7 +42,7 @@ def _shown(value: Any) -> Any:
     return f"{value.x} x {value.y}" if isinstance(value, Size) else value
 
 
-def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
+def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: bool) -> ExportResult | None:
     """Return the result of an export that is complete already; None if there is none, or it is not resumed.
 
     With `compute`, a commit that was interrupted is undone first, and what dead runs left is deleted.
@@ -50,25 +52,41 @@ def complete_export(job: ExportJob, compute: bool) -> ExportResult | None:
     DestinationExistsError
         If there is an export that was written from something else.
     """
-    names = job.plan.names
-    if job.identity is None:
+    names = plan.names
+    if identity is None:
         return None
     if compute:
         recover(names.prefix)
-    if (manifest := _complete_manifest(names, mixer=job.plan.mixer)) is None:
+    if (manifest := _complete_manifest(names, mixer=plan.mixer)) is None:
         return None  # `begin` raises an error if some files exist
-    if difference := explain_other(job.identity, manifest.identity):
+    if difference := explain_other(identity, manifest.identity):
         refuse_resuming(names.prefix, difference)
     if compute:
         clear_leftovers(names.prefix)
     return ExportResult(
         files=_files(names, manifest),
-        mixer=names.mixer if job.plan.mixer else None,
-        index=names.index if job.plan.options.index else None,
+        mixer=names.mixer if plan.mixer else None,
+        index=names.index if plan.options.index else None,
         manifest=names.manifest,
-        grid=job.plan.grid,
-        records_per_patch=job.plan.record.per_patch,
+        grid=plan.grid,
+        records_per_patch=plan.record.per_patch,
     )
+
+
+def still_complete(plan: ExportPlan, identity: RunIdentity) -> ExportResult:
+    """Return the result of an export that was complete when a Delayed was created.
+
+    Raises
+    ------
+    DestinationError
+        If it no longer is.
+    """
+    found = complete_export(plan, identity, True)
+    if found is None:
+        raise DestinationError(
+            f"{plan.names.prefix} was deleted after this run was planned. Call the function again."
+        )
+    return found
 
 
 def find_same(

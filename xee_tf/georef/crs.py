@@ -199,8 +199,8 @@ def crs_of_cf(attrs: Mapping[str, Any]) -> pyproj.CRS:
     >>> crs_of_cf({"grid_mapping_name": "latitude_longitude", "earth_radius": 6370000.0}).is_geographic
     True
     """
-    for value in attrs.values():
-        if isinstance(value, str):
+    for key, value in attrs.items():  # pyproj does not parse other attributes, such as a comment
+        if isinstance(value, str) and (key in ("crs_wkt", "spatial_ref") or key.endswith("_name")):
             require_no_files(value)
     return _without_files(pyproj.CRS.from_cf(dict(attrs)))
 

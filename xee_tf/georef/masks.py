@@ -190,7 +190,7 @@ def _written(variable: xr.DataArray, name: str) -> list[int | float]:
             found = list(_numbers(value, name, where, key))
             if _key(key) not in _CF and len(set(map(repr, found))) > 1:
                 raise OptionError(
-                    f"Band {name!r} has {where}[{key!r}] = {_short(value)}, and it is ambiguous which of "
+                    f"Band {name!r} has {where}[{key!r}] = {excerpt(value)}, and it is ambiguous which of "
                     f"these values applies to the band. Fix: ds[{name!r}].{where}[{key!r}] = {found[0]!r}."
                 )
             numbers += found
@@ -232,9 +232,9 @@ def _numbers(value: Any, name: str, where: str, key: Hashable) -> Iterator[int |
             number = _number(scalar)
         except (TypeError, ValueError):
             raise OptionError(
-                f"Band {name!r} has {where}[{key!r}] = {_short(value)}, which is not a number. Set it to the "
-                f"value of masked pixels, for example ds[{name!r}].{where}[{key!r}] = -9999, or remove it: "
-                f"del ds[{name!r}].{where}[{key!r}]."
+                f"Band {name!r} has {where}[{key!r}] = {excerpt(value)}, which is not a number. Set it to "
+                f"the value of masked pixels, for example ds[{name!r}].{where}[{key!r}] = -9999, or remove "
+                f"it: del ds[{name!r}].{where}[{key!r}]."
             ) from None
         if number is not None:
             yield number
@@ -274,7 +274,3 @@ def _position(label: Any, count: int) -> int | None:
     if found.ndim or found.dtype.kind not in "iu" or not 1 <= int(found) <= count:
         return None
     return int(found) - 1
-
-
-def _short(value: Any) -> str:
-    return excerpt(value)

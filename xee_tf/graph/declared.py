@@ -63,12 +63,10 @@ class DeclaredPlane:
         return checked_chunk(f"Band {self.band!r}: {where}", values, shape, self.dtype)
 
 
-def checked_chunk(
-    named: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None
-) -> NDArray[Any]:
-    """Return a chunk in the declared dtype (None: any); raise an error as `DeclaredPlane.checked` does.
+def checked_chunk(named: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a chunk in the declared dtype; raise an error as `DeclaredPlane.checked` does.
 
-    `named` names the band and the chunk in the message.
+    Strings and objects may have any width. `named` names the band and the chunk in the message.
     """
     if not isinstance(values, np.ndarray) or isinstance(values, np.ma.MaskedArray):
         raise ChunkError(
@@ -81,7 +79,7 @@ def checked_chunk(
             "chunks that the function returns: `chunks` of dask.array.map_blocks."
         )
     plain: NDArray[Any] = np.asarray(values)  # a numpy.matrix has other rules of indexing
-    if dtype is None or plain.dtype == dtype:
+    if dtype.kind not in "biufcmM" or plain.dtype == dtype:
         return plain
     if not np.can_cast(plain.dtype, dtype, "safe"):
         raise ChunkError(

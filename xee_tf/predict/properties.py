@@ -218,13 +218,12 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
         "output",
     )
     variables = [_whole_rows(table[name].transpose(rows, ...), rows) for name in caller.columns]
-
-    declared = [(each.shape[1:], each.dtype if each.dtype.kind in "biufcmM" else None) for each in variables]
+    declared = [(each.shape[1:], each.dtype) for each in variables]
 
     def call(*arrays: npt.NDArray[Any]) -> Any:
-        rows = len(arrays[0]) if np.ndim(arrays[0]) else 0
+        count = len(arrays[0]) if np.ndim(arrays[0]) else 0
         columns = {
-            name: _values(checked_chunk(f"Column {name!r}: a chunk", values, (rows, *shape), dtype), name)
+            name: _values(checked_chunk(f"Column {name!r}: a chunk", values, (count, *shape), dtype), name)
             for name, values, (shape, dtype) in zip(caller.columns, arrays, declared, strict=True)
         }
         predicted = tuple(caller.call(columns).values())

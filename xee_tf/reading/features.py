@@ -30,6 +30,7 @@ from xee_tf.records import (
     decode_features,
     decode_sequence_example,
     read_length,
+    truncated_record,
 )
 from xee_tf.shards import (
     Shard,
@@ -170,7 +171,7 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview
             for first, buffer in read_records(shard, 0, min(1, shard.records), share=False):
                 yield shard, range(first, first + 1), buffer
             continue
-        source, first = str(shard), 0
+        source, first, passed = str(shard), 0, 0  # passed: bytes of the records so far
         waiting: list[bytes] = []
         held, needed = 0, HEADER
         for piece in inflated(read_pieces(shard.location, _PIECE), source, _PIECE):
@@ -183,11 +184,14 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview
             while found := whole_frames(data, first, source, 1 if first == 0 else None):
                 count, end = found
                 yield shard, range(first, first + count), data[:end]
-                first, data = first + count, data[end:]
+                first, passed, data = first + count, passed + end, data[end:]
             needed = HEADER
             if len(data) >= HEADER:
                 needed = read_length(data, 0, first, source) + FRAMING
-                check_inflated(f"{source}: record {first}", needed, shard.size)
+                if shard.access != "plain":
+                    check_inflated(f"{source}: record {first}", needed, shard.size)
+                elif needed > shard.size - passed:
+                    raise truncated_record(first, source, needed, shard.size - passed)
             waiting = [bytes(data)]
             held = len(data)
 

@@ -22,10 +22,9 @@ from xee_tf.shards import (
     HEAD_BYTES,
     differing_run,
     file_stamp,
-    inflated,
     read_index,
     read_pieces,
-    scan_records,
+    scan_file,
 )
 from xee_tf.sidecars import (
     IMAGE_MANIFEST,
@@ -280,8 +279,7 @@ def _check_file(location: Location, known: ManifestShard | None) -> Verification
     problems: list[str] = []
     records, footers = 0, []
     try:
-        pieces = inflated(iter(raw), str(location), _PIECE)
-        for rows in scan_records(pieces, str(location), lambda: int(location.info()["size"])):
+        for rows in scan_file(iter(raw), str(location), _PIECE, lambda: int(location.info()["size"])):
             records += len(rows)
             if known is not None:
                 footers.append(np.ascontiguousarray(rows[:, -FOOTER:]))

@@ -21,7 +21,7 @@ from xee_tf.records.framing import (
 from xee_tf.records.layout import RecordLayout, context_head
 from xee_tf.records.parse import decode_sequence_example, read_layout, read_sequence_layout
 from xee_tf.records.ragged import Ragged
-from xee_tf.records.walk import FeatureValues, Order
+from xee_tf.records.walk import FeatureValues, Order, by_name
 
 __all__ = [
     "FOOTER",
@@ -36,6 +36,7 @@ __all__ = [
     "Order",
     "Ragged",
     "RecordLayout",
+    "by_name",
     "combine_crcs",
     "context_head",
     "corrupt_record",

@@ -25,7 +25,7 @@ from xee_tf.records.parse import Parsed, check_values, decode_example, decode_se
 from xee_tf.records.ragged import Ragged, join
 from xee_tf.records.uniform import find_template, read_uniform
 from xee_tf.records.varied import read_varied
-from xee_tf.records.walk import FeatureValues, Order, Selection
+from xee_tf.records.walk import FeatureValues, Order, Selection, by_name
 
 __all__ = ["decode_features", "decode_records"]
 
@@ -111,9 +111,7 @@ def decode_records(
     sequences = layout.sequences or ()
     selection = Selection(_names(layout.context), _names(sequences), ignore_others=True)
     parts = _decode(frames, known, selection, verify, fixed_size=layout.fixed_size)
-    named: dict[str, list[FeatureValues]] = {}
-    for part in parts:
-        named.setdefault(part.feature.name, []).append(part)
+    named = by_name(parts)
     scalars = [_matching_parts(named, feature, in_sequence=False) for feature in layout.context]
     lists = [_matching_parts(named, feature, in_sequence=True) for feature in sequences]
     _check_complete(frames, layout, [*scalars, *lists])

@@ -24,7 +24,8 @@ __all__ = ["order_of", "read_varied"]
 _MAX_ORDERS = 32  # number of orders of features that are kept
 _MIN_BATCH = 64  # records that are decoded together, whatever their length
 _FEW_RECORDS = 4  # number of Examples up to which they are parsed one by one
-_MAX_MISSES = 8  # number of new orders of a buffer that may fit few records; others are not tried then
+# After this many new orders that fit few records, records with new orders are parsed one by one.
+_MAX_MISSES = 8
 _MISS = 64  # an order is a miss if it fits less than one of this many records
 
 

@@ -7,7 +7,7 @@ known. Records that turn out to be different are reported as invalid, for the ca
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from xee_tf.records.ragged import Ragged, gather, join
 from xee_tf.varints import varint_ends, varint_values
 from xee_tf.wire import MAX_VARINT, encode_field
 
-__all__ = ["FeatureValues", "Order", "Selection", "walk"]
+__all__ = ["FeatureValues", "Order", "Selection", "by_name", "walk"]
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -102,6 +102,14 @@ class FeatureValues:
             values = values[np.flatnonzero(rows)]
         steps = None if self.steps is None else self.steps[chosen]
         return replace(self, records=self.records[chosen], values=values, steps=steps)
+
+
+def by_name(parts: Iterable[FeatureValues]) -> dict[str, list[FeatureValues]]:
+    """Group features by their name."""
+    named: dict[str, list[FeatureValues]] = {}
+    for part in parts:
+        named.setdefault(part.feature.name, []).append(part)
+    return named
 
 
 def walk(

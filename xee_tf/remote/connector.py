@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, PredictionError, RecordError, XeeTFError
 from xee_tf.extras import require
 from xee_tf.identity import content_hash
@@ -245,9 +246,7 @@ class RemoteConnection:
         try:
             yield
         except XeeTFError as error:
-            error.args = tuple(
-                self._client.masked(each) if isinstance(each, str) else each for each in error.args
-            )
+            error.args = (self._client.masked(str(error)), *error.args[1:])  # str limits the length
             raise
 
     def _predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -258,8 +257,8 @@ class RemoteConnection:
         for part in parts:
             if list(part) != names:
                 raise PredictionError(
-                    f"{self._connector} returned different outputs for requests of one batch: {names} and "
-                    f"{list(part)}."
+                    f"{self._connector} returned different outputs for requests of one batch: "
+                    f"{quoted(names)} and {quoted(part)}."
                 )
         try:
             return join_batches(parts)

@@ -22,7 +22,7 @@ _ESCAPE = re.compile(r"\\(?:u\{?|U0000|x)([0-9a-fA-F]{2,6})\}?")
 
 
 class Secrets:
-    """The credentials that a client has sent last; they are refreshed. They are not part of its repr.
+    """The most recent credentials that a client has sent (they change when refreshed); not shown by repr.
 
     Examples
     --------
@@ -36,10 +36,11 @@ class Secrets:
         self._values: deque[str] = deque(maxlen=8)
 
     def add(self, headers: Mapping[str, str]) -> None:
-        """Add the headers of a request."""
+        """Add the headers of a request; short values, such as numbers, are no credentials."""
         for name, value in headers.items():
             if name.lower() not in _PUBLIC:
-                self._values.extend({value, value.rpartition(" ")[2]} - set(self._values))
+                found = {value, value.rpartition(" ")[2]} - set(self._values)
+                self._values.extend(each for each in found if len(each) >= _LENGTH)
 
     def masked(self, text: str) -> str:
         """Return a text without the credentials; see `mask`."""

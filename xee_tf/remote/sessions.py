@@ -1,4 +1,4 @@
-"""Sessions of HTTP that never send anything secret through a proxy without TLS."""
+"""HTTP sessions that do not send credentials through a proxy without TLS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["DirectSession"]
 
 
 class DirectSession(requests.Session):
-    """A session that uses the proxies of the environment only for https, which they cannot read.
+    """A session that uses the proxies of the environment only for https, which proxies cannot read.
 
     A proxy for http reads requests: also those to this machine, where credentials may be sent without TLS,
     and those to the metadata server of Google Cloud, which issues tokens.

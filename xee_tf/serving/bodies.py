@@ -12,43 +12,86 @@ from xee_tf.serving.failures import RequestError
 with extra("serve", "A model server"):
     from starlette.requests import Request
 
-__all__ = ["read_body"]
+__all__ = ["Body"]
 
 IDLE_SECONDS = 60.0
 """Maximum time in seconds between parts of a body; then the request is rejected and its slot released."""
 
+_BYTES_PER_SECOND = 10_000
+"""Minimum rate at which a body arrives, on average, after the first `IDLE_SECONDS`."""
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read the body of a request; `limit` applies before and after decompression.
+SLOW_SECONDS = 2.0
+"""Time in seconds by which a body may be late if other requests wait for its slot."""
 
-    Raises
-    ------
-    RequestError
-        If the body is too large (413), has an unsupported encoding (415), is not valid gzip (400) or does not
-        arrive in time (408).
+
+class Body:
+    """The body of a request, which is received by an event loop.
+
+    Parameters
+    ----------
+    request : Request
+        The request.
+    limit : int
+        Maximum size in bytes, before and after decompression.
     """
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding not in ("identity", "gzip"):
-        message = f"Unsupported Content-Encoding {encoding!r}; expected gzip or none."
-        raise RequestError(Code.INVALID_ARGUMENT, message, status=415)
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        raise _too_large(limit)
-    chunks, size = [], 0
-    clock = asyncio.get_running_loop().time
-    try:
-        async with asyncio.timeout(IDLE_SECONDS) as timeout:
-            async for chunk in request.stream():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                timeout.reschedule(clock() + IDLE_SECONDS)
-    except TimeoutError:
-        message = f"No data of the body was received for {IDLE_SECONDS:g} seconds."
-        raise RequestError(Code.DEADLINE_EXCEEDED, message, status=408) from None
-    body = b"".join(chunks)
-    return _gunzip(body, limit) if encoding == "gzip" else body
+
+    def __init__(self, request: Request, limit: int) -> None:
+        self._request, self._limit = request, limit
+        self._clock = asyncio.get_running_loop().time
+        self._start, self._size = self._clock(), 0
+        self._timeout: asyncio.Timeout | None = None
+        self.dropped = False
+
+    @property
+    def late(self) -> float:
+        """Seconds by which the body is late, compared with one that arrives at the minimum rate."""
+        return self._clock() - self._start - self._size / _BYTES_PER_SECOND if self._timeout else 0.0
+
+    def drop(self) -> None:
+        """Reject the request, because it is slow and others wait for its slot."""
+        self.dropped = True
+        if self._timeout is not None:
+            self._timeout.reschedule(self._clock())
+
+    async def read(self) -> bytes:
+        """Receive and decompress the body.
+
+        Raises
+        ------
+        RequestError
+            If it is too large (413), has an unsupported encoding (415), is not valid gzip (400) or does not
+            arrive in time (408).
+        """
+        headers, limit = self._request.headers, self._limit
+        encoding = headers.get("content-encoding", "identity").lower()
+        if encoding not in ("identity", "gzip"):
+            message = f"Unsupported Content-Encoding {encoding!r}; expected gzip or none."
+            raise RequestError(Code.INVALID_ARGUMENT, message, status=415)
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limit:
+            raise _too_large(limit)
+        try:
+            async with asyncio.timeout(IDLE_SECONDS) as self._timeout:
+                body = await self._receive(self._timeout)
+        except TimeoutError:
+            message = (
+                f"No data of the body was received for {IDLE_SECONDS:g} seconds, or it arrived too slowly."
+            )
+            raise RequestError(Code.DEADLINE_EXCEEDED, message, status=408) from None
+        finally:
+            self._timeout = None
+        return _gunzip(body, limit) if encoding == "gzip" else body
+
+    async def _receive(self, timeout: asyncio.Timeout) -> bytes:
+        chunks = []
+        async for chunk in self._request.stream():
+            chunks.append(chunk)
+            self._size += len(chunk)
+            if self._size > self._limit:
+                raise _too_large(self._limit)
+            if not self.dropped:
+                timeout.reschedule(self._clock() + IDLE_SECONDS + min(0.0, -self.late))
+        return b"".join(chunks)
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

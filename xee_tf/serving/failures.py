@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from xee_tf.errors import XeeTFError, shorten
+from xee_tf.errors import LONGEST_TEXT, XeeTFError, shorten
 from xee_tf.remote import Code
 
 __all__ = ["RequestError", "as_request_error"]
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_MESSAGE = 2000
 _BY_NUMBER = {code.value[0]: code for code in Code}
 
 
@@ -33,7 +32,7 @@ class RequestError(Exception):
     def __init__(
         self, code: Code, message: str, *, status: int | None = None, retry_after: int | None = None
     ) -> None:
-        message = shorten(message, _LONGEST_MESSAGE)  # it may contain a name from the request
+        message = shorten(message, LONGEST_TEXT)  # it may contain a name from the request
         super().__init__(message)
         self.code, self.message, self.retry_after = code, message, retry_after
         self.status = status or code.status

@@ -47,6 +47,10 @@ def grpc_server(
             ("grpc.max_receive_message_length", min(max_request_bytes, _MAX_BYTES)),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # otherwise a second server silently shares the port
+            ("grpc.server_handshake_timeout_ms", 30_000),
+            ("grpc.max_connection_idle_ms", 300_000),
+            ("grpc.keepalive_time_ms", 60_000),  # clients that have disappeared
+            ("grpc.keepalive_timeout_ms", 20_000),
         ],
         maximum_concurrent_rpcs=max_concurrency,
     )

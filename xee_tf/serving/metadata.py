@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from xee_tf.errors import RecordError, shorten
+from xee_tf.errors import RecordError
 from xee_tf.extras import extra
 from xee_tf.remote import SIGNATURES
 from xee_tf.remote.payloads import ServedModel
@@ -54,7 +54,7 @@ def decode_metadata_request(data: bytes) -> ServedModel:
         raise RecordError("GetModelMetadataRequest must specify at least one metadata_field")
     for name in names:
         if name != SIGNATURES:
-            raise RecordError(f"Metadata field {shorten(name)} is not supported")
+            raise RecordError(f"Metadata field {name} is not supported")
     return ServedModel.from_field(data, 1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
-from xee_tf.errors import RecordError, excerpt, shorten
+from xee_tf.errors import RecordError, excerpt
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import (
     UNNAMED,
@@ -110,7 +110,7 @@ def predict_message(request: PredictRequest, model: ModelVersion, limit: int) ->
         if output not in available:
             raise RequestError(
                 Code.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {shorten(output)} Outputs expected to be in "
+                f"output tensor alias not found in signature: {output} Outputs expected to be in "
                 f"the set {{{','.join(sorted(available))}}}.",
             )
     size = sum(array.nbytes for array in request.inputs.values())

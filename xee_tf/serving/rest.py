@@ -12,7 +12,7 @@ from typing import Any
 from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
-from xee_tf.serving.bodies import read_body
+from xee_tf.serving.bodies import SLOW_SECONDS, Body
 from xee_tf.serving.failures import RequestError, as_request_error
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
@@ -71,6 +71,7 @@ class _Rest:
     def __init__(self, models: Models, pool: Executor, max_request_bytes: int, max_concurrency: int) -> None:
         self._models, self._pool, self._max_bytes = models, pool, max_request_bytes
         self._slots = BoundedSemaphore(max_concurrency)
+        self._bodies: set[Body] = set()  # those being received, in the thread of the event loop
 
     async def health(self, request: Request) -> Response:
         return _json(json.dumps({"status": "ok", "models": self._models.names}).encode())
@@ -139,19 +140,32 @@ class _Rest:
         return _json(await self._run(request, lambda body: predict_json(model, body, rows_only=True)))
 
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
-        """Read the body and process it in the pool, if a slot is free."""
-        if not self._slots.acquire(blocking=False):
+        """Read the body and process it in the pool, if a slot is free or that of a slow client."""
+        if not self._slots.acquire(blocking=False) and not self._drop_slow():
             message = "The server is at its maximum number of concurrent predictions; try again later."
             raise RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
+        received = Body(request, self._max_bytes)
+        self._bodies.add(received)
         try:
-            body = await read_body(request, self._max_bytes)
+            body = await received.read()
             return await asyncio.get_running_loop().run_in_executor(self._pool, work, body)
         except ClientDisconnect:
             raise
         except Exception as error:
             raise as_request_error(error) from error
         finally:
-            self._slots.release()
+            self._bodies.discard(received)
+            if not received.dropped:
+                self._slots.release()
+
+    def _drop_slow(self) -> bool:
+        """Take over the slot of the slowest client, if there is one that is late; return whether it is."""
+        slowest = max(self._bodies, key=lambda body: body.late, default=None)
+        if slowest is None or slowest.late < SLOW_SECONDS:
+            return False
+        self._bodies.discard(slowest)
+        slowest.drop()
+        return True
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:

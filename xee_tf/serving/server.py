@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event, Thread
@@ -75,7 +75,8 @@ def serve(
         Maximum size of a request in bytes. Larger requests are rejected (413, RESOURCE_EXHAUSTED).
     max_concurrency : int, default 64
         Maximum number of concurrent predictions over HTTP, and the same number over gRPC. Others are rejected
-        (429 with Retry-After, RESOURCE_EXHAUSTED).
+        (429 with Retry-After, RESOURCE_EXHAUSTED). Over HTTP, a client whose request arrives slowly makes way
+        for others.
     max_batch_size : int, default 0
         Maximum number of instances in a joined call. Small requests (up to 0.5 MiB) that wait for a free slot
         are joined, which gives 1.3 to 3 times the throughput with 32 concurrent clients. Predictions may then
@@ -122,11 +123,15 @@ def serve(
     with ExitStack() as stack:
         http_socket = stack.enter_context(_listen(host, port))
         models = Models(folders, labels or {}, max_batch_size)
-        pool = stack.enter_context(ThreadPoolExecutor(limits["max_concurrency"], "xee-tf-serve"))
+        # A pool for each protocol: a slow client of one must not occupy the threads of the other.
+        pools = [
+            stack.enter_context(ThreadPoolExecutor(limits["max_concurrency"], f"xee-tf-serve-{kind}"))
+            for kind in ("http", "grpc")
+        ]
         address = f"[{host}]" if ":" in host else host
         stack.enter_context(_reduced_garbage_collection())
         grpc_port = stack.enter_context(
-            _run_servers(models, pool, http_socket, f"{address}:{grpc_port}", limits, grace)
+            _run_servers(models, pools, http_socket, f"{address}:{grpc_port}", limits, grace)
         )
         url = f"http://{address}:{http_socket.getsockname()[1]}"
         return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
@@ -252,7 +257,7 @@ def _reduced_garbage_collection() -> Iterator[None]:
 @contextmanager
 def _run_servers(
     models: Models,
-    pool: ThreadPoolExecutor,
+    pools: Sequence[ThreadPoolExecutor],
     http_socket: socket.socket,
     grpc_address: str,
     limits: Mapping[str, int],
@@ -263,13 +268,14 @@ def _run_servers(
     with extra("serve", "A model server"):
         import uvicorn
 
+    from xee_tf.serving.connections import limited
     from xee_tf.serving.grpc_service import grpc_server
     from xee_tf.serving.rest import rest_app
 
-    rpc_server, port = grpc_server(models, pool, grpc_address, **limits)
+    rpc_server, port = grpc_server(models, pools[1], grpc_address, **limits)
     config = uvicorn.Config(
-        rest_app(models, pool, **limits),
-        http="httptools",
+        rest_app(models, pools[0], **limits),
+        http=limited(limits["max_concurrency"]),
         loop="asyncio",
         ws="none",
         lifespan="off",

@@ -18,7 +18,7 @@ from xee_tf.shards.members import (
 )
 from xee_tf.shards.opening import first_record, number_shards, open_shards
 from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run, shard_header
-from xee_tf.shards.scan import inflated, read_pieces, scan_records, whole_frames
+from xee_tf.shards.scan import inflated, read_pieces, scan_file, whole_frames
 from xee_tf.shards.sequential_store import SequentialStore
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
 from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
@@ -63,7 +63,7 @@ __all__ = [
     "read_pieces",
     "read_records",
     "run_sizes",
-    "scan_records",
+    "scan_file",
     "shard_header",
     "shard_spans",
     "whole_frames",

@@ -243,7 +243,7 @@ def _inflate(view: memoryview, expected: int | None) -> bytes:
     parts, held, feed = [], 0, len(view)
     while view:
         size = None if expected is None else expected - held
-        part, used = inflate_member(view, size, limit=limit - held, feed=feed)
+        part, used = inflate_member(view, size, limit=limit, held=held, feed=feed)
         held += len(part)
         parts.append(part)
         view, feed = view[used:], max(_LEAST_FEED, 2 * used)

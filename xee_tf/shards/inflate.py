@@ -260,9 +260,8 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
             if not piece and inflater is not None:
                 raise RecordError(f"{source} is truncated: its gzip stream has no end.")
         if inflater is None:
-            if not any(
-                piece[position : position + 2]
-            ):  # the end, which may be padded with zeros, as on tapes
+            # The end may be padded with zeros, as on tapes.
+            if not any(piece[position : position + 2]):
                 break
             inflater, feed = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP), _FEED
         data = b""

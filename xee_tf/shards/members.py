@@ -261,7 +261,12 @@ def read_index(head: bytes | memoryview) -> MemberIndex | None:
 
 
 def inflate_member(
-    data: bytes | memoryview, size: int | None = None, *, limit: int = 1 << 31, feed: int | None = None
+    data: bytes | memoryview,
+    size: int | None = None,
+    *,
+    limit: int = 1 << 31,
+    held: int = 0,
+    feed: int | None = None,
 ) -> tuple[bytes, int]:
     """Decompress the gzip member at the start of `data`; return its content and its compressed size.
 
@@ -273,6 +278,8 @@ def inflate_member(
         Maximum size of the content in bytes, if it is known; halves the time.
     limit : int
         Maximum size of the content in bytes, if its size is not known.
+    held : int
+        Number of bytes from the members before it, which count towards `limit`.
     feed : int, optional
         Number of bytes to decompress first; the decompressor copies those after the member. Default: all.
 
@@ -284,7 +291,7 @@ def inflate_member(
     inflater = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
     view = memoryview(data).cast("B")
     feed = feed or len(view)
-    want = (limit if size is None else size) + 1  # one byte more, to detect that the content is longer
+    want = (limit - held if size is None else size) + 1  # one byte more, to detect that the content is longer
     parts: list[bytes] = []
     position = 0
     while want and not inflater.eof:
@@ -299,7 +306,7 @@ def inflate_member(
         want -= len(parts[-1])
     if not want:
         if size is None:
-            raise inflation_error("A gzip member", limit)
+            raise inflation_error("A group of gzip members" if held else "A gzip member", limit)
         raise RecordError(f"A gzip member is corrupt: it has more than the expected {size} bytes.")
     return parts[0] if len(parts) == 1 else b"".join(parts), position - len(inflater.unused_data)
 

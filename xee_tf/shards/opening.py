@@ -99,7 +99,8 @@ def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, A
         return replace(shard, access="stream")
     if sum(index.sizes) > size:
         raise RecordError(
-            f"{location} is truncated: expected {sum(index.sizes)} bytes from its index, got {size}."
+            f"{location} is truncated: expected {sum(index.sizes):,} bytes from its index, got {size:,}. "
+            "Copy or download the file again."
         )
     return replace(
         shard,

@@ -22,7 +22,7 @@ from xee_tf.shards.limits import check_inflated, inflation_limit
 from xee_tf.shards.shard import Shard
 from xee_tf.storage import Location
 
-__all__ = ["inflated", "read_pieces", "record_offsets", "scan_records", "whole_frames"]
+__all__ = ["inflated", "read_pieces", "record_offsets", "scan_file", "scan_records", "whole_frames"]
 
 _FIRST_STEP = 64  # records whose sizes are compared first
 _LONGEST = (1 << 31) - 1  # bytes of a record that TensorFlow can parse
@@ -42,6 +42,15 @@ def inflated(pieces: Iterator[bytes], source: str, step: int) -> Iterator[bytes]
     return inflate_stream(pieces, source, step) if first.startswith(GZIP) else pieces
 
 
+def scan_file(
+    pieces: Iterator[bytes], source: str, step: int, file_size: Callable[[], int]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the framed records of a file from its pieces, as `scan_records`; gzip files are decompressed."""
+    first = next(pieces, b"")
+    content = inflated(chain([first], pieces), source, step)
+    return scan_records(content, source, file_size if first.startswith(GZIP) else None)
+
+
 def scan_records(
     pieces: Iterator[bytes], source: str, file_size: Callable[[], int] | None = None
 ) -> Iterator[npt.NDArray[np.uint8]]:
@@ -54,7 +63,7 @@ def scan_records(
     source : str
         Name of the file, for error messages.
     file_size : callable, optional
-        Returns the size of the file in bytes, which limits the size of compressed records.
+        Returns the size of a compressed file in bytes, which limits the size of its records.
 
     Yields
     ------

@@ -11,7 +11,7 @@ from crc32c import crc32c
 from xee_tf.errors import RecordError
 from xee_tf.records import FOOTER, run_crc
 from xee_tf.shards.matching import foreign_run
-from xee_tf.shards.scan import inflated, read_pieces, scan_records
+from xee_tf.shards.scan import read_pieces, scan_file
 from xee_tf.shards.shard import Shard, check_stamp
 
 __all__ = ["check_file", "checked_rows"]
@@ -58,8 +58,8 @@ def checked_rows(shard: Shard) -> Iterator[npt.NDArray[np.uint8]]:
 
 def _checked_rows(shard: Shard) -> Iterator[npt.NDArray[np.uint8]]:
     source = str(shard)
-    pieces = inflated(read_pieces(shard.location, _PIECE), source, _PIECE)
-    rows_of_file = scan_records(pieces, source, lambda: shard.size)
+    pieces = read_pieces(shard.location, _PIECE)
+    rows_of_file = scan_file(pieces, source, _PIECE, lambda: shard.size)
     starts, crcs = shard.run_starts, shard.run_crcs
     if starts is None or crcs is None:
         yield from rows_of_file

@@ -19,7 +19,7 @@ __all__ = ["coordinate_document", "read_coordinate"]
 
 _NUMBERS = "iufb"
 _TIMES = "Mm"
-_DTYPE = re.compile(r"[<>|=]?[a-zA-Z]\d{0,2}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
+_DTYPE = re.compile(r"[<>|=]?[biufMm]\d{1,2}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
 _LARGEST_TABLE = 64 << 20  # maximum bytes of a fixed-width string array; longer ones use objects
 _DATE = re.compile(r"(-?\d{1,9})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
 _CFTIME = {

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 _MOST_VALUES = 1 << 20  # per pixel of a band; arrays of this length are created before a record is read
-_DTYPE = re.compile(r"[<>|=]?[a-z]+\d{0,3}")
+_DTYPE = re.compile(r"bool|(u?int|float)\d{1,3}|[<>|=]?[biuf]\d{1,2}")
 
 
 def band_document(band: BandSpec) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
         if key in document:
             facts[key] = read_text(document[key], f"{key} of {name!r}")
     if "dtype" in facts and not _is_number_dtype(facts["dtype"]):
-        raise ValueError(f"the dtype {excerpt(facts['dtype'])} of {name!r} is not that of numbers")
+        raise ValueError(f"the dtype {excerpt(facts['dtype'])} of {name!r} is not a numeric dtype")
     kind = document.get("kind")
     if kind not in (None, *get_args(Kind)):
         raise ValueError(f"the band {name!r} has the unknown kind {kind!r}")

@@ -79,6 +79,7 @@ class Earlier:
 
     def _start(self, staging: Staging) -> None:
         if self.identity is not None:
+            recover(staging.destination)  # before anything is staged, because it moves files back
             staging.take_up()
             write_note(staging.folder.child(_IDENTITY), self.identity)
         if self.seen is not None:

@@ -133,6 +133,11 @@ class Location:
                     "the account is not known. Pass storage_options={'account_name': '...'}, or set "
                     "AZURE_STORAGE_ACCOUNT_NAME and a key, or AZURE_STORAGE_CONNECTION_STRING."
                 )
+            elif "Protocol not known" in what:
+                what = (
+                    "fsspec does not know its protocol. Pass a local path, or a URL such as "
+                    "s3://bucket/scene, gs://bucket/scene or az://container/scene."
+                )
             raise DestinationError(f"{self.url} cannot be opened: {what}") from error
         return filesystem, str(path)
 
@@ -462,7 +467,7 @@ class Location:
         try:
             with self._errors("create" if exclusive else "write"):
                 self.make_parent()
-                with open(temporary, "wb") as file:
+                with open(temporary, "xb") as file:
                     file.write(data)
                     if durable:
                         file.flush()

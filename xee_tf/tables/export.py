@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-import dask
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
@@ -289,7 +288,11 @@ def write_table(
 ) -> TableResult | Delayed:
     """Write the row groups of a table to one file, or return a Delayed that writes it."""
     if identity is not None and (found := _complete_table(target, identity, compute)) is not None:
-        return found if compute else dask.delayed(found)
+        if compute:
+            return found
+        graph = Graph()
+        name = f"table-complete-{uuid.uuid4().hex[:12]}"
+        return graph.delayed(name, add_task(graph.tasks, f"{name}-0", _still_complete, target, identity))
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
     store = table_store(staging, OneFile(target, compressed=True), earlier)
     store.finished_shards()  # removes receipts of what was damaged
@@ -325,6 +328,14 @@ def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> T
     if compute:
         clear_leftovers(target)
     return _result_of(target, manifest)
+
+
+def _still_complete(target: Location, identity: RunIdentity) -> TableResult:
+    """Return the result of a table that was complete when a Delayed was created; raise if it is not."""
+    found = _complete_table(target, identity, True)
+    if found is None:
+        raise DestinationError(f"{target} was deleted after this run was planned. Call the function again.")
+    return found
 
 
 def _result_of(target: Location, manifest: TableManifest) -> TableResult:

@@ -15,7 +15,7 @@ import pandas as pd
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.options import check_flags, integer, read_names, spelled
-from xee_tf.records import FeatureValues, Order, decode_features
+from xee_tf.records import FeatureValues, Order, by_name, decode_features
 from xee_tf.shards import (
     Shard,
     check_inflated,
@@ -214,9 +214,7 @@ class _Reader:
         """Read a range of records of a table whose columns are known."""
         start, stop = records
         parts = list(self.parts(start, stop, [column.name for column in columns], verify=self.verify))
-        named: dict[str, list[FeatureValues]] = {}
-        for part in parts:
-            named.setdefault(part.feature.name, []).append(part)
+        named = by_name(parts)
         for column in columns:
             held = named.get(column.name, [])
             wrong = [describe_list(part.feature) for part in held if not column.accepts(part.feature)]

@@ -97,14 +97,14 @@ def table_type_error(value: Any) -> OptionError:
 
 
 def check_partition(frame: Any, columns: Sequence[Any], named: str, points: str | None = None) -> None:
-    """Raise an error unless a partition of a Dask table has columns of the table, and its points.
+    """Raise an error unless a Dask partition has the declared columns and points.
 
     Dask does not compare what a function returns with the ``meta`` of `dask.dataframe.map_partitions`.
 
     Raises
     ------
     ChunkError
-        If the partition is no frame, or lacks columns.
+        If the partition is not a DataFrame, or lacks columns.
     """
     fix = "Declare what the function returns: `meta` of dask.dataframe.map_partitions."
     if not isinstance(frame, pd.DataFrame):
@@ -271,15 +271,13 @@ class _DeclaredColumn:
         return cls(name, tuple(np.cumsum([0, *array.chunks[0]])), array.shape[1:], array.dtype)
 
     def checked(self, values: Any, number: int) -> npt.NDArray[Any]:
-        """Return a chunk in its declared dtype; strings may have any width."""
+        """Return a chunk in its declared dtype."""
         first, stop = self.starts[number : number + 2]
         named, known = f"Column {self.name!r}: chunk {number}", not math.isnan(stop)
         if known:
             named += f", with the rows {first} to {stop - 1},"
         rows = int(stop - first) if known else len(values) if np.ndim(values) else 0
-        return checked_chunk(
-            named, values, (rows, *self.shape), self.dtype if self.dtype.kind in "biufcmM" else None
-        )
+        return checked_chunk(named, values, (rows, *self.shape), self.dtype)
 
 
 @dataclass(frozen=True)

@@ -355,9 +355,8 @@ def _decode_numbers(
     if dtype.kind not in "iu":
         with np.errstate(over="ignore", invalid="ignore"):
             return array.astype(dtype)
-    if (
-        array.dtype.kind == "f"
-    ):  # integers with a decimal point, or very large ones, which numpy reads as floats
+    # numpy reads integers with a decimal point, and very large ones, as floats.
+    if array.dtype.kind == "f":
         array = np.asarray(values, object)
     try:
         with np.errstate(invalid="ignore"):
