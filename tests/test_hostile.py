@@ -15,9 +15,9 @@ from tests.hostile import VALUES, Counts, encoded, mutated
 from tests.rasters import raster
 from xee_tf.records import decode_features, decode_records, iter_frames  # noqa: F401
 from xee_tf.records.parse import decode_sequence_example
-from xee_tf.shards import scan_records
 from xee_tf.shards.inflate import inflate_stream
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
+from xee_tf.shards.scan import scan_records
 from xee_tf.wire import integer_field, text_field
 
 SEED = random.randrange(2**32) if os.environ.get("XEE_TF_RANDOM_EXAMPLES") else 0
