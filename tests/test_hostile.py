@@ -67,7 +67,7 @@ def test_records_take_linear_time_and_bounded_memory(record):
     data = RECORDS[record](60_000)
     counts = Counts()
     for read in (decode_sequence_example, lambda data: decode_features(frame(data), [])):
-        counts.check(lambda: read(data), len(data), least=32 << 20, seconds=2)  # noqa: B023
+        counts.check(lambda: read(data), len(data), least=32 << 20, seconds=4)  # noqa: B023
     assert not counts.wrong
 
 
@@ -98,7 +98,7 @@ FILES = {
 def test_files_take_linear_time_and_bounded_memory(file):
     data = FILES[file](100_000)
     counts = Counts()
-    counts.check(lambda: decode_features(data, []), len(data), least=32 << 20, seconds=2)
+    counts.check(lambda: decode_features(data, []), len(data), least=32 << 20, seconds=4)
     counts.check(lambda: list(scan_records(iter([data]), "s")), len(data), least=32 << 20)
     assert not counts.wrong
 
