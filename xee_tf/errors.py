@@ -45,7 +45,8 @@ _LONGEST_INTEGER = 1024  # bits of an integer that is formatted
 _DEEPEST = 8  # levels of nested values that are formatted
 _HEAD, _TAIL = 1500, 480  # characters at the beginning and the end of a longer text that are kept
 
-_INTERNAL_PACKAGES = ("xee_tf", "xarray")  # xarray calls the backend and accessors of this package
+# xarray calls the backend and accessors of this package, and contextlib its decorated functions.
+_INTERNAL_PACKAGES = ("xee_tf", "xarray", "contextlib")
 
 
 class XeeTFError(Exception):
