@@ -25,7 +25,7 @@ from xee_tf.storage import Location
 
 OPTIONS = {"patch_dimensions": 8, "max_file_size": 3000}
 # Some changes in the ordinary run, each of them in `make test-full`.
-steps = pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.long)])
+steps = pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.long)])
 
 KINDS = {
     "gzip": {},

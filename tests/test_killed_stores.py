@@ -223,7 +223,7 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
 
 
 @every_bucket
-@pytest.mark.parametrize("step", [23, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [47, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", ["predict", "upload"])
 def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bucket, tmp_path: Path) -> None:
