@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -208,16 +208,15 @@ class BlockLayout:
         blocks : collection of (int, int), optional
             The blocks that need the chunks. Default: all.
         """
-        found: dict[Block, list[Chunk]] = {}
+        chunks: Iterable[Chunk]
         if blocks is None:
-            for plane in range(len(self.planes)):
-                for iy, ix in self.chunks(plane):
-                    found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
-            return found
-        pieces = (piece for block in blocks for piece in self.pieces(*block))
-        needed = {(piece.plane, piece.iy, piece.ix): piece.home for piece in pieces}
-        for chunk in sorted(needed):
-            found.setdefault(needed[chunk], []).append(chunk)
+            chunks = ((plane, *place) for plane in range(len(self.planes)) for place in self.chunks(plane))
+        else:
+            pieces = (piece for block in blocks for piece in self.pieces(*block))
+            chunks = sorted({(piece.plane, piece.iy, piece.ix) for piece in pieces})
+        found: dict[Block, list[Chunk]] = {}
+        for chunk in chunks:
+            found.setdefault(self.home(*chunk), []).append(chunk)
         return found
 
     def home(self, plane: int, iy: int, ix: int) -> Block:

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from xee_tf.errors import DestinationError
 from xee_tf.export.job import ExportJob
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.geometry import Size
-from xee_tf.identity import Content, RunIdentity, explain_other, run_identity
-from xee_tf.sidecars import ExportNames, ImageManifest, ShardInfo, complete_manifest
-from xee_tf.storage import clear_leftovers, recover, refuse_resuming
+from xee_tf.identity import Content, RunIdentity, run_identity
+from xee_tf.sidecars import (
+    ExportNames,
+    ImageManifest,
+    ShardInfo,
+    complete_manifest,
+    deleted_error,
+    find_complete,
+)
 
 __all__ = ["complete_export", "find_same", "identify_export", "still_complete"]
 
@@ -45,27 +50,20 @@ def _shown(value: Any) -> Any:
 def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: bool) -> ExportResult | None:
     """Return the result of an export that is complete already; None if there is none, or it is not resumed.
 
-    With `compute`, a commit that was interrupted is undone first, and what dead runs left is deleted.
-
-    Raises
-    ------
-    DestinationExistsError
-        If there is an export that was written from something else.
+    See `find_complete`.
     """
     names = plan.names
     if identity is None:
         return None
-    if compute:
-        recover(names.prefix)
-    if (manifest := _complete_manifest(names, mixer=plan.mixer)) is None:
+    mixer = names.mixer if plan.mixer else None
+    manifest = find_complete(
+        ImageManifest, names.manifest, names.prefix, identity, mixer=mixer, compute=compute
+    )
+    if manifest is None:
         return None  # `begin` raises an error if some files exist
-    if difference := explain_other(identity, manifest.identity):
-        refuse_resuming(names.prefix, difference)
-    if compute:
-        clear_leftovers(names.prefix)
     return ExportResult(
         files=_files(names, manifest),
-        mixer=names.mixer if plan.mixer else None,
+        mixer=mixer,
         index=names.index if plan.options.index else None,
         manifest=names.manifest,
         grid=plan.grid,
@@ -83,9 +81,7 @@ def still_complete(plan: ExportPlan, identity: RunIdentity) -> ExportResult:
     """
     found = complete_export(plan, identity, True)
     if found is None:
-        raise DestinationError(
-            f"{plan.names.prefix} was deleted after this run was planned. Call the function again."
-        )
+        raise deleted_error(plan.names.prefix)
     return found
 
 
@@ -98,14 +94,10 @@ def find_same(
     """
     if identity is None:
         return ()
-    manifest = _complete_manifest(names, mixer=mixer)
+    manifest = complete_manifest(ImageManifest, names.manifest, names.prefix, names.mixer if mixer else None)
     if manifest is None or manifest.identity != identity:
         return ()
     return _files(names, manifest)
-
-
-def _complete_manifest(names: ExportNames, *, mixer: bool) -> ImageManifest | None:
-    return complete_manifest(ImageManifest, names.manifest, names.prefix, names.mixer if mixer else None)
 
 
 def _files(names: ExportNames, manifest: ImageManifest) -> tuple[ShardInfo, ...]:

@@ -1,7 +1,7 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
-from xee_tf.sidecars.complete import complete_manifest
+from xee_tf.sidecars.complete import complete_manifest, deleted_error, find_complete
 from xee_tf.sidecars.described import (
     Described,
     describe_export,
@@ -64,6 +64,7 @@ __all__ = [
     "TableManifest",
     "check_order",
     "complete_manifest",
+    "deleted_error",
     "describe_export",
     "describe_files",
     "destination_of",
@@ -72,6 +73,7 @@ __all__ = [
     "dim_lengths",
     "distinct_dims",
     "export_prefix",
+    "find_complete",
     "find_exports",
     "find_records",
     "find_sources",

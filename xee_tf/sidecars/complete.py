@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from xee_tf.errors import ManifestError
+from xee_tf.errors import DestinationError, ManifestError
+from xee_tf.identity import RunIdentity, explain_other
 from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import read_manifest
-from xee_tf.storage import Location, interruption, refuse_resuming
+from xee_tf.storage import Location, clear_leftovers, interruption, recover, refuse_resuming
 
-__all__ = ["complete_manifest"]
+__all__ = ["complete_manifest", "deleted_error", "find_complete"]
 
 M = TypeVar("M", ImageManifest, TableManifest)
 
@@ -51,6 +52,41 @@ def complete_manifest(
     if interruption(destination):
         return None
     refuse_resuming(destination, difference)
+
+
+def find_complete(
+    kind: type[M],
+    manifest: Location,
+    destination: Location,
+    identity: RunIdentity,
+    *,
+    mixer: Location | None = None,
+    compute: bool,
+) -> M | None:
+    """Return the manifest of a complete result of the same run; None if there is none.
+
+    With `compute`, a commit that was interrupted is undone first, and what dead runs left is deleted.
+
+    Raises
+    ------
+    DestinationExistsError
+        If there is a result that was written from something else; see also `complete_manifest`.
+    """
+    if compute:
+        recover(destination)
+    found = complete_manifest(kind, manifest, destination, mixer)
+    if found is None:
+        return None
+    if difference := explain_other(identity, found.identity):
+        refuse_resuming(destination, difference)
+    if compute:
+        clear_leftovers(destination)
+    return found
+
+
+def deleted_error(destination: Location) -> DestinationError:
+    """Return the error for a result that was complete when a Delayed was created, and no longer exists."""
+    return DestinationError(f"{destination} was deleted after this run was planned. Call the function again.")
 
 
 def _difference(

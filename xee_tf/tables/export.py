@@ -16,7 +16,7 @@ from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
 from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
-from xee_tf.identity import IdentityOptions, RunIdentity, explain_other, run_identity
+from xee_tf.identity import IdentityOptions, RunIdentity, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, spelled
 from xee_tf.shards import (
     TABLE_MEMBER,
@@ -32,7 +32,9 @@ from xee_tf.sidecars import (
     TableColumn,
     TableManifest,
     complete_manifest,
+    deleted_error,
     export_prefix,
+    find_complete,
     manifest_location,
     table_location,
 )
@@ -41,9 +43,6 @@ from xee_tf.storage import (
     Location,
     PathLike,
     begin,
-    clear_leftovers,
-    recover,
-    refuse_resuming,
     require_free,
     require_writable,
 )
@@ -311,30 +310,16 @@ def write_table(
 
 
 def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> TableResult | None:
-    """Return the result of an export that is complete; None if there is none.
-
-    Raises
-    ------
-    DestinationExistsError
-        If there is a table that was written from something else.
-    """
-    if compute:
-        recover(target)
-    manifest = complete_manifest(TableManifest, manifest_location(target), target)
-    if manifest is None:
-        return None
-    if difference := explain_other(identity, manifest.identity):
-        refuse_resuming(target, difference)
-    if compute:
-        clear_leftovers(target)
-    return _result_of(target, manifest)
+    """Return the result of an export that is complete; None if there is none. See `find_complete`."""
+    found = find_complete(TableManifest, manifest_location(target), target, identity, compute=compute)
+    return None if found is None else _result_of(target, found)
 
 
 def _still_complete(target: Location, identity: RunIdentity) -> TableResult:
     """Return the result of a table that was complete when a Delayed was created; raise if it is not."""
     found = _complete_table(target, identity, True)
     if found is None:
-        raise DestinationError(f"{target} was deleted after this run was planned. Call the function again.")
+        raise deleted_error(target)
     return found
 
 
