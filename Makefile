@@ -22,14 +22,14 @@ demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Complete example on a real s
 setup: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Environment and test data for development
 
 test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import contracts and tests
-	$(BIN)/python $(PYTEST) --durations=15
+	$(BIN)/python $(PYTEST) --durations=15 --skip-passed .venv-core/passed.txt
 
 test-full: export XEE_TF_RANDOM_EXAMPLES = 1
 test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
-	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST)
+	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST) --durations=15 --write-passed .venv-core/passed.txt
 
 test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the minimum versions of all dependencies
 	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST)
