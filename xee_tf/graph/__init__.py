@@ -3,7 +3,8 @@
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.declared import checked_chunk
-from xee_tf.graph.run import each_chunk, on_cluster, run_graph, store_chunks
+from xee_tf.graph.placing import centered_axes, on_cluster
+from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
     ChunkedArray,
@@ -33,6 +34,7 @@ __all__ = [
     "add_wait",
     "arrays_of_blocks",
     "arrays_of_boxes",
+    "centered_axes",
     "checked_chunk",
     "chunk_grids",
     "each_chunk",

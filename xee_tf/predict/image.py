@@ -30,7 +30,7 @@ from xee_tf.georef import (
     read_georef,
     write_georef,
 )
-from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
+from xee_tf.graph import ArraySpec, arrays_of_blocks, centered_axes, chunk_grids
 from xee_tf.models import (
     Item,
     ModelSpec,
@@ -333,7 +333,14 @@ def _predict(
         augment=options.augment is not None,
         mapped=tuple(map(str, mapped)),
     )
-    layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
+    layout = lay_out_blocks(
+        grid,
+        georef.shape,
+        chunk_grids(arrays[: len(bands)]),
+        pixel_bytes(rules),
+        1,
+        centered=(True, True),
+    )
     predicted = arrays_of_blocks(
         _NAME,
         arrays,
