@@ -339,7 +339,7 @@ def _predict(
         chunk_grids(arrays[: len(bands)]),
         pixel_bytes(rules),
         1,
-        centered=(True, True),
+        centered=centered_axes(pinned=False),
     )
     predicted = arrays_of_blocks(
         _NAME,
@@ -394,7 +394,8 @@ def _chunks(layout: BlockLayout, output: Size, shape: Size) -> tuple[tuple[int, 
     """Return chunks of whole tiles, all of the same size as Zarr requires, about as large as blocks."""
     chunks = []
     for axis, side, length in ((layout.y, output.y, shape.y), (layout.x, output.x, shape.x)):
-        chunk = side * max(len(axis.owned(block)) for block in range(len(axis)))
+        centered = replace(axis, centered=True)  # usually aligned with the chunks of the image
+        chunk = side * max(len(centered.owned(block)) for block in range(len(axis)))
         full, rest = divmod(length, chunk)
         chunks.append((chunk,) * full + ((rest,) if rest else ()))
     return chunks[0], chunks[1]
