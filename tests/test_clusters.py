@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 import dask
@@ -12,11 +14,16 @@ import pytest
 import xarray as xr
 from dask.delayed import delayed
 from distributed import Client, LocalCluster, wait
+from hypothesis import given
+from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import CRS, contents, random_band, raster
 from xee_tf import DestinationExistsError, Model, OptionError
+from xee_tf.blocks import BlockAxis, BlockLayout
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.graph.placing import _workers_by_block
 
 dd = optional("dask.dataframe")
 gpd = optional("geopandas")
@@ -346,3 +353,68 @@ def test_delayed_checks_existing_files(tmp_path, client):
         second.compute()
     assert contents(tmp_path) == before
     assert Path(tmp_path / "s-mixer.json").exists()
+
+
+# -- Placement ---------------------------------------------------------------------------------------
+
+
+def received(dask_worker):
+    return sum(transfer["total"] for transfer in dask_worker.transfer_incoming_log)
+
+
+def large(side=1024, chunk=128):
+    """Return an image whose chunks are made by the workers, and its size in bytes."""
+    rng = da.random.default_rng(0)
+    ds = raster({name: np.zeros((side, side), "f4") for name in "abc"})
+    bands = {name: (("y", "x"), rng.random((side, side), chunks=chunk, dtype="f4")) for name in "abc"}
+    return ds.assign(bands), 3 * 4 * side**2
+
+
+@pytest.mark.parametrize("job", ["export", "predict"])
+def test_only_strips_move_between_workers(tmp_path, client, small_blocks, job):
+    ds, size = large()
+    before = sum(client.run(received).values())
+    if job == "export":
+        ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=4)
+    else:
+        model = Model.from_function(
+            lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=2, output_bands=["d"]
+        )
+        xee_tf.predict_to_zarr(model, ds, tmp_path / "p.zarr")
+    moved = sum(client.run(received).values()) - before
+    halo = (132**2 - 128**2) / 128**2
+    assert moved < halo * size  # more than half of the raster if tasks are not placed
+
+
+@pytest.mark.parametrize("annotation", [{"workers": ["tcp://nowhere:1"]}, {"resources": {"GPU": 1}}])
+def test_annotations_of_the_user_are_kept(tmp_path, client, annotation):
+    ds, _ = large(256)
+    with dask.annotate(**annotation):
+        delayed = ds.tfexport(tmp_path / "scene", patch_dimensions=16, kernel_size=4, compute=False)
+    [layer] = [layer for layer in delayed.dask.layers.values() if layer.annotations]
+    assert {name: value(next(iter(layer))) for name, value in layer.annotations.items()} == annotation
+
+
+@given(
+    threads=st.lists(st.integers(1, 4), min_size=1, max_size=9),
+    rows=st.integers(1, 12),
+    columns=st.integers(1, 12),
+)
+def test_workers_of_blocks(threads, rows, columns):
+    """Each worker has adjacent columns; all have work, and about as much for each of their threads."""
+    grid = PatchGrid(Size(x=8 * columns, y=8 * rows), Size(x=8, y=8))
+    axes = (
+        BlockAxis(tuple(range(0, 8 * count + 1, 8)), 8 * count, axis)
+        for count, axis in ((rows, grid.axis_y), (columns, grid.axis_x))
+    )
+    layout = BlockLayout(*axes, ())
+    workers = {f"worker-{number}": count for number, count in enumerate(threads)}
+    placed = _workers_by_block(layout, workers)
+    assert placed.keys() == set(layout.blocks())
+    for row in range(rows):
+        order = [placed[row, column] for column in range(columns)]
+        assert len([worker for worker, _ in groupby(order)]) == len(set(order))
+    if rows * columns >= 8 * sum(threads) and columns >= 2 * sum(threads):
+        counts = Counter(placed.values())
+        shares = [counts[name] / count for name, count in workers.items()]
+        assert max(shares) <= 2 * min(shares)

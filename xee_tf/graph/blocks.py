@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -27,7 +27,6 @@ from xee_tf.graph.tasks import (
     add_task,
     add_value,
     first_of,
-    merge_annotations,
 )
 
 __all__ = [
@@ -119,14 +118,13 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     for (number, block), loaded_chunks in loaded_groups.items():
         loaded[number][block] = loaded_chunks
     blocks = []
-    annotations = graph.annotations
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         planes = declared_planes(job.arrays, job.bands)
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, planes, job.work))
         done, at = block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks)
         blocks.append(done)
-        annotations = merge_annotations(annotations, place_blocks(job.layout, at))
-    return replace(graph, annotations=annotations), blocks
+        graph = graph.annotated(place_blocks(job.layout, at))
+    return graph, blocks
 
 
 def order_blocks(

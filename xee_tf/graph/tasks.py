@@ -79,6 +79,10 @@ class Graph:
     tasks: Tasks = field(default_factory=dict)
     annotations: Annotations = field(default_factory=dict)
 
+    def annotated(self, annotations: Annotations) -> Graph:
+        """Return the graph with further annotations."""
+        return Graph(self.tasks, merge_annotations(self.annotations, annotations))
+
     def delayed(self, name: str, result: TaskRef) -> Delayed:
         """Return a Delayed that computes the result of one task."""
         layers = {name: layer_of(self.tasks, self.annotations)}
