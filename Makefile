@@ -34,7 +34,7 @@ test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any ex
 test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the minimum versions of all dependencies
 	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST)
 
-test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, including pre-releases
+test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, including pre-releases, and dask-array
 	XEE_TF_EXTRAS=none .venv-newest/bin/python $(PYTEST)
 
 coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Test coverage of lines and branches: htmlcov/index.html
@@ -85,7 +85,7 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 
 .venv-newest/core.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]'
+	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]' dask-array
 	@touch $@
 
 # Real rasters, pinned by hash. The packages are only used as data and are never on the import path.

@@ -1,6 +1,6 @@
 """Build and run Dask graphs; no other subpackage creates tasks."""
 
-from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
+from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.placing import centered_axes, on_cluster, place_blocks
@@ -41,6 +41,7 @@ __all__ = [
     "chunk_grids",
     "each_chunk",
     "first_of",
+    "for_xarray",
     "on_cluster",
     "order_blocks",
     "place_blocks",

@@ -14,6 +14,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import TaskRef
 from dask.tokenize import tokenize
 from numpy.typing import NDArray
+from xarray.namedarray.parallelcompat import list_chunkmanagers
 
 from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
@@ -33,7 +34,7 @@ from xee_tf.graph.tasks import (
     merge_annotations,
 )
 
-__all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes"]
+__all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes", "for_xarray"]
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,18 @@ def arrays_of_boxes(
         lengths = (*chunks[:front], *((length,) for length in output.shape), *chunks[front:])
         arrays.append(Array(_stacked({**layers, own: tasks}), own, lengths, dtype=output.dtype))
     return arrays
+
+
+def for_xarray(array: Array) -> Any:
+    """Return an array of the type that xarray creates, with which it can be combined.
+
+    This is `dask.array.Array`, unless the user has registered another implementation, such as the package
+    dask-array.
+    """
+    manager = list_chunkmanagers().get("dask")
+    if manager is None or isinstance(array, manager.array_cls):
+        return array
+    return manager.rechunk(array, array.chunks)
 
 
 def _read(read: Callable[..., Any], source: Any, box: Any, *turn: None) -> Any:

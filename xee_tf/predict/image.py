@@ -30,7 +30,7 @@ from xee_tf.georef import (
     read_georef,
     write_georef,
 )
-from xee_tf.graph import ArraySpec, arrays_of_blocks, centered_axes, chunk_grids
+from xee_tf.graph import ArraySpec, arrays_of_blocks, centered_axes, chunk_grids, for_xarray
 from xee_tf.models import (
     Item,
     ModelSpec,
@@ -366,7 +366,8 @@ def _result(
     """Return the bands of the result with their dimensions, coordinates and georeference."""
     variables = {}
     for output, array in zip(outputs, arrays, strict=True):
-        variable = xr.Variable((*mapped, *output.dims, place.y_dim, place.x_dim), array)
+        dims = (*mapped, *output.dims, place.y_dim, place.x_dim)
+        variable = xr.Variable(dims, for_xarray(array))
         if output.fill is not None:
             # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
             metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
