@@ -1,8 +1,10 @@
 """Tests with a Dask cluster of two processes: persisted and scattered data, and Futures."""
 
+import functools
 import logging
 import warnings
 from collections import Counter
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from dask.delayed import delayed
-from distributed import Client, LocalCluster, wait
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, wait
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ from tests.rasters import CRS, contents, random_band, raster
 from xee_tf import DestinationExistsError, Model, OptionError
 from xee_tf.blocks import BlockAxis, BlockLayout
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.graph import on_cluster
 from xee_tf.graph.placing import _workers_by_block
 
 dd = optional("dask.dataframe")
@@ -386,13 +389,52 @@ def test_only_strips_move_between_workers(tmp_path, client, small_blocks, job):
     assert moved < halo * size  # more than half of the raster if tasks are not placed
 
 
-@pytest.mark.parametrize("annotation", [{"workers": ["tcp://nowhere:1"]}, {"resources": {"GPU": 1}}])
-def test_annotations_of_the_user_are_kept(tmp_path, client, annotation):
+def test_placement_of_the_user_is_kept(tmp_path, client):
     ds, _ = large(256)
-    with dask.annotate(**annotation):
+    [worker, _] = client.scheduler_info(n_workers=-1)["workers"]
+    with dask.annotate(workers=[worker]):
         delayed = ds.tfexport(tmp_path / "scene", patch_dimensions=16, kernel_size=4, compute=False)
     [layer] = [layer for layer in delayed.dask.layers.values() if layer.annotations]
-    assert {name: value(next(iter(layer))) for name, value in layer.annotations.items()} == annotation
+    assert layer.annotations.keys() == {"workers"}
+    assert {tuple(layer.annotations["workers"](key)) for key in layer} == {(worker,)}
+
+
+@pytest.mark.parametrize("when", ["built", "computed"])
+def test_resources_and_retries(tmp_path, when):
+    """Only one of three workers has the resource, and its first task fails."""
+    ds, _ = large(256)
+    failed = tmp_path / "failed"
+
+    def fail_once(block):
+        if not failed.exists():
+            failed.touch()
+            raise OSError("once")
+        return block
+
+    ds["a"] = ds.a.copy(data=ds.a.data.map_blocks(fail_once))
+    workers = {
+        number: {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1} if number == 1 else {}}}
+        for number in range(3)
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False}}
+    annotated = functools.partial(dask.annotate, resources={"GPU": 1}, retries=2, priority=5)
+    with SpecCluster(scheduler=scheduler, workers=workers) as cluster, MyClient(cluster):
+        with annotated() if when == "built" else nullcontext():
+            delayed = ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=4, compute=False)
+        with annotated() if when == "computed" else nullcontext():
+            assert delayed.compute().records == 64
+        ran = {worker.name for worker in cluster.workers.values() if worker.state.executed_count}
+    assert failed.exists()
+    assert ran == {1}
+
+
+class MyClient(Client):
+    """Users may have subclasses of the client."""
+
+
+def test_subclass_of_client(cluster):
+    with MyClient(cluster):
+        assert on_cluster()
 
 
 @given(

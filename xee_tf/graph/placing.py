@@ -26,7 +26,8 @@ __all__ = ["centered_axes", "cluster_client", "on_cluster", "place_blocks"]
 def cluster_client() -> Any:
     """Return the distributed client that Dask would compute with, or None."""
     owner = getattr(get_scheduler(), "__self__", None)
-    return owner if owner.__class__.__module__.startswith("distributed") else None
+    classes = type(owner).__mro__  # users may have a subclass
+    return owner if any(each.__module__.startswith("distributed.") for each in classes) else None
 
 
 def on_cluster() -> bool:
@@ -60,8 +61,9 @@ def place_blocks(layout: BlockLayout, tasks: Mapping[Key, Block]) -> Annotations
     Returns
     -------
     mapping
-        Empty without a cluster, if the cluster is adaptive, because its workers are not known yet, or if the
-        user has placed the tasks with `dask.annotate`.
+        Empty without a cluster; if the cluster is adaptive, because its workers are not known yet; if the
+        user has placed the tasks with `dask.annotate`; and if workers have different resources, which the
+        scheduler ignores when it gives a task to a worker other than the preferred one.
     """
     threads = _threads_by_worker()
     if not threads:
@@ -75,9 +77,11 @@ def _threads_by_worker() -> dict[str, int]:
     """Return the number of threads of each worker by its address, or nothing if tasks cannot be placed."""
     client = cluster_client()
     adaptive = getattr(getattr(client, "cluster", None), "_adaptive", None) is not None
-    if client is None or adaptive or not {"workers", "resources"}.isdisjoint(dask.get_annotations()):
+    if client is None or adaptive or "workers" in dask.get_annotations():
         return {}
     workers = client.scheduler_info(n_workers=-1)["workers"]
+    if len({tuple(sorted(worker["resources"].items())) for worker in workers.values()}) > 1:
+        return {}
     return {address: worker["nthreads"] for address, worker in sorted(workers.items())}
 
 
