@@ -18,12 +18,14 @@ from dask.delayed import delayed
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, wait
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.env import get_gdal_config
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import CRS, contents, random_band, raster
 from xee_tf import DestinationExistsError, Model, OptionError
 from xee_tf.blocks import BlockAxis, BlockLayout
+from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.graph import on_cluster
 from xee_tf.graph.placing import _workers_by_block
@@ -426,6 +428,15 @@ def test_resources_and_retries(tmp_path, when):
         ran = {worker.name for worker in cluster.workers.values() if worker.state.executed_count}
     assert failed.exists()
     assert ran == {1}
+
+
+def test_cache_of_gdal_in_workers(cluster, client):
+    def size():
+        limit_in_worker()
+        return get_gdal_config("GDAL_CACHEMAX")
+
+    [limit] = {worker.memory_manager.memory_limit for worker in cluster.workers.values()}
+    assert client.submit(size, pure=False).result() == limit // 10
 
 
 class MyClient(Client):

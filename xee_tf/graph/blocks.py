@@ -14,6 +14,7 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
+from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.graph.declared import DeclaredPlane, declared_planes
 from xee_tf.graph.order import in_order
 from xee_tf.graph.placing import place_blocks
@@ -257,6 +258,7 @@ class BlockWork:
         self, chunks: Sequence[Chunk], loaded: Sequence[NDArray[Any]], part: str | None
     ) -> dict[Chunk, dict[str, NDArray[Any]]]:
         """Return the strips of the chunks of one block that other blocks need; see `cut_strips`."""
+        limit_in_worker()
         return cut_strips(self.layout, self._checked(chunks, loaded), part)
 
     def do(
@@ -267,6 +269,7 @@ class BlockWork:
         strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
     ) -> Any:
         """Do the work of one block, with its own chunks and the strips of earlier blocks."""
+        limit_in_worker()
         own = dict(self._checked(chunks, loaded))
         kept = {
             (chunk, part): strip
