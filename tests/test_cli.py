@@ -11,6 +11,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +29,7 @@ from tests.rasters import random_band, raster
 from xee_tf import StorageError, demo
 from xee_tf.cli.errors import options_to_flags
 from xee_tf.cli.rasters import open_rasters
+from xee_tf.shards import FileStore
 from xee_tf_cli import app, main
 
 gpd = optional("geopandas")
@@ -58,6 +60,28 @@ def test_export_writes_the_same_files_as_the_function(scene, files, tmp_path, ca
     for suffix in ("-00000.tfrecord.gz", "-mixer.json"):
         cli, function = (tmp_path / f"{name}{suffix}" for name in ("cli", "function"))
         assert cli.read_bytes() == function.read_bytes()
+
+
+def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
+    def last_line():
+        assert main([*command, "--resume"]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    def interrupt(store, shard, *values):
+        if shard == 2:
+            raise KeyboardInterrupt
+        return finish(store, shard, *values)
+
+    options = ["--patch-dimensions", "20", "--max-file-size", "5000"]
+    command = ["export", *files, str(tmp_path / "scene"), *options]  # 12 shards
+    finish = FileStore.finish
+    with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+        patch.setattr(FileStore, "finish", interrupt)
+        assert main([*command, "--resume"]) == 130
+    assert re.fullmatch(r"Continued: ([1-9]|1[01]) of 12 shards were already complete\.", last_line())
+    assert last_line() == "The export was already complete: nothing was computed."
+    command = ["export", *files, str(tmp_path / "other"), *options]
+    assert last_line() == "There was nothing to continue: the export was written from the beginning."
 
 
 def test_plan_writes_nothing(files, tmp_path, capsys):

@@ -65,9 +65,13 @@ def test_only_missing_shards_are_computed(tmp_path, compressed, error):
     # The first shard, with two and a half rows of chunks, is complete.
     assert source.loads == ROWS - 2
     assert files(folder) == files(tmp_path / "whole")
-    again = Source()
-    assert export(again, folder / "scene", compressed=compressed) == result
-    assert again.loads == 0
+    assert f"resumed   1 of {len(result.files)} shards were already complete" in repr(result)
+    source = Source()
+    again = export(source, folder / "scene", compressed=compressed)
+    assert again == result
+    assert source.loads == 0
+    assert again.resumed == len(again.files)
+    assert "all shards were already complete; nothing was computed" in repr(again)
 
 
 @pytest.mark.parametrize(

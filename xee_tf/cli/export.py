@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -133,6 +134,19 @@ def export(
     if plan:
         print(xee_tf.plan_export(image, prefix, **options))
         return
-    written = xee_tf.export_image(image, prefix, progress=sys.stderr.isatty(), **options)
-    for result in written.values() if isinstance(written, dict) else [written]:
+    written: Any = xee_tf.export_image(image, prefix, progress=sys.stderr.isatty(), **options)
+    results = list(written.values()) if isinstance(written, dict) else [written]
+    for result in results:
         print(result)
+    if resume:
+        print(_describe_resuming(results))
+
+
+def _describe_resuming(results: Sequence[xee_tf.ExportResult]) -> str:
+    """Say what an earlier run had completed."""
+    shards, resumed = sum(len(result.files) for result in results), sum(result.resumed for result in results)
+    if not resumed:
+        return "There was nothing to continue: the export was written from the beginning."
+    if resumed == shards:
+        return "The export was already complete: nothing was computed."
+    return f"Continued: {resumed:,} of {shards:,} shards were already complete."

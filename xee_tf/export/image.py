@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -127,7 +127,19 @@ def export_image(
         in_this_process = source.compute and not on_cluster()
         order = [job.label for job in jobs]
         delayed = export_graph(todo, stores, complete, order, in_this_process=in_this_process)
-        return run_graph(delayed, source.progress) if source.compute else delayed
+        if not source.compute:
+            return delayed
+        resumed = {job.label: store.count_finished() for job, store in zip(todo, stores, strict=True)}
+        return _with_resumed(run_graph(delayed, source.progress), resumed)
+
+
+def _with_resumed(
+    found: ExportResult | dict[str, ExportResult], resumed: Mapping[str, int]
+) -> ExportResult | dict[str, ExportResult]:
+    """Return results, by label if they have one, with the numbers of shards that were complete before."""
+    if isinstance(found, ExportResult):
+        return replace(found, resumed=resumed[""])
+    return {label: replace(each, resumed=resumed.get(label, each.resumed)) for label, each in found.items()}
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)
