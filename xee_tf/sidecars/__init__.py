@@ -23,6 +23,7 @@ from xee_tf.sidecars.find import (
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
 from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
+from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.mixer import Mixer
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
@@ -86,6 +87,7 @@ __all__ = [
     "manifest_location",
     "manifest_name",
     "manifest_of",
+    "missing_error",
     "prefix_of",
     "read_document",
     "read_manifest",

@@ -2,6 +2,7 @@
 
 from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, replace_store, staged_runs
 from xee_tf.storage.destinations import (
+    bucket_exists,
     refuse_resuming,
     require_free,
     require_other,
@@ -65,6 +66,7 @@ __all__ = [
     "UploadService",
     "begin",
     "beside",
+    "bucket_exists",
     "claim",
     "clear_leftovers",
     "clear_store",
