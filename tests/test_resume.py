@@ -16,7 +16,7 @@ from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from tests.test_commits import files
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationError, DestinationExistsError, MissingShardError
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 OPTIONS = {"patch_dimensions": 32, "max_file_size": 80_000, "if_exists": "resume"}
@@ -83,6 +83,28 @@ def test_interruption_says_what_is_kept(tmp_path, fail_at, advice):
         export(source, tmp_path / "scene")
     [note] = caught.value.__notes__
     assert note.startswith(advice)
+
+
+def test_readers_recognize_a_run_that_has_not_finished(tmp_path):
+    class Watched(Source):
+        def __getitem__(self, window):
+            if self.loads == 5:
+                with pytest.raises(MissingShardError, match=f"A run is writing {tmp_path}/scene: try again"):
+                    xee_tf.inspect(tmp_path / "scene")
+            return super().__getitem__(window)
+
+    with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt):
+        export(Watched(fail_at=6, error=KeyboardInterrupt), tmp_path / "scene")
+    for read in (xee_tf.inspect, xee_tf.open_image, xee_tf.verify):
+        for name in ("scene", "scene-mixer.json", ""):
+            if read is xee_tf.verify and name.endswith(".json"):
+                continue  # it reports problems
+            with pytest.raises(
+                MissingShardError, match=f"writing {tmp_path}/scene was interrupted: run it again"
+            ):
+                read(tmp_path / name)
+    export(Source(), tmp_path / "scene")
+    xee_tf.inspect(tmp_path / "scene")
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -385,8 +385,8 @@ def _one_of(found: Sequence[Location], folder: Location, what: str) -> Location 
 
 
 def _nothing_in(folder: Location) -> MissingShardError:
-    return MissingShardError(
-        f"The folder {folder} does not contain an export: expected a file that ends with {MIXER}."
+    return missing_error(
+        folder, f"The folder {folder} does not contain an export: expected a file that ends with {MIXER}."
     )
 
 

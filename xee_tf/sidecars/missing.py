@@ -1,21 +1,25 @@
-"""Errors for files that do not exist, with what the user can check."""
+"""Errors for exports and files that do not exist, with what the user can check."""
 
 from __future__ import annotations
 
 import os
+import re
 
 from xee_tf.display import abbreviated
 from xee_tf.errors import MissingShardError, XeeTFError
-from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, RECORDS, TABLE_MANIFEST
-from xee_tf.storage import Location, bucket_exists, storage_errors
+from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, RECORDS, SHARD, TABLE_MANIFEST, table_location
+from xee_tf.storage import Location, bucket_exists, explain_unfinished, explain_unfinished_in, storage_errors
 
 __all__ = ["missing_error"]
 
 _MOST = 3  # names in a message
+_ENDING = re.compile(rf"-({SHARD}|{MIXER}|{IMAGE_MANIFEST}|{TABLE_MANIFEST})$")
 
 
 def missing_error(location: Location, message: str) -> MissingShardError:
-    """Return an error with a message, and what is found instead: no such bucket or folder, or other files.
+    """Return an error with a message, and with what is found instead.
+
+    This is a bucket or folder that does not exist, a run that has not finished, or other files.
 
     Examples
     --------
@@ -39,14 +43,17 @@ def _look(location: Location) -> str:
         exists = bucket_exists(location)
     if not exists:
         return f"The bucket {location.bucket!r} does not exist: check its name, and the address of the store."
-    if location.is_root or location.is_pattern or location.is_folder():
+    if location.is_folder():
+        return explain_unfinished_in(location)
+    if location.is_root or location.is_pattern:
         return ""
     folder = location.parent
     if location.is_local and not os.path.isdir(folder.path):
         return f"The folder {folder} does not exist."
-    prefix = location.without_suffix(
-        *(f"-{name}" for name in (MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)), *RECORDS
-    )
+    ending = _ENDING.search(location.name)
+    prefix = location.without_suffix(*([ending[0]] if ending else []), *RECORDS)
+    if unfinished := explain_unfinished(prefix) or explain_unfinished(table_location(prefix)):
+        return unfinished
     if names := list(prefix.listed()):
         return f"Files with such names: {abbreviated(names, most=_MOST)}."
     return f"No name in {folder} starts with {prefix.name!r}."

@@ -24,6 +24,7 @@ from xee_tf.storage.journal import (
 from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
+from xee_tf.storage.unfinished import explain_unfinished, explain_unfinished_in
 from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
     StoredBand,
@@ -74,6 +75,8 @@ __all__ = [
     "discard",
     "earlier_store",
     "explain_changes",
+    "explain_unfinished",
+    "explain_unfinished_in",
     "finish_store",
     "has_root",
     "hide_store",
