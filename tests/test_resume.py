@@ -103,7 +103,7 @@ def test_readers_recognize_a_run_that_has_not_finished(tmp_path):
                 MissingShardError, match=f"writing {tmp_path}/scene was interrupted: run it again"
             ):
                 read(tmp_path / name)
-    export(Source(), tmp_path / "scene")
+    export(Watched(), tmp_path / "scene")
     xee_tf.inspect(tmp_path / "scene")
 
 
