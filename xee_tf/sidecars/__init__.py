@@ -42,7 +42,13 @@ from xee_tf.sidecars.names import (
     table_location,
 )
 from xee_tf.sidecars.packing import is_unchanged
-from xee_tf.sidecars.shard_files import check_order, describe_files, find_records, listed_shards
+from xee_tf.sidecars.shard_files import (
+    check_order,
+    describe_files,
+    find_records,
+    find_shards,
+    listed_shards,
+)
 
 __all__ = [
     "IMAGE_MANIFEST",
@@ -77,6 +83,7 @@ __all__ = [
     "find_complete",
     "find_exports",
     "find_records",
+    "find_shards",
     "find_sources",
     "find_tables",
     "has_prefix",
