@@ -315,6 +315,15 @@ def test_files_that_are_no_rasters(name, message, tmp_path, monkeypatch, capsys)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [100, 500, 1000, 3000])
+def test_damaged_rasters_are_named(size, files, tmp_path, capsys):
+    os.truncate(files[1], size)
+    assert main(["export", *files, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "nir.tif" in error
+    assert "damaged or incomplete" in error
+
+
 def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):
     monkeypatch.setenv("AWS_S3_ENDPOINT", s3_server.removeprefix("http://"))
     options = {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}

@@ -130,7 +130,11 @@ def _explain(source: str, message: str) -> str:
     if name.endswith((*RECORDS, MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
         return _EXPORT.format(source=source, what="a file")
     if _is_local(source):
-        why = "GDAL does not know its format, or it is damaged" if "not recognized" in message else message
+        why = message.rstrip(".")
+        if "not recognized" in message:
+            why = "GDAL does not know its format, or it is damaged"
+        elif "TIFFRead" in message:
+            why = f"it is damaged or incomplete ({why.removeprefix(f'{source}: ')})"
         return f"{source} cannot be opened as a raster: {why}."
     why = "it does not exist, or access is denied" if "does not exist" in message else message.rstrip(".")
     return (
