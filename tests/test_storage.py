@@ -310,6 +310,26 @@ def test_unwritable_folder(tmp_path):
         Location.of(tmp_path / "file" / "more" / "part").write_bytes(b"")
 
 
+def test_a_folder_is_no_prefix(tmp_path):
+    import pandas as pd
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    table = pd.DataFrame({"a": [1.0]})
+    for call, name in (
+        (lambda path: image().tfexport(path, **PATCHES), "scene"),
+        (lambda path: image().tfexport.plan(path, **PATCHES), "scene"),
+        (lambda path: xee_tf.export_table(table, path), "table"),
+    ):
+        with pytest.raises(DestinationError, match=f"out' is a folder, .* Use '{folder}/{name}' to"):
+            call(folder)
+        call(folder / name)
+    folder.rename(tmp_path / "moved")
+    image().tfexport(folder, **PATCHES)
+    folder.mkdir()
+    image().tfexport(folder, if_exists="overwrite", **PATCHES)  # it is known what the user means
+
+
 # -- Buckets -----------------------------------------------------------------------------------------
 
 
