@@ -324,6 +324,29 @@ def test_damaged_rasters_are_named(size, files, tmp_path, capsys):
     assert "damaged or incomplete" in error
 
 
+def test_names_of_bands(files, scene, tmp_path, capsys):
+    def bands_of(*arguments):
+        assert main(["export", *arguments, str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]) == 0
+        return re.search("bands +.*: (.*)", capsys.readouterr().out)[1]
+
+    both = tmp_path / "both.tif"
+    scene.rio.write_crs(scene.attrs["crs"]).astype("f4").rio.to_raster(both)
+    assert bands_of(files[0]) == "red"
+    assert bands_of(*files) == "red, nir"
+    assert bands_of(str(both)) == "red, nir"
+    assert bands_of(str(both), files[1]) == "both_1, both_2, nir"
+    assert bands_of(files[0], "--band-names", "B4") == "B4"
+    assert bands_of(str(both), files[1], "--band-names", "a,b,c") == "a, b, c"
+    (tmp_path / "other").mkdir()
+    again = Path(files[0]).rename(tmp_path / "other" / "nir.tif")
+    assert bands_of(files[1], str(again), "--band-names", "a,b", "--bands", "b") == "b"
+    assert main(["export", files[1], str(again), "x"]) == 1
+    assert "name all bands with --band-names, or omit" in capsys.readouterr().err
+    for names in ("a", "a,a", "a,b,c"):
+        assert main(["export", files[1], str(again), "x", "--band-names", names]) == 1
+        assert "--band-names must have a different name for each of the 2 bands" in capsys.readouterr().err
+
+
 def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):
     monkeypatch.setenv("AWS_S3_ENDPOINT", s3_server.removeprefix("http://"))
     options = {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}

@@ -433,7 +433,22 @@ def test_sheared_raster_in_zarr(tmp_path):
 @pytest.mark.parametrize(
     ("value", "options", "message"),
     [
-        (np.nan, {"dtype": "uint8"}, "'prediction' contains NaN, which uint8 cannot represent: pass nodata="),
+        (
+            np.nan,
+            {"dtype": "uint8"},
+            "contains NaN, which uint8 cannot represent: pass nodata=, .* such as 255",
+        ),
+        (np.nan, {"dtype": "int16"}, "'prediction' contains NaN, which int16 .* such as -32768"),
+        (
+            -9999,
+            {"dtype": "uint8"},
+            "contains -9999.0, which uint8 .* If this value marks missing .* nodata=",
+        ),
+        (
+            -9999,
+            {"dtype": "uint8", "nodata": 255},
+            "contains -9999.0, which uint8 .* marks missing .* nodata=",
+        ),
         (256, {"dtype": "uint8"}, "contains 256.0, which uint8 cannot represent: choose another dtype"),
         (-1, {"dtype": "uint8"}, "contains -1.0, which uint8"),
         (255.6, {"dtype": "uint8"}, "contains 256.0, which uint8"),

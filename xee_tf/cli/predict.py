@@ -25,6 +25,7 @@ def predict(
     destination: str,
     /,
     *,
+    band_names: Names = None,
     bands: Names = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
     input_tile_size: Size = None,
@@ -47,10 +48,12 @@ def predict(
     model
         Folder of a SavedModel, or a .keras or .h5 file.
     rasters
-        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, each band is named after
-        its file.
+        Files that GDAL can open, Zarr stores or NetCDF files. The band of B4.tif is named B4. Several bands
+        of a file have the names in the file or else B1, B2, ...; if there are other files: scene_1, scene_2.
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
+    band_names
+        Other names for all bands, in the order of the files and of their bands.
     array_dims
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
@@ -71,7 +74,7 @@ def predict(
     """
     location = Location.of(destination)
     output_format = raster_format(location)
-    image = open_rasters(rasters, chunk, crs)
+    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
         "array_dims": parse_names(array_dims, image.dims),
