@@ -235,7 +235,10 @@ def test_tables(tmp_path):
     rows = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
     result = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume")
     time = (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns
-    assert xee_tf.export_table(rows, tmp_path / "t", if_exists="resume") == result
+    again = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume")
+    assert again == result
+    assert "resumed" not in repr(result)
+    assert "resumed  the table was already complete" in repr(again)
     assert (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns == time
     with pytest.raises(DestinationExistsError, match="the input 'table' is not the same"):
         xee_tf.export_table(rows.assign(a=3.0), tmp_path / "t", if_exists="resume")
