@@ -411,6 +411,8 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys):
         assert file.transform == store.rio.transform()
         np.testing.assert_array_equal(file.read(1), total)
         np.testing.assert_array_equal(file.read(2), total > 100)
+    assert main(["predict", str(tmp_path / "model"), *files, names[1], *flags]) == 0
+    assert capsys.readouterr().out == f"{names[1]} was already complete: nothing was predicted.\n"
     assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "nothing"), *files, str(tmp_path / "x.tif"), *flags]) == 1

@@ -11,7 +11,8 @@ from cyclopts import Parameter
 import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
-from xee_tf.predict import Blend
+from xee_tf.options import parse
+from xee_tf.predict import Blend, PredictOptions, WrittenZarr, write_zarr
 from xee_tf.storage import Location
 from xee_tf.upload import raster_format
 
@@ -87,16 +88,21 @@ def predict(
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
     is_file = PurePath(model).suffix in (".keras", ".h5")
     load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
-    write = xee_tf.predict_to_cog if output_format == "tif" else xee_tf.predict_to_zarr
-    write(
-        load(model, **options),
-        image,
-        location,
-        batch_size=batch_size,
-        blend=blend,
-        augment=augment,
-        crs=crs,
-        if_exists=if_exists(overwrite),
-        progress=sys.stderr.isatty(),
-    )
-    print(f"Wrote {location}")
+    opened = load(model, **options)
+    how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
+    to: dict[str, Any] = {"if_exists": if_exists(overwrite), "progress": sys.stderr.isatty()}
+    if output_format == "tif":
+        xee_tf.predict_to_cog(opened, image, location, **how, **to)
+        print(f"Wrote {location}")
+    else:
+        print(_describe(write_zarr(opened, image, location, parse(PredictOptions, how), **to)))
+
+
+def _describe(written: WrittenZarr) -> str:
+    """Say what was written, and what an earlier run had finished."""
+    if written.finished == written.chunks:
+        return f"{written.store} was already complete: nothing was predicted."
+    if written.finished:
+        continued = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
+        return f"Wrote {written.store}. Continued: {continued}."
+    return f"Wrote {written.store}"
