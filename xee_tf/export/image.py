@@ -60,7 +60,7 @@ def export_image(
         A raster with one variable for each band, or with a ``band`` dimension. Several images on the same
         grid are exported together as one image with all bands (see `xee_tf.add_bands`).
     destination : str or path-like
-        Prefix of the files: a local path or any URL that fsspec supports.
+        Prefix of the files: a local path that is not a folder, or any URL that fsspec supports.
     **options
         See `ExportOptions` and `ExportSource`.
 
