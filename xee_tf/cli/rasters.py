@@ -23,6 +23,8 @@ from xee_tf.storage import storage_errors
 
 __all__ = ["open_rasters"]
 
+_GDAL_CACHE = "64"  # MB
+
 _EXPORT = (
     "{source} is {what} of an export, not a raster: convert the export first, with xee-tf upload image or "
     "xee-tf upload table."
@@ -133,7 +135,9 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
             raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:
-        raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
+        # Otherwise GDAL's cache takes 5 % of the memory of the computer, which the plan does not know.
+        os.environ.setdefault("GDAL_CACHEMAX", _GDAL_CACHE)
+        raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk}, lock=False)
     except OSError as error:  # the messages of GDAL need not name the file
         raise StorageError(_explain(source, str(error))) from error
     if raster.sizes["band"] == 1:
