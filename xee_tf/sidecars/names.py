@@ -89,7 +89,7 @@ to form the file names. Use 'out/scene'.
             f"Use {folder + slash + (intended or example)!r}."
         )
     location = Location.of(path, storage_options)
-    if location.is_local and os.path.isdir(location.path) and not _has_files(location):
+    if os.path.isdir(location.url) and not _has_files(location):  # a URL is not the path of a folder
         raise DestinationError(
             f"{text!r} is a folder, but a prefix is the beginning of file names: the files would be written "
             f"beside the folder. Use {text + '/' + example!r} to write into it, or another prefix."
