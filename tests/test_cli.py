@@ -11,6 +11,7 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +31,7 @@ from tests.rasters import random_band, raster
 from xee_tf import StorageError, demo
 from xee_tf.cli.errors import options_to_flags
 from xee_tf.cli.rasters import open_rasters
+from xee_tf.shards import FileStore
 from xee_tf_cli import app, main
 
 gpd = optional("geopandas")
@@ -60,6 +62,28 @@ def test_export_writes_the_same_files_as_the_function(scene, files, tmp_path, ca
     for suffix in ("-00000.tfrecord.gz", "-mixer.json"):
         cli, function = (tmp_path / f"{name}{suffix}" for name in ("cli", "function"))
         assert cli.read_bytes() == function.read_bytes()
+
+
+def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
+    def last_line():
+        assert main([*command, "--resume"]) == 0
+        return capsys.readouterr().out.splitlines()[-1]
+
+    def interrupt(store, shard, *values):
+        if shard == 2:
+            raise KeyboardInterrupt
+        return finish(store, shard, *values)
+
+    options = ["--patch-dimensions", "20", "--max-file-size", "5000"]
+    command = ["export", *files, str(tmp_path / "scene"), *options]  # 12 shards
+    finish = FileStore.finish
+    with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+        patch.setattr(FileStore, "finish", interrupt)
+        assert main([*command, "--resume"]) == 130
+    assert re.fullmatch(r"Continued: ([1-9]|1[01]) of 12 shards were already complete\.", last_line())
+    assert last_line() == "The export was already complete: nothing was computed."
+    command = ["export", *files, str(tmp_path / "other"), *options]
+    assert last_line() == "There was nothing to continue: the export was written from the beginning."
 
 
 def test_plan_writes_nothing(files, tmp_path, capsys):
@@ -293,6 +317,38 @@ def test_files_that_are_no_rasters(name, message, tmp_path, monkeypatch, capsys)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", [100, 500, 1000, 3000])
+def test_damaged_rasters_are_named(size, files, tmp_path, capsys):
+    os.truncate(files[1], size)
+    assert main(["export", *files, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "nir.tif" in error
+    assert "damaged or incomplete" in error
+
+
+def test_names_of_bands(files, scene, tmp_path, capsys):
+    def bands_of(*arguments):
+        assert main(["export", *arguments, str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]) == 0
+        return re.search("bands +.*: (.*)", capsys.readouterr().out)[1]
+
+    both = tmp_path / "both.tif"
+    scene.rio.write_crs(scene.attrs["crs"]).astype("f4").rio.to_raster(both)
+    assert bands_of(files[0]) == "red"
+    assert bands_of(*files) == "red, nir"
+    assert bands_of(str(both)) == "red, nir"
+    assert bands_of(str(both), files[1]) == "both_1, both_2, nir"
+    assert bands_of(files[0], "--band-names", "B4") == "B4"
+    assert bands_of(str(both), files[1], "--band-names", "a,b,c") == "a, b, c"
+    (tmp_path / "other").mkdir()
+    again = Path(files[0]).rename(tmp_path / "other" / "nir.tif")
+    assert bands_of(files[1], str(again), "--band-names", "a,b", "--bands", "b") == "b"
+    assert main(["export", files[1], str(again), "x"]) == 1
+    assert "name all bands with --band-names, or omit" in capsys.readouterr().err
+    for names in ("a", "a,a", "a,b,c"):
+        assert main(["export", files[1], str(again), "x", "--band-names", names]) == 1
+        assert "--band-names must have a different name for each of the 2 bands" in capsys.readouterr().err
+
+
 def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):
     monkeypatch.setenv("AWS_S3_ENDPOINT", s3_server.removeprefix("http://"))
     options = {"AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
@@ -357,6 +413,8 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys):
         assert file.transform == store.rio.transform()
         np.testing.assert_array_equal(file.read(1), total)
         np.testing.assert_array_equal(file.read(2), total > 100)
+    assert main(["predict", str(tmp_path / "model"), *files, names[1], *flags]) == 0
+    assert capsys.readouterr().out == f"{names[1]} was already complete: nothing was predicted.\n"
     assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "nothing"), *files, str(tmp_path / "x.tif"), *flags]) == 1

@@ -34,6 +34,7 @@ from xee_tf import (
 )
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.graph import run_graph
+from xee_tf.predict import PredictOptions, write_zarr
 
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
@@ -99,11 +100,13 @@ def test_interrupted_run_is_continued_without_repeated_predictions(tmp_path):
     with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="interrupted"):
         predict_to_zarr(model_of(calls, limit=6), scene(), store)
     assert len(list(calls.iterdir())) == 6
-    predict_to_zarr(model_of(calls), scene(), store)
+    continued = write_zarr(model_of(calls), scene(), store, PredictOptions())
+    assert 0 < continued.finished < continued.chunks
     assert len(list(calls.iterdir())) == CALLS
     check(store)
     assert {path.name for path in (store / ".xee_tf").iterdir()} == {"zarr.json"}
-    predict_to_zarr(model_of(calls), scene(), store)
+    complete = write_zarr(model_of(calls), scene(), store, PredictOptions())
+    assert complete.finished == complete.chunks == continued.chunks
     assert len(list(calls.iterdir())) == CALLS
 
 

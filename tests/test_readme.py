@@ -6,14 +6,25 @@ import pytest
 
 from tests.conftest import ROOT
 
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+def test_parts_without_extras_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for block in BLOCKS if not block.startswith("# This block: extra")]
+    parts = [part for block in blocks for part in block.split("\n\n") if '# Extra "' not in part]
+    assert not re.search("keras|geopandas|tf_dataset|serve", "\n".join(parts))
+    assert len(parts) > 12
+    exec(compile("\n\n".join(parts), "README.md", "exec"), {})
+    assert (tmp_path / "out" / "part-mixer.json").exists()
+
 
 def test_code_blocks_run(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert blocks
+    assert BLOCKS
     namespace = {}
-    for block in blocks:
+    for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), namespace)
     assert (tmp_path / "out" / "prediction.tif").exists()
     assert (tmp_path / "out" / "points.tfrecord.gz").exists()

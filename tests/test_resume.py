@@ -16,7 +16,7 @@ from tests.conftest import every_bucket
 from tests.kill_points import kill_points
 from tests.rasters import raster
 from tests.test_commits import files
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationError, DestinationExistsError, MissingShardError
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 OPTIONS = {"patch_dimensions": 32, "max_file_size": 80_000, "if_exists": "resume"}
@@ -65,9 +65,13 @@ def test_only_missing_shards_are_computed(tmp_path, compressed, error):
     # The first shard, with two and a half rows of chunks, is complete.
     assert source.loads == ROWS - 2
     assert files(folder) == files(tmp_path / "whole")
-    again = Source()
-    assert export(again, folder / "scene", compressed=compressed) == result
-    assert again.loads == 0
+    assert f"resumed   1 of {len(result.files)} shards were already complete" in repr(result)
+    source = Source()
+    again = export(source, folder / "scene", compressed=compressed)
+    assert again == result
+    assert source.loads == 0
+    assert again.resumed == len(again.files)
+    assert "all shards were already complete; nothing was computed" in repr(again)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +83,28 @@ def test_interruption_says_what_is_kept(tmp_path, fail_at, advice):
         export(source, tmp_path / "scene")
     [note] = caught.value.__notes__
     assert note.startswith(advice)
+
+
+def test_readers_recognize_a_run_that_has_not_finished(tmp_path):
+    class Watched(Source):
+        def __getitem__(self, window):
+            if self.loads == 5:
+                with pytest.raises(MissingShardError, match=f"A run is writing {tmp_path}/scene: try again"):
+                    xee_tf.inspect(tmp_path / "scene")
+            return super().__getitem__(window)
+
+    with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt):
+        export(Watched(fail_at=6, error=KeyboardInterrupt), tmp_path / "scene")
+    for read in (xee_tf.inspect, xee_tf.open_image, xee_tf.verify):
+        for name in ("scene", "scene-mixer.json", ""):
+            if read is xee_tf.verify and name.endswith(".json"):
+                continue  # it reports problems
+            with pytest.raises(
+                MissingShardError, match=f"writing {tmp_path}/scene was interrupted: run it again"
+            ):
+                read(tmp_path / name)
+    export(Watched(), tmp_path / "scene")
+    xee_tf.inspect(tmp_path / "scene")
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -209,7 +235,10 @@ def test_tables(tmp_path):
     rows = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
     result = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume")
     time = (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns
-    assert xee_tf.export_table(rows, tmp_path / "t", if_exists="resume") == result
+    again = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume")
+    assert again == result
+    assert "resumed" not in repr(result)
+    assert "resumed  the table was already complete" in repr(again)
     assert (tmp_path / "t.tfrecord.gz").stat().st_mtime_ns == time
     with pytest.raises(DestinationExistsError, match="the input 'table' is not the same"):
         xee_tf.export_table(rows.assign(a=3.0), tmp_path / "t", if_exists="resume")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ import xee_tf
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from tests.strict_store import StrictFileSystem
-from xee_tf import DestinationError, DestinationExistsError, OptionError
+from xee_tf import DestinationError, DestinationExistsError, MissingShardError, OptionError
 from xee_tf.sidecars.find import find_export, find_table, folder_exports
 from xee_tf.sidecars.names import export_prefix
 from xee_tf.storage import Location, Staging
@@ -309,6 +310,26 @@ def test_unwritable_folder(tmp_path):
         Location.of(tmp_path / "file" / "more" / "part").write_bytes(b"")
 
 
+def test_a_folder_is_no_prefix(tmp_path):
+    import pandas as pd
+
+    folder = tmp_path / "out"
+    folder.mkdir()
+    table = pd.DataFrame({"a": [1.0]})
+    for call, name in (
+        (lambda path: image().tfexport(path, **PATCHES), "scene"),
+        (lambda path: image().tfexport.plan(path, **PATCHES), "scene"),
+        (lambda path: xee_tf.export_table(table, path), "table"),
+    ):
+        with pytest.raises(DestinationError, match=f"out' is a folder, .* Use '{folder}/{name}' to"):
+            call(folder)
+        call(folder / name)
+    folder.rename(tmp_path / "moved")
+    image().tfexport(folder, **PATCHES)
+    folder.mkdir()
+    image().tfexport(folder, if_exists="overwrite", **PATCHES)  # it is known what the user means
+
+
 # -- Buckets -----------------------------------------------------------------------------------------
 
 
@@ -337,6 +358,37 @@ def test_missing_bucket_is_not_created(server, tmp_path):
     with pytest.raises(DestinationError, match="s3://bukcet/a/b"):
         Location.of("s3://bukcet/a/b", server).write_bytes(b"")
     assert separate_fs(server).ls("") == ["bucket"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://bukcet", "s3://bukcet/a/scene", "s3://bukcet/a/scene-mixer.json", "s3://bukcet/a/*.tfrecord.gz"],
+)
+def test_readers_name_a_missing_bucket(server, url, tmp_path):
+    calls = [xee_tf.inspect]
+    if not url.endswith("json"):
+        calls += [xee_tf.open_table, xee_tf.verify]
+    if not url.endswith("gz"):
+        upload = lambda path, **options: xee_tf.upload_image(None, path, tmp_path / "u.tif", **options)  # noqa: E731
+        calls += [xee_tf.open_image, upload]
+    for call in calls:
+        with pytest.raises(
+            MissingShardError, match=rf"{re.escape(url)}.* The bucket 'bukcet' does not exist"
+        ):
+            call(url, storage_options=server)
+
+
+def test_readers_say_what_is_at_the_place(server, tmp_path):
+    Location.of("s3://bucket/run/scene-00000.tfrecord.gz", server).write_bytes(b"")
+    (tmp_path / "scene-00000.tfrecord.gz").touch()
+    for folder, options in (("s3://bucket/run", server), (str(tmp_path), None)):
+        for call in (xee_tf.open_image, xee_tf.inspect, xee_tf.verify, xee_tf.open_table):
+            for name, words in (("scene", "such names: scene-00000"), ("secne", "starts with 'secne'")):
+                with pytest.raises(MissingShardError, match=f"{folder}/{name}.*{words}"):
+                    call(f"{folder}/{name}", storage_options=options)
+    for call in (xee_tf.open_image, xee_tf.inspect, xee_tf.verify, xee_tf.open_table):
+        with pytest.raises(MissingShardError, match=f"The folder {tmp_path}/none does not exist"):
+            call(tmp_path / "none" / "scene")
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/"])

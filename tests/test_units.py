@@ -1,6 +1,7 @@
 """Tests of units of coordinates, names of CRSs, and errors about a missing CRS."""
 
 import json
+import os
 
 import numpy as np
 import pyproj
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.rasters import random_band
 from tests.rasters import raster as small_raster
-from xee_tf.errors import GeoreferenceError
+from xee_tf.errors import GeoreferenceError, StorageError
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
 from xee_tf.georef.crs import crs_text, read_crs, same_crs
@@ -338,6 +339,19 @@ def test_a_geotiff_without_a_crs(tmp_path):
         ) as caught:
             read_georef(obj)
         assert "decode_coords" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("size", [250, 500])
+def test_a_geotiff_whose_crs_is_cut_off(tmp_path, size):
+    values = np.zeros((300, 300), "f4")
+    image = xr.DataArray(values, {"y": -np.arange(300.0), "x": np.arange(300.0)}, ("y", "x"))
+    image.rio.write_crs("EPSG:32633").rio.to_raster(tmp_path / "cut.tif")
+    os.truncate(tmp_path / "cut.tif", size)
+    opened = rioxarray.open_rasterio(tmp_path / "cut.tif")
+    for obj in (opened, opened.squeeze("band", drop=True).to_dataset(name="b")):
+        with pytest.raises(StorageError, match=r"cut\.tif is damaged or incomplete: .* download it again"):
+            read_georef(obj)
 
 
 @pytest.mark.parametrize("names", [("lon", "lat"), ("XLONG", "XLAT"), ("nav_lon", "nav_lat"), ("a", "b")])

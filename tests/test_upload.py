@@ -299,6 +299,41 @@ def kinds_export(tmp_path, **options):
     return write_export(tmp_path / "export", bands, patch=(10, 10), **options), mixer, bands
 
 
+@pytest.mark.parametrize("on", ["disk", "memory"])
+def test_records_as_a_prefix_or_a_pattern(tmp_path, on):
+    folder = str(tmp_path) if on == "disk" else f"memory://{tmp_path.name}"
+    mixer, other = make_mixer(), make_mixer(rows=1)
+    raster = raster_for(mixer)
+    patches = patches_of(raster, mixer)
+    for number in range(2):
+        name = f"{folder}/p-0000{number}.tfrecord"
+        with PredictionWriter(name, other, bands=["b"]) as writer:
+            writer.write(patches[3 * number : 3 * number + 3])
+    Location.of(f"{folder}/p-mixer.json").write_bytes(mixer.text().encode())
+    for records in (f"{folder}/p", f"{folder}/p-*.tfrecord", [f"{folder}/p-0000?.tfrecord"]):
+        np.testing.assert_array_equal(open_image(mixer, records=records)["b"], raster)
+    out = upload_image(f"{folder}/p", mixer, tmp_path / "u.tif")
+    with rasterio.open(out.path) as file:
+        np.testing.assert_array_equal(file.read(1), raster)
+    wrong = {
+        "q": (MissingShardError, rf"{folder}/q was not found: expected TFRecord files.* starts with 'q'"),
+        "q*": (MissingShardError, r"No files match .*/q\*"),
+        "q-00000.tfrecord": (MissingShardError, "q-00000.tfrecord does not exist.* starts with 'q'"),
+        "p-00002.tfrecord": (MissingShardError, "such names: p-00000.tfrecord, p-00001"),
+        "p-mixer.json": (OptionError, rf"contains none: pass the TFRecord files, or .* such as {folder}/p\."),
+        "": (
+            OptionError,
+            f"{folder}/? is a folder: pass the TFRecord files in it, .* such as {folder}/prediction",
+        ),
+    }
+    for name, (error, message) in wrong.items():
+        with pytest.raises(error, match=message):
+            upload_image(f"{folder}/{name}", mixer, tmp_path / "v.tif")
+    Location.of(f"{folder}/p-00000.tfrecord").remove()
+    with pytest.raises(MissingShardError, match=f"Shard 0 of {folder}/p is missing, but p-00001"):
+        upload_image(f"{folder}/p", mixer, tmp_path / "v.tif")
+
+
 def test_bands_of_a_geotiff_have_a_common_dtype(tmp_path):
     export, mixer, bands = kinds_export(tmp_path)
     result = upload_image(None, export.mixer, tmp_path / "all.tif", bands=list(bands))
@@ -398,7 +433,22 @@ def test_sheared_raster_in_zarr(tmp_path):
 @pytest.mark.parametrize(
     ("value", "options", "message"),
     [
-        (np.nan, {"dtype": "uint8"}, "'prediction' contains NaN, which uint8 cannot represent: pass nodata="),
+        (
+            np.nan,
+            {"dtype": "uint8"},
+            "contains NaN, which uint8 cannot represent: pass nodata=, .* such as 255",
+        ),
+        (np.nan, {"dtype": "int16"}, "'prediction' contains NaN, which int16 .* such as -32768"),
+        (
+            -9999,
+            {"dtype": "uint8"},
+            "contains -9999.0, which uint8 .* If this value marks missing .* nodata=",
+        ),
+        (
+            -9999,
+            {"dtype": "uint8", "nodata": 255},
+            "contains -9999.0, which uint8 .* marks missing .* nodata=",
+        ),
         (256, {"dtype": "uint8"}, "contains 256.0, which uint8 cannot represent: choose another dtype"),
         (-1, {"dtype": "uint8"}, "contains -1.0, which uint8"),
         (255.6, {"dtype": "uint8"}, "contains 256.0, which uint8"),

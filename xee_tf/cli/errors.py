@@ -9,13 +9,14 @@ from itertools import takewhile
 from pathlib import Path
 
 from cyclopts import Argument, CycloptsError
+from rasterio.errors import RasterioIOError
 
 from xee_tf.errors import XeeTFError
 from xee_tf.export import IMAGE_SPELLING
 from xee_tf.models import MODEL_SPELLING
 from xee_tf.options import READ_SPELLING, Spelling
 
-__all__ = ["USER_ERRORS", "find_replacement", "join_values", "options_to_flags"]
+__all__ = ["USER_ERRORS", "describe_error", "find_replacement", "join_values", "options_to_flags"]
 
 USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
 """Errors that are printed as one line. All others are bugs and have a traceback."""
@@ -60,6 +61,14 @@ _ADVICE = (
     ),
 )
 """Python code in messages, as patterns, and what to write instead."""
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the message of an error; for one of GDAL, the cause, which names the file."""
+    if isinstance(error, RasterioIOError) and error.__cause__ is not None:
+        why = str(error.__cause__).rstrip(".")
+        return f"A raster cannot be read: {why}. It may be damaged or incomplete: copy or download it again."
+    return str(error)
 
 
 def find_replacement(command: Sequence[str], flag: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -35,6 +36,7 @@ def export(
     /,
     *,
     plan: Flag = False,
+    band_names: Names = None,
     bands: Names = None,
     patch_dimensions: Size = (256, 256),
     kernel_size: Size = (1, 1),
@@ -67,12 +69,14 @@ def export(
     Parameters
     ----------
     rasters
-        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, each band is named after
-        its file.
+        Files that GDAL can open, Zarr stores or NetCDF files. The band of B4.tif is named B4. Several bands
+        of a file have the names in the file or else B1, B2, ...; if there are other files: scene_1, scene_2.
     prefix
         Prefix of the output files: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json.
     plan
         Show the plan of the export, and write nothing.
+    band_names
+        Other names for all bands, in the order of the files and of their bands.
     bands
         Bands to export, in this order. Default: all.
     region
@@ -102,7 +106,7 @@ def export(
     resume
         Continue an interrupted export that was also run with this option: its complete shards are kept.
     """
-    image = open_rasters(rasters, chunk, crs)
+    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     if chosen := parse_names(bands, image.data_vars):
         unknown = [band for band in chosen if band not in image]
         if unknown:
@@ -133,6 +137,19 @@ def export(
     if plan:
         print(xee_tf.plan_export(image, prefix, **options))
         return
-    written = xee_tf.export_image(image, prefix, progress=sys.stderr.isatty(), **options)
-    for result in written.values() if isinstance(written, dict) else [written]:
+    written: Any = xee_tf.export_image(image, prefix, progress=sys.stderr.isatty(), **options)
+    results = list(written.values()) if isinstance(written, dict) else [written]
+    for result in results:
         print(result)
+    if resume:
+        print(_describe_resuming(results))
+
+
+def _describe_resuming(results: Sequence[xee_tf.ExportResult]) -> str:
+    """Say what an earlier run had completed."""
+    shards, resumed = sum(len(result.files) for result in results), sum(result.resumed for result in results)
+    if not resumed:
+        return "There was nothing to continue: the export was written from the beginning."
+    if resumed == shards:
+        return "The export was already complete: nothing was computed."
+    return f"Continued: {resumed:,} of {shards:,} shards were already complete."

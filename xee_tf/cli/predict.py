@@ -11,7 +11,8 @@ from cyclopts import Parameter
 import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
-from xee_tf.predict import Blend
+from xee_tf.options import parse
+from xee_tf.predict import Blend, PredictOptions, WrittenZarr, write_zarr
 from xee_tf.storage import Location
 from xee_tf.upload import raster_format
 
@@ -25,6 +26,7 @@ def predict(
     destination: str,
     /,
     *,
+    band_names: Names = None,
     bands: Names = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
     input_tile_size: Size = None,
@@ -47,10 +49,12 @@ def predict(
     model
         Folder of a SavedModel, or a .keras or .h5 file.
     rasters
-        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, each band is named after
-        its file.
+        Files that GDAL can open, Zarr stores or NetCDF files. The band of B4.tif is named B4. Several bands
+        of a file have the names in the file or else B1, B2, ...; if there are other files: scene_1, scene_2.
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
+    band_names
+        Other names for all bands, in the order of the files and of their bands.
     array_dims
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
@@ -71,7 +75,7 @@ def predict(
     """
     location = Location.of(destination)
     output_format = raster_format(location)
-    image = open_rasters(rasters, chunk, crs)
+    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
         "array_dims": parse_names(array_dims, image.dims),
@@ -84,16 +88,21 @@ def predict(
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
     is_file = PurePath(model).suffix in (".keras", ".h5")
     load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
-    write = xee_tf.predict_to_cog if output_format == "tif" else xee_tf.predict_to_zarr
-    write(
-        load(model, **options),
-        image,
-        location,
-        batch_size=batch_size,
-        blend=blend,
-        augment=augment,
-        crs=crs,
-        if_exists=if_exists(overwrite),
-        progress=sys.stderr.isatty(),
-    )
-    print(f"Wrote {location}")
+    opened = load(model, **options)
+    how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
+    to: dict[str, Any] = {"if_exists": if_exists(overwrite), "progress": sys.stderr.isatty()}
+    if output_format == "tif":
+        xee_tf.predict_to_cog(opened, image, location, **how, **to)
+        print(f"Wrote {location}")
+    else:
+        print(_describe(write_zarr(opened, image, location, parse(PredictOptions, how), **to)))
+
+
+def _describe(written: WrittenZarr) -> str:
+    """Say what was written, and what an earlier run had finished."""
+    if written.finished == written.chunks:
+        return f"{written.store} was already complete: nothing was predicted."
+    if written.finished:
+        continued = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
+        return f"Wrote {written.store}. Continued: {continued}."
+    return f"Wrote {written.store}"

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ import rioxarray
 import xarray as xr
 
 import xee_tf
+from xee_tf.display import counted
 from xee_tf.errors import GridMismatchError, OptionError, StorageError
 from xee_tf.gdal_cache import limit_to
 from xee_tf.georef import image_dataset, read_georef, same_grid
@@ -34,25 +36,29 @@ _EXPORT = (
 )
 
 
-def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Dataset:
+def open_rasters(
+    paths: Sequence[str], chunk: int, crs: str | None, names: Sequence[str] | None = None
+) -> xr.Dataset:
     """Open rasters as one image.
 
     Parameters
     ----------
     paths : sequence of str
-        Files that GDAL can open, Zarr stores or NetCDF files. If there are several, the band of a single-band
-        file is named after the file.
+        Files that GDAL can open, Zarr stores or NetCDF files. The band of a single-band file is named after
+        the file.
     chunk : int
         Width and height, in pixels, of the chunks that are read from disk.
     crs : str or None
         CRS of rasters that have none.
+    names : sequence of str, optional
+        Names of all bands, in the order of the files and of their bands.
 
     Raises
     ------
     StorageError
         If a file cannot be opened.
     OptionError
-        If two files have a band with the same name.
+        If two bands have the same name, or `names` has another number of names.
     GridMismatchError
         If the rasters are not on the same grid.
     """
@@ -60,11 +66,29 @@ def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Datase
     images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in paths]
     most = psutil.virtual_memory().total // 20  # the default
     limit_to(min(most, max(_MIN_CACHE, sum(_strip_bytes(path, chunk) for path in paths))))
+    if names is not None:
+        images = _rename(images, names)
     _check_names(paths, images)
     try:
         return xee_tf.add_bands(*images, crs=crs)
     except GridMismatchError as error:
         raise _with_paths(paths, images, crs) or error from error
+
+
+def _rename(images: Sequence[Any], names: Sequence[str]) -> list[xr.Dataset]:
+    """Return the images with other names of their bands."""
+    datasets = [image_dataset(image) for image in images]
+    bands = [str(name) for dataset in datasets for name in dataset.data_vars]
+    if len(names) != len(bands) or len(set(names)) < len(names):
+        raise OptionError(
+            f"band_names must have a different name for each of the {counted(len(bands), 'band')} "
+            f"({', '.join(bands)}); got {', '.join(names)}."
+        )
+    new = iter(names)
+    return [
+        dataset.rename(dict(zip(dataset.data_vars, islice(new, len(dataset.data_vars)), strict=True)))
+        for dataset in datasets
+    ]
 
 
 def _check_names(paths: Sequence[str], images: Sequence[Any]) -> None:
@@ -77,7 +101,7 @@ def _check_names(paths: Sequence[str], images: Sequence[Any]) -> None:
             if name in owners:
                 raise OptionError(
                     f"{owners[name]} and {path} both have a band {str(name)!r}. Bands of GeoTIFFs are named "
-                    "after their files: rename a file, or omit one."
+                    "after their files: name all bands with band_names=, or omit a file."
                 )
             owners[name] = path
 
@@ -121,10 +145,10 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
         raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk}, lock=False)
     except OSError as error:  # the messages of GDAL need not name the file
         raise StorageError(_explain(source, str(error))) from error
-    if alone:
-        return raster
     if raster.sizes["band"] == 1:
         return raster.squeeze("band", drop=True).rename(path.stem)
+    if alone:
+        return raster
     return raster.assign_coords(band=[f"{path.stem}_{number}" for number in raster.band.values])
 
 
@@ -151,7 +175,11 @@ def _explain(source: str, message: str) -> str:
     if name.endswith((*RECORDS, MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
         return _EXPORT.format(source=source, what="a file")
     if _is_local(source):
-        why = "GDAL does not know its format, or it is damaged" if "not recognized" in message else message
+        why = message.rstrip(".")
+        if "not recognized" in message:
+            why = "GDAL does not know its format, or it is damaged"
+        elif "TIFFRead" in message:
+            why = f"it is damaged or incomplete ({why.removeprefix(f'{source}: ')})"
         return f"{source} cannot be opened as a raster: {why}."
     why = "it does not exist, or access is denied" if "does not exist" in message else message.rstrip(".")
     return (

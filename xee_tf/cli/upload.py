@@ -46,8 +46,9 @@ def upload_image(
     Parameters
     ----------
     records
-        TFRecord files of predictions, in the order of the mixer's patches: Examples with one patch each, or
-        Examples or SequenceExamples with one pixel each.
+        TFRecord files of predictions, or the prefix of numbered files, in the order of the mixer's patches:
+        Examples with one patch each, or Examples or SequenceExamples with one pixel each. With the prefix of
+        the export itself, its bands are converted.
     mixer
         Mixer, manifest, prefix or folder of the export that the predictions were made from.
     destination

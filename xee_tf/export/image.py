@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -60,7 +60,7 @@ def export_image(
         A raster with one variable for each band, or with a ``band`` dimension. Several images on the same
         grid are exported together as one image with all bands (see `xee_tf.add_bands`).
     destination : str or path-like
-        Prefix of the files: a local path or any URL that fsspec supports.
+        Prefix of the files: a local path that is not a folder, or any URL that fsspec supports.
     **options
         See `ExportOptions` and `ExportSource`.
 
@@ -127,7 +127,19 @@ def export_image(
         in_this_process = source.compute and not on_cluster()
         order = [job.label for job in jobs]
         delayed = export_graph(todo, stores, complete, order, in_this_process=in_this_process)
-        return run_graph(delayed, source.progress) if source.compute else delayed
+        if not source.compute:
+            return delayed
+        resumed = {job.label: store.count_finished() for job, store in zip(todo, stores, strict=True)}
+        return _with_resumed(run_graph(delayed, source.progress), resumed)
+
+
+def _with_resumed(
+    found: ExportResult | dict[str, ExportResult], resumed: Mapping[str, int]
+) -> ExportResult | dict[str, ExportResult]:
+    """Return results, by label if they have one, with the numbers of shards that were complete before."""
+    if isinstance(found, ExportResult):
+        return replace(found, resumed=resumed[""])
+    return {label: replace(each, resumed=resumed.get(label, each.resumed)) for label, each in found.items()}
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dask.utils import format_bytes
 
@@ -33,6 +33,9 @@ class ExportResult(Summarized):
         The patches, including those omitted because of `masked_threshold`.
     records_per_patch : int
         1, or with `sequence_data` the number of pixels of a patch.
+    resumed : int
+        With ``if_exists="resume"``, the number of shards that were complete before the call. A Delayed that
+        continues an export does not count them.
 
     Examples
     --------
@@ -51,6 +54,7 @@ class ExportResult(Summarized):
     manifest: Location
     grid: PatchGrid
     records_per_patch: int = 1
+    resumed: int = field(default=0, compare=False)
 
     @property
     def records(self) -> int:
@@ -76,10 +80,17 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
+        if self.resumed:
+            rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))
         rows += [(label, str(location)) for label, location in sidecars if location is not None]
         files = Listing("files", [_cells(file) for file in self.files], most=5)
         return Summary("ExportResult", "", rows, listing=files, picture=grid_picture(self.grid))
+
+    def _resumed_text(self) -> str:
+        if self.resumed == len(self.files):
+            return "all shards were already complete; nothing was computed"
+        return f"{self.resumed:,} of {len(self.files):,} shards were already complete"
 
 
 def _cells(file: ShardInfo) -> tuple[str, str, str, str]:

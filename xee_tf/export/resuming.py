@@ -68,6 +68,7 @@ def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: boo
         manifest=names.manifest,
         grid=plan.grid,
         records_per_patch=plan.record.per_patch,
+        resumed=len(manifest.shards),
     )
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyproj
+import rasterio
+import rasterio.errors
 from affine import Affine
+from rasterio.windows import Window
 
-from xee_tf.errors import GeoreferenceError, GridMismatchError, excerpt
+from xee_tf.errors import GeoreferenceError, GridMismatchError, StorageError, excerpt
 from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
     AFFINE_ATTRS,
@@ -43,6 +47,8 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
     ------
     GeoreferenceError
         If there is no CRS, or it cannot be parsed.
+    StorageError
+        If there is no CRS because the file is damaged.
     GridMismatchError
         If variables have different CRSs.
     """
@@ -58,6 +64,7 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
         found = [(name, _crs_of_attrs(v.attrs, repr(name))) for name, v in bare_variables(obj, x_dim, y_dim)]
     known = [(name, crs) for name, crs in found if crs]
     if not known:
+        _require_readable(obj)
         raise GeoreferenceError(f"The raster has no CRS{_why_no_crs(obj, x_dim, y_dim)}. {FIX_CRS}")
     name, crs = known[0]
     for other, another in known[1:]:
@@ -68,6 +75,26 @@ def find_crs(obj: Raster, x_dim: str, y_dim: str) -> pyproj.CRS:
                 "equivalent."
             )
     return crs
+
+
+def _require_readable(obj: Raster) -> None:
+    """Raise an error if the last pixel of a GeoTIFF cannot be read: the CRS of an incomplete file is lost."""
+    sources = {each.encoding.get("source") for each in (obj, *variables(obj).values())}
+    for source in sorted(source for source in sources if isinstance(source, str)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                file = rasterio.open(source, driver="GTiff")
+        except rasterio.errors.RasterioError:  # of another format
+            continue
+        try:
+            with file:
+                file.read(1, window=Window(file.width - 1, file.height - 1, 1, 1))
+        except rasterio.errors.RasterioError as error:
+            why = str(error.__cause__ or error).rstrip(".")
+            raise StorageError(
+                f"{source} is damaged or incomplete: {why}. Copy or download it again."
+            ) from error
 
 
 def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:

@@ -6,7 +6,7 @@ from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOpt
 from xee_tf.predict.properties import predict_properties
 from xee_tf.predict.resampling import Resampling
 from xee_tf.predict.to_cog import predict_to_cog
-from xee_tf.predict.to_zarr import predict_to_zarr
+from xee_tf.predict.to_zarr import WrittenZarr, predict_to_zarr, write_zarr
 
 __all__ = [
     "PREDICT_SPELLING",
@@ -14,8 +14,10 @@ __all__ = [
     "PredictKeywords",
     "PredictOptions",
     "Resampling",
+    "WrittenZarr",
     "predict_image",
     "predict_properties",
     "predict_to_cog",
     "predict_to_zarr",
+    "write_zarr",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ from xee_tf.storage import (
 )
 from xee_tf.upload import require_format
 
-__all__ = ["predict_to_zarr"]
+__all__ = ["WrittenZarr", "predict_to_zarr", "write_zarr"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
@@ -162,6 +163,42 @@ def predict_to_zarr(
     >>> float(predicted.twice[3, 3]), predicted.rio.crs.to_string()
     (30.0, 'EPSG:32633')
     """
+    written = write_zarr(
+        model,
+        image,
+        destination,
+        parse(PredictOptions, options),
+        resume=resume,
+        if_exists=if_exists,
+        identity=identity,
+        progress=progress,
+        storage_options=storage_options,
+    )
+    return written.store
+
+
+@dataclass(frozen=True)
+class WrittenZarr:
+    """A store of predictions, its number of chunks, and how many were finished before the call."""
+
+    store: Location
+    chunks: int
+    finished: int
+
+
+def write_zarr(
+    model: ModelSpec,
+    image: xr.Dataset | xr.DataArray,
+    destination: PathLike | Location,
+    options: PredictOptions,
+    *,
+    resume: bool = True,
+    if_exists: IfExists = "error",
+    identity: str | None = None,
+    progress: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> WrittenZarr:
+    """Write predictions and say what an earlier run had finished; see `predict_to_zarr`."""
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
     if if_exists == "resume" and not resume:
@@ -171,7 +208,7 @@ def predict_to_zarr(
     require_reachable(location, zarr=True)
     require_other(location, input_files(image))
     identity = IdentityOptions(identity=identity).identity
-    prediction = predict_image(model, image, parse(PredictOptions, options), merge=False)
+    prediction = predict_image(model, image, options, merge=False)
     predicted = prediction.dataset
     check_zarr(predicted.variables, location, RENAME)
     description = identify_run(model, prediction, identity)
@@ -184,7 +221,7 @@ def predict_to_zarr(
         done = target == run.destination and _is_complete(target, predicted.data_vars)
         remove_other_runs(run, _other_predictions(run, description) if done else ())
         try:
-            _write_store(prediction, target, run, description, progress)
+            finished = _write_store(prediction, target, run, description, progress)
             if target != run.destination:
                 replace_store(run, earlier)
         except BaseException as error:
@@ -196,7 +233,7 @@ def predict_to_zarr(
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
-    return location
+    return WrittenZarr(location, math.prod(map(len, _outer_chunks(prediction))), finished)
 
 
 def _find_target(
@@ -246,14 +283,18 @@ def _interrupted_run(run: Staging, description: RunIdentity) -> Staging | None:
 
 def _write_store(
     prediction: Prediction, store: Location, run: Staging, description: RunIdentity, progress: bool
-) -> None:
-    """Write all chunks that are missing in a store that is new or contains a part of the same prediction."""
+) -> int:
+    """Write all chunks that are missing in a store that is new or contains a part of the same prediction.
+
+    Return the number of chunks that were not missing.
+    """
     predicted = prediction.dataset
     bands = {str(name): band.data for name, band in predicted.data_vars.items()}
     remove_temporary_files(store)
+    chunks = _outer_chunks(prediction)
     if _is_complete(store, bands):
         _remove_markers(store)
-        return
+        return math.prod(map(len, chunks))
     record = read_record(store)
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
@@ -262,7 +303,6 @@ def _write_store(
         clear_store(store, run)
         prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
     finished = _finished_chunks(store)
-    chunks = _outer_chunks(prediction)
     indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
     if indices:
         if has_root(store):
@@ -272,6 +312,7 @@ def _write_store(
         run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
+    return len(finished)
 
 
 @dataclass(frozen=True)

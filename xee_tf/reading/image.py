@@ -56,8 +56,9 @@ def open_image(
         export (``out/scene``), a folder with one export, the manifest (``scene-image.tfexport``), or the
         result of `xee_tf.export_image`.
     records : str, path-like, ExportResult or sequence of them, optional
-        The shards in order, or the result of the export that wrote them. Default: the shards next to the
-        mixer, in either naming scheme of Earth Engine.
+        The shards in order: paths, glob patterns or the prefix of numbered files (``out/prediction``); or the
+        result of the export that wrote them. Default: the shards next to the mixer, in either naming scheme
+        of Earth Engine.
     crs : optional
         The CRS, in any form that pyproj accepts; it overrides the CRS in the mixer.
     default_value : float, optional

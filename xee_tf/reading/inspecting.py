@@ -20,7 +20,15 @@ from xee_tf.reading.opening import open_export
 from xee_tf.reading.options import ReadOptions
 from xee_tf.records import RecordLayout
 from xee_tf.shards import first_record, open_shards
-from xee_tf.sidecars import Exported, ExportedTable, dim_lengths, find_sources, is_image, require_missing
+from xee_tf.sidecars import (
+    Exported,
+    ExportedTable,
+    dim_lengths,
+    find_sources,
+    is_image,
+    missing_error,
+    require_missing,
+)
 from xee_tf.storage import Location
 
 __all__ = ["Inspection", "Kind", "inspect"]
@@ -132,9 +140,10 @@ def inspect(
             return _inspect_file(location)
         except MissingShardError:
             require_missing(location)
-            raise MissingShardError(
+            raise missing_error(
+                location,
                 f"{location} was not found: expected a mixer, a manifest, the prefix or folder of an export, "
-                "or a TFRecord file."
+                "or a TFRecord file.",
             ) from None
     options = ReadOptions(
         kernel_size=kernel_size, tensor_depths=tensor_depths, storage_options=storage_options

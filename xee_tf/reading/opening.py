@@ -27,6 +27,7 @@ from xee_tf.sidecars import (
     check_order,
     describe_export,
     find_records,
+    find_shards,
     listed_shards,
     manifest_name,
     prefix_of,
@@ -150,7 +151,7 @@ def _locate_shards(
         paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
         if any(isinstance(path, str) and not path for path in paths):
             raise OptionError("records contains an empty path: pass the paths of the shards, in order.")
-        locations = [Location.of(path, storage_options) for path in paths]
+        locations = [file for path in paths for file in find_shards(Location.of(path, storage_options))]
         if not locations:
             raise OptionError("records is empty: pass the shards in order, or omit it.")
         check_order(locations)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.errors import MissingShardError, RecordError
+from xee_tf.errors import RecordError
 from xee_tf.records import FRAMING, iter_frames, read_length
 from xee_tf.shards.access import read_records
 from xee_tf.shards.inflate import GZIP, inflate_file
@@ -24,7 +24,7 @@ from xee_tf.shards.matching import other_file
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.scan import record_offsets, scan_records
 from xee_tf.shards.shard import THREADS, Shard, file_stamp
-from xee_tf.sidecars import ManifestShard
+from xee_tf.sidecars import ManifestShard, missing_error
 from xee_tf.storage import Location
 
 __all__ = ["first_record", "number_shards", "open_shards"]
@@ -67,7 +67,7 @@ def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, A
         info = info or location.info()
         stamp = file_stamp(location, info)
     except FileNotFoundError:
-        raise MissingShardError(f"{location} does not exist.") from None
+        raise missing_error(location, f"{location} does not exist.") from None
     if info["type"] != "file":
         raise RecordError(f"{location} is a folder, not a TFRecord file.")
     size = int(stamp[0])

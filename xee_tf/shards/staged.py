@@ -87,9 +87,9 @@ class StagedStore:
             found = pool.map(complete, self._receipts())
             return {shard.number: shard for shard in found if shard is not None}
 
-    def has_finished_shards(self) -> bool:
-        """Return whether a later run can continue with complete shards."""
-        return bool(self._receipts())
+    def count_finished(self) -> int:
+        """Return the number of complete shards with which a later run can continue."""
+        return len(self._receipts())
 
     def _receipts(self) -> list[Location]:
         """Return the receipts of complete shards with which a later run can continue."""

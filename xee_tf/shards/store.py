@@ -120,8 +120,8 @@ class ShardStore(Protocol):
     def finished_shards(self) -> dict[int, WrittenShard]:
         """Return the complete shards that an interrupted run has staged."""
 
-    def has_finished_shards(self) -> bool:
-        """Return whether a later run can continue with complete shards."""
+    def count_finished(self) -> int:
+        """Return the number of complete shards with which a later run can continue."""
 
     @property
     def is_resumable(self) -> bool:
@@ -159,6 +159,6 @@ def _advice(stores: Sequence[ShardStore]) -> str:
     if not any(store.is_resumable for store in stores):
         return NOTHING_CHANGED
     with suppress(XeeTFError):
-        if any(store.has_finished_shards() for store in stores):
+        if any(store.count_finished() for store in stores):
             return _KEPT
     return _NONE_KEPT

@@ -23,6 +23,7 @@ from xee_tf.sidecars.find import (
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
 from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
+from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.mixer import Mixer
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
@@ -41,7 +42,13 @@ from xee_tf.sidecars.names import (
     table_location,
 )
 from xee_tf.sidecars.packing import is_unchanged
-from xee_tf.sidecars.shard_files import check_order, describe_files, find_records, listed_shards
+from xee_tf.sidecars.shard_files import (
+    check_order,
+    describe_files,
+    find_records,
+    find_shards,
+    listed_shards,
+)
 
 __all__ = [
     "IMAGE_MANIFEST",
@@ -76,6 +83,7 @@ __all__ = [
     "find_complete",
     "find_exports",
     "find_records",
+    "find_shards",
     "find_sources",
     "find_tables",
     "has_prefix",
@@ -86,6 +94,7 @@ __all__ = [
     "manifest_location",
     "manifest_name",
     "manifest_of",
+    "missing_error",
     "prefix_of",
     "read_document",
     "read_manifest",

@@ -12,6 +12,7 @@ import xarray as xr
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import MissingShardError, MixerError, OptionError
 from xee_tf.sidecars.interrupted import require_whole
+from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     MIXER,
@@ -142,9 +143,10 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
     if (found := _beside(location)) is not None:  # it was put in place since
         return found
     example = "" if location.is_root else f" ({location.with_suffix(f'-{MIXER}')})"
-    raise MissingShardError(
+    raise missing_error(
+        location,
         f"The export {location} was not found: expected a mixer{example}, a folder that contains one, or an "
-        "export result."
+        "export result.",
     )
 
 
@@ -179,8 +181,8 @@ def find_table(source: PathLike | Location | ExportedTable, storage_options: Any
                 f"{location} contains an image, {images[0].name}: open it with xee_tf.open_image."
             )
     require_whole(exported)
-    tried = f"{location}" if location == exported else f"{location} or {exported}"
-    raise MissingShardError(f"No table was found at {tried}.")
+    tried = f"{location}" if location == exported or location.is_root else f"{location} or {exported}"
+    raise missing_error(location, f"No table was found at {tried}.")
 
 
 def find_tables(
@@ -256,8 +258,8 @@ def find_exports(source: Any, storage_options: Mapping[str, Any] | None = None) 
         return [find_table(location)]
     pair = (_beside(location), _table_file(location))
     found = [*folder_exports(location), *(each for each in pair if each is not None)]
-    if not found and location.is_folder():
-        found = [find_table(location)]
+    if not found and location.is_folder() and (table := _one_of(_tables_in(location), location, "tables")):
+        found = [table]
     return found or [find_export(location)]
 
 
@@ -305,7 +307,7 @@ def _matching(location: Location) -> list[Location]:
         return [location]
     found = location.matching()
     if not found:
-        raise MissingShardError(f"No files match {location}.")
+        raise missing_error(location.parent, f"No files match {location}.")
     return found
 
 
@@ -383,8 +385,8 @@ def _one_of(found: Sequence[Location], folder: Location, what: str) -> Location 
 
 
 def _nothing_in(folder: Location) -> MissingShardError:
-    return MissingShardError(
-        f"The folder {folder} does not contain an export: expected a file that ends with {MIXER}."
+    return missing_error(
+        folder, f"The folder {folder} does not contain an export: expected a file that ends with {MIXER}."
     )
 
 

@@ -14,6 +14,7 @@ from affine import Affine
 from xee_tf.display import quoted
 from xee_tf.errors import MissingShardError, MixerError, excerpt
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.names import MIXER
 from xee_tf.sidecars.packing import matrix_of, parse_json, read_count, read_whole
 from xee_tf.storage import Location, PathLike
@@ -318,8 +319,12 @@ def read_mixer(location: Location, size: int | None = None) -> Mixer:
     try:
         text = read_whole(location, size).decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise MissingShardError(
-            f"{location} is not a file: pass the file of a mixer, such as {_example(location)}."
+        if location.is_folder():
+            raise MissingShardError(
+                f"{location} is a folder: pass the file of a mixer, such as {_example(location)}."
+            ) from None
+        raise missing_error(
+            location, f"{location} was not found: pass the file of a mixer, such as {_example(location)}."
         ) from None
     except UnicodeDecodeError as error:
         raise MixerError(f"{location} is not a mixer: it is not UTF-8 text ({error.reason}).") from None

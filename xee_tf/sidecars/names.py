@@ -61,7 +61,8 @@ def export_prefix(
     """Return the prefix of file names, for example ``out/scene`` for ``out/scene-00000.tfrecord.gz``.
 
     A path of a folder, or with the suffix of an export file, raises an error that suggests the intended
-    prefix. `suffix` is a suffix that is allowed; `example` is a name for the error message.
+    prefix. A folder on a local disk is allowed if an export with its name is beside it. `suffix` is a suffix
+    that is allowed; `example` is a name for the error message.
 
     Examples
     --------
@@ -87,7 +88,19 @@ to form the file names. Use 'out/scene'.
             f"{text!r} is not a prefix: suffixes are appended to it to form the file names. "
             f"Use {folder + slash + (intended or example)!r}."
         )
-    return Location.of(path, storage_options)
+    location = Location.of(path, storage_options)
+    if os.path.isdir(location.url) and not _has_files(location):  # a URL is not the path of a folder
+        raise DestinationError(
+            f"{text!r} is a folder, but a prefix is the beginning of file names: the files would be written "
+            f"beside the folder. Use {text + '/' + example!r} to write into it, or another prefix."
+        )
+    return location
+
+
+def _has_files(prefix: Location) -> bool:
+    """Return whether there are files of exports with a prefix, also of the steps of a split dimension."""
+    pattern = re.compile(rf"{re.escape(prefix.name)}([-_].*)?\.(json|tfexport|tfrecord(\.gz)?)")
+    return any(pattern.fullmatch(file.name) for file in prefix.siblings())
 
 
 def shard_name(number: int, compressed: bool) -> str:

@@ -13,6 +13,7 @@ from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableManifest
 from xee_tf.sidecars.manifest_files import read_manifest
+from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.names import (
     IMAGE_MANIFEST,
     MIXER,
@@ -20,13 +21,21 @@ from xee_tf.sidecars.names import (
     SHARD,
     destination_of,
     has_prefix,
+    is_image,
     manifest_location,
     prefix_of,
     shard_name,
 )
 from xee_tf.storage import Location
 
-__all__ = ["check_order", "describe_files", "find_records", "listed_shards", "require_all_shards"]
+__all__ = [
+    "check_order",
+    "describe_files",
+    "find_records",
+    "find_shards",
+    "listed_shards",
+    "require_all_shards",
+]
 
 
 def find_records(mixer: Location, names: Collection[str] = ()) -> list[Location]:
@@ -52,9 +61,62 @@ def find_records(mixer: Location, names: Collection[str] = ()) -> list[Location]
             "pass them as records=[...], in order."
         )
     prefix = prefix_of(mixer)
-    found: dict[int, Location] = {}
     folder = prefix.parent
-    for file in [folder.child(name) for name in names] or prefix.siblings():
+    found = _numbered(prefix, [folder.child(name) for name in names] or prefix.siblings(), mixer)
+    if not found:
+        raise MissingShardError(
+            f"No shards found for {mixer}: expected {prefix.name}{shard_name(0, False)} or "
+            f"{prefix.name}{shard_name(0, True)} and so on. If they have other names, pass them as "
+            "records=[...], in order."
+        )
+    return found
+
+
+def find_shards(records: Location) -> list[Location]:
+    """Find the TFRecord files that a user passes: one file, a glob pattern, or the prefix of numbered files.
+
+    A path that ends with ``.tfrecord`` or ``.tfrecord.gz`` is returned as it is, even if it does not exist.
+
+    Examples
+    --------
+    >>> folder = Location.of("memory://find-shards")
+    >>> for name in ("scene-00000.tfrecord", "scene-00001.tfrecord"):
+    ...     folder.child(name).write_bytes(b"")
+    >>> [shard.name for shard in find_shards(folder.child("scene"))]
+    ['scene-00000.tfrecord', 'scene-00001.tfrecord']
+    """
+    if records.name.endswith(RECORDS) and not records.is_pattern:
+        return [records]
+    if is_image(records):
+        raise OptionError(
+            f"{records} describes the records of an export, and contains none: pass the TFRecord files, or "
+            f"their prefix, such as {destination_of(records)}."
+        )
+    if records.is_folder():
+        raise OptionError(
+            f"{records} is a folder: pass the TFRecord files in it, in order, or their prefix, such as "
+            f"{records.child('prediction')}."
+        )
+    if records.exists():
+        return [records]
+    if records.is_pattern:
+        if found := records.matching():
+            return found
+        raise missing_error(records.parent, f"No files match {records}.")
+    prefix = records.with_suffix("-")
+    found = _numbered(prefix, prefix.siblings(), records)
+    found = found or [file for end in RECORDS if (file := records.with_suffix(end)).exists()][:1]
+    if not found:
+        raise missing_error(
+            records, f"{records} was not found: expected TFRecord files, or their prefix, as records."
+        )
+    return found
+
+
+def _numbered(prefix: Location, files: Sequence[Location], source: Location) -> list[Location]:
+    """Return the files with a prefix and a number, in order; raise an error if a number is missing."""
+    found: dict[int, Location] = {}
+    for file in files:
         match = re.fullmatch(re.escape(prefix.name) + SHARD, file.name)
         if not match:
             continue
@@ -65,16 +127,10 @@ def find_records(mixer: Location, names: Collection[str] = ()) -> list[Location]
                 "remove one of them, or pass the shards as records=[...]."
             )
         found[number] = file
-    if not found:
-        raise MissingShardError(
-            f"No shards found for {mixer}: expected {prefix.name}{shard_name(0, False)} or "
-            f"{prefix.name}{shard_name(0, True)} and so on. If they have other names, pass them as "
-            "records=[...], in order."
-        )
-    missing = sorted(set(range(max(found))) - set(found))
+    missing = sorted(set(range(max(found, default=0))) - set(found))
     if missing:
         raise MissingShardError(
-            f"{_missing(missing, f' of {mixer}')}, but {found[max(found)].name} exists. Every later patch "
+            f"{_missing(missing, f' of {source}')}, but {found[max(found)].name} exists. Every later patch "
             "would be misplaced; download the missing files again."
         )
     return [found[number] for number in sorted(found)]

@@ -2,6 +2,7 @@
 
 from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, replace_store, staged_runs
 from xee_tf.storage.destinations import (
+    bucket_exists,
     refuse_resuming,
     require_free,
     require_other,
@@ -23,6 +24,7 @@ from xee_tf.storage.journal import (
 from xee_tf.storage.location import Location, PathLike
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
+from xee_tf.storage.unfinished import explain_unfinished, explain_unfinished_in
 from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
     StoredBand,
@@ -65,6 +67,7 @@ __all__ = [
     "UploadService",
     "begin",
     "beside",
+    "bucket_exists",
     "claim",
     "clear_leftovers",
     "clear_store",
@@ -72,6 +75,8 @@ __all__ = [
     "discard",
     "earlier_store",
     "explain_changes",
+    "explain_unfinished",
+    "explain_unfinished_in",
     "finish_store",
     "has_root",
     "hide_store",

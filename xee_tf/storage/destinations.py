@@ -13,6 +13,7 @@ from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging, remove_leftovers
 
 __all__ = [
+    "bucket_exists",
     "refuse_existing",
     "refuse_resuming",
     "require_free",
@@ -185,10 +186,13 @@ def require_reachable(location: Location, *, zarr: bool = False) -> None:
             "store, such as s3://bucket/scene."
         )
     with storage_errors("write", location.url, local=False):
-        if location.bucket is not None:
-            _require_bucket(location, location.bucket)
-        else:
+        if location.bucket is None:
             location.parent.exists()
+        elif not bucket_exists(location):
+            raise DestinationError(
+                f"Cannot write {location.url}: the bucket {location.bucket!r} does not exist. Correct its "
+                "name, or create it first."
+            )
 
 
 def _require_direct(location: Location, *, zarr: bool) -> None:
@@ -208,18 +212,21 @@ def _require_direct(location: Location, *, zarr: bool) -> None:
     )
 
 
-def _require_bucket(location: Location, bucket: str) -> None:
+def bucket_exists(location: Location) -> bool:
+    """Return whether the bucket of a location exists; True if it has none, or the account may not see it."""
+    if location.bucket is None:
+        return True
     fs = location.fresh_fs
-    if fs.exists(bucket):
-        return
-    # An account that may only write objects cannot check its bucket; listing it gives the reason.
+    if fs.exists(location.bucket):
+        return True
+    # An account that may only access objects cannot check its bucket; listing it gives the reason. Without a
+    # prefix, the listing of a missing bucket is empty.
+    folder, name = (location, "scene") if location.is_root else (location.parent, location.name)
     try:
-        fs.find(location.parent.path, maxdepth=1, prefix=location.name)
+        fs.find(folder.path, maxdepth=1, prefix=name)
     except FileNotFoundError:
-        raise DestinationError(
-            f"Cannot write {location.url}: the bucket {bucket!r} does not exist. Correct its name, or create "
-            "it first."
-        ) from None
+        return False
     except Exception as error:
         if not is_inaccessible(error):
             raise
+    return True

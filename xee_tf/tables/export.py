@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -82,6 +82,8 @@ class TableResult(Summarized):
         Columns with integers that float32 cannot represent exactly.
     dropped : int
         Number of masked pixels that `xee_tf.sample_table` omitted.
+    resumed : bool
+        Whether the table was complete before the call, with ``if_exists="resume"``.
 
     Examples
     --------
@@ -97,6 +99,7 @@ class TableResult(Summarized):
     manifest: Location
     rounded: tuple[str, ...] = ()
     dropped: int = 0
+    resumed: bool = field(default=False, compare=False)
 
     def _summary(self) -> Summary:
         rows = [
@@ -109,6 +112,8 @@ class TableResult(Summarized):
             )
         if self.dropped:
             rows.append(("dropped", counted(self.dropped, "masked pixel")))
+        if self.resumed:
+            rows.append(("resumed", "the table was already complete; nothing was computed"))
         columns = Listing("columns", [_describe_column(column) for column in self.columns], most=12)
         return Summary("TableResult", self.path, rows, listing=columns)
 
@@ -312,7 +317,7 @@ def write_table(
 def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> TableResult | None:
     """Return the result of an export that is complete; None if there is none. See `find_complete`."""
     found = find_complete(TableManifest, manifest_location(target), target, identity, compute=compute)
-    return None if found is None else _result_of(target, found)
+    return None if found is None else replace(_result_of(target, found), resumed=True)
 
 
 def _still_complete(target: Location, identity: RunIdentity) -> TableResult:

@@ -20,6 +20,7 @@ from xee_tf.sidecars import (
     find_exports,
     find_sources,
     is_image,
+    missing_error,
     prefix_of,
     require_missing,
 )
@@ -59,9 +60,10 @@ def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
             if missing is None:
                 raise
             require_missing(missing)
-            raise MissingShardError(
+            raise missing_error(
+                missing,
                 f"{missing} was not found: expected a mixer (a file that ends with {MIXER}), the folder or "
-                "prefix of an export, TFRecord files, or a pattern of files. Correct the path."
+                "prefix of an export, TFRecord files, or a pattern of files. Correct the path.",
             ) from None
     if not opened:
         raise OptionError("There is nothing to read: pass a mixer, TFRecord files, or a pattern of files.")

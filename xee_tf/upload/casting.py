@@ -15,7 +15,11 @@ from xee_tf.errors import OptionError, RecordError
 
 __all__ = ["cast", "common_dtype", "common_nodata"]
 
-_REMEDY = "choose another dtype"
+_REMEDY = "choose another dtype="
+_MARKS = (
+    " If this value marks missing pixels, pass it as nodata= with a dtype= that can represent it, or write "
+    "NaN instead of it and pass another nodata=."
+)
 
 
 def common_dtype(dtypes: Iterable[npt.DTypeLike]) -> np.dtype[Any]:
@@ -137,8 +141,10 @@ class _Cast:
             missing |= block == self.fill
         if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
             if self.nodata is None:
+                info = np.iinfo(self.dtype)
                 raise RecordError(
-                    f"Band {self.name!r} contains NaN, which {self.dtype} cannot represent: pass nodata=."
+                    f"Band {self.name!r} contains NaN, which {self.dtype} cannot represent: pass nodata=, a "
+                    f"value that no valid pixel has, such as {info.min or info.max}."
                 )
             block = np.where(missing, block.dtype.type(0), block)
         out = self._rounded(block)
@@ -176,7 +182,8 @@ class _Cast:
 
     def _require_none(self, wrong: npt.NDArray[np.bool_], block: npt.NDArray[Any]) -> None:
         if wrong.any():
+            marks = _MARKS if self.dtype.kind != "f" and self.remedy == _REMEDY else ""
             raise RecordError(
                 f"Band {self.name!r} contains {block[wrong][0]}, which {self.dtype} cannot represent: "
-                f"{self.remedy}."
+                f"{self.remedy}.{marks}"
             )

@@ -89,10 +89,12 @@ def upload_image(
 
     Parameters
     ----------
-    records : str, path-like or sequence of them, or None
-        TFRecord files, gzipped or not, with one Example per patch, in the order of the patches. Patches may
-        include the margin of the export, which is trimmed. Or files with an Example or a SequenceExample for
-        each pixel, row-major within each patch. None: the shards next to the mixer.
+    records : str, path-like, ExportResult or sequence of them, or None
+        TFRecord files, gzipped or not, in order: paths, glob patterns, or the prefix of numbered files
+        (``out/prediction`` for ``out/prediction-00000.tfrecord.gz`` and so on). They contain one Example per
+        patch, in the order of the patches, which may include the margin of the export, which is trimmed; or
+        an Example or a SequenceExample for each pixel, row-major within each patch. None: the shards next to
+        the mixer, which converts the export itself.
     mixer : str, path-like, ExportResult or Mixer
         The mixer of the exported patches, or another reference to an export that `xee_tf.open_image` accepts.
     destination : str or path-like

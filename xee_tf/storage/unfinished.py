@@ -1,0 +1,35 @@
+"""Find runs that have not put anything in place: they are working, or were interrupted."""
+
+from __future__ import annotations
+
+import re
+
+from xee_tf.storage.location import Location
+from xee_tf.storage.processes import TOKEN
+from xee_tf.storage.staging import is_working, staging_folders, token_of
+
+__all__ = ["explain_unfinished", "explain_unfinished_in"]
+
+_STAGED = re.compile(rf"\.(.+)-{TOKEN}\.parts")
+
+
+def explain_unfinished(destination: Location) -> str:
+    """Say that a run that writes to a destination has not finished; empty if there is none.
+
+    Examples
+    --------
+    >>> explain_unfinished(Location.of("memory://unfinished/scene"))
+    ''
+    """
+    folders = [folder for folder in staging_folders(destination) if token_of(folder) is not None]
+    if not folders:
+        return ""
+    if any(map(is_working, folders)):
+        return f"A run is writing {destination}: try again when it has finished."
+    return f"A run that was writing {destination} was interrupted: run it again in the same way."
+
+
+def explain_unfinished_in(folder: Location) -> str:
+    """Say that a run that writes to a folder has not finished; empty if there is none."""
+    names = {match[1] for name in folder.entries() if (match := _STAGED.fullmatch(name))}
+    return next(filter(None, (explain_unfinished(folder.child(name)) for name in sorted(names))), "")
