@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xee_tf.export.result import ExportResult
-from xee_tf.export.resuming import find_same
+from xee_tf.export.resuming import shard_files
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
 from xee_tf.shards import ShardStore, WrittenShard
-from xee_tf.sidecars import ExportNames, ImageManifest, Mixer
+from xee_tf.sidecars import ExportNames, ImageManifest, Mixer, find_same
 from xee_tf.storage import Location
 
 __all__ = ["ImageCommit"]
@@ -51,14 +51,16 @@ class ImageCommit:
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
         names = self.names
-        files = find_same(names, self.manifest.identity, mixer=self.mixer)
-        if files:
+        mixer = names.mixer if self.mixer else None
+        found = find_same(ImageManifest, names.manifest, names.prefix, self.manifest.identity, mixer=mixer)
+        if found is not None:
             self.store.discard()
+            files = shard_files(names, found)
         else:
             files = self.store.commit(shards, self._sidecars(shards))
         return ExportResult(
             files=files,
-            mixer=names.mixer if self.mixer else None,
+            mixer=mixer,
             index=names.index if self.index else None,
             manifest=names.manifest,
             grid=self.grid,

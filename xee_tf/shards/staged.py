@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain
 
 from crc32c import crc32c
@@ -29,8 +30,19 @@ _READ = 1 << 20
 _THREADS = 8  # that check the shards of an interrupted run
 
 
+@dataclass(frozen=True)
 class StagedStore:
-    """Base class of stores that stage shards as files in the folder of the run."""
+    """Base class of stores that stage shards as files in the folder of the run; small and picklable.
+
+    Parameters
+    ----------
+    staging : Staging
+        The staging folder of the run.
+    names : ShardNames
+        The names of the shards.
+    earlier : Earlier
+        The files of an earlier result.
+    """
 
     staging: Staging
     names: ShardNames
@@ -118,15 +130,23 @@ class StagedStore:
         return self.earlier.identity is not None
 
     def abort(self) -> None:
-        """Remove the folder, even if running tasks still write to it; keep it if the run can be resumed."""
-        if self.is_resumable:
+        """Remove all that is staged, or keep it if a later run can continue with complete shards."""
+        if self.has_finished_shards():
             self.staging.release()
-        else:
+            return
+        self.staging.end()  # tasks that still run stage nothing more
+        try:
+            self.abort_uploads()
+        finally:
             self.staging.abort()
 
     def discard(self) -> None:
-        """Remove all staged files, even if the run can be resumed."""
+        """Remove all that is staged, even if a later run can continue."""
+        self.abort_uploads()
         discard(self.staging)
+
+    def abort_uploads(self) -> None:
+        """Abort the uploads that a store has created besides its files."""
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:

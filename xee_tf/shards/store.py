@@ -128,10 +128,10 @@ class ShardStore(Protocol):
         """Whether a later run can continue with what is staged."""
 
     def abort(self) -> None:
-        """Remove all staged files, unless the run can be resumed."""
+        """Remove all that is staged, unless a later run can continue with complete shards."""
 
     def discard(self) -> None:
-        """Remove all staged files, even if the run can be resumed."""
+        """Remove all that is staged, even if a later run can continue."""
 
 
 _KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."

@@ -129,10 +129,18 @@ class Staging:
             os.mkdir(local.folder.path, 0o700)
         return local
 
+    @property
+    def taken(self) -> Location:
+        """The file that names the run that has taken up this one, in an object store."""
+        return self.folder.child("taken")
+
     def release(self) -> None:
         """Let a later run take up what this one has staged, although its processes may still exist."""
         _signed.pop(self.folder.url, None)
         if self.folder.exists():
+            if not self.folder.is_local:
+                with suppress(FileNotFoundError):
+                    self.taken.remove()
             self.folder.child(_RELEASED).write_bytes(b"")
 
     def take_up(self) -> None:

@@ -31,10 +31,10 @@ from xee_tf.sidecars import (
     ShardInfo,
     TableColumn,
     TableManifest,
-    complete_manifest,
     deleted_error,
     export_prefix,
     find_complete,
+    find_same,
     manifest_location,
     table_location,
 )
@@ -384,13 +384,11 @@ def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[An
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     target = store.names.shard(0)
-    if store.earlier.identity is not None:  # if a Delayed is computed twice, it finds what it wrote
-        found = complete_manifest(TableManifest, manifest_location(target), target)
-        if found is not None and found.identity == store.earlier.identity:
-            store.discard()
-            return _result_of(target, found)
-    written = join_parts(store, [part.part for part in parts], appended)
     manifest = manifest_location(target)
+    if found := find_same(TableManifest, manifest, target, store.earlier.identity):
+        store.discard()
+        return _result_of(target, found)
+    written = join_parts(store, [part.part for part in parts], appended)
     names = {name for part in parts for name in part.rounded}
     rounded = tuple(column.name for column in columns if column.name in names)
     dropped = sum(part.dropped for part in parts)
