@@ -275,6 +275,8 @@ def test_two_delayeds_that_resume(tmp_path):
         dask.compute(*others, scheduler="sync")
     found = xee_tf.open_image(tmp_path / "other")["B4"]
     assert any(np.array_equal(found, Source(seed).values) for seed in (0, 1))
+    export(Source(), tmp_path / "other", if_exists="overwrite")
+    assert not [name for name in os.listdir(tmp_path) if name[0] == "."]  # of the one that was refused
 
 
 def test_a_delayed_table_is_computed_twice(tmp_path):

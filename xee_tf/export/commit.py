@@ -13,7 +13,7 @@ from xee_tf.export.resuming import shard_files
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
-from xee_tf.shards import ShardStore, WrittenShard
+from xee_tf.shards import ShardStore, WrittenShard, commit_once
 from xee_tf.sidecars import ExportNames, ImageManifest, Mixer, find_same
 from xee_tf.storage import Location
 
@@ -52,14 +52,14 @@ class ImageCommit:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
         names = self.names
         mixer = names.mixer if self.mixer else None
-        found = find_same(ImageManifest, names.manifest, names.prefix, self.manifest.identity, mixer=mixer)
-        if found is not None:
-            self.store.discard()
-            files = shard_files(names, found)
-        else:
-            files = self.store.commit(shards, self._sidecars(shards))
+        identity = self.manifest.identity
+        done = commit_once(
+            self.store,
+            lambda: find_same(ImageManifest, names.manifest, names.prefix, identity, mixer=mixer),
+            lambda: self.store.commit(shards, self._sidecars(shards)),
+        )
         return ExportResult(
-            files=files,
+            files=shard_files(names, done) if isinstance(done, ImageManifest) else done,
             mixer=mixer,
             index=names.index if self.index else None,
             manifest=names.manifest,

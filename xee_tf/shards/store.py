@@ -7,18 +7,21 @@ any process, and again after a worker died.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from xee_tf.errors import XeeTFError
+from xee_tf.errors import DestinationExistsError, XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
 from xee_tf.signals import NOTHING_CHANGED, explain_interruption
 from xee_tf.storage import Location, Staging
 
-__all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
+__all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure", "commit_once"]
+
+F = TypeVar("F")
+R = TypeVar("R")
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
 """Runs and their bytes, as returned by `pack_run`."""
@@ -132,6 +135,32 @@ class ShardStore(Protocol):
 
     def discard(self) -> None:
         """Remove all that is staged, even if a later run can continue."""
+
+
+def commit_once(store: ShardStore, find: Callable[[], F | None], commit: Callable[[], R]) -> F | R:
+    """Commit a run, unless the same run was committed before; return what `find` or `commit` returns.
+
+    A Delayed may be computed twice, and another process may resume the same run.
+
+    Parameters
+    ----------
+    store : ShardStore
+        The store of the run, from which all is removed if a result is found.
+    find : callable
+        Returns a complete result of the same run; None if there is none.
+    commit : callable
+        Commits the run.
+    """
+    found = find()
+    if found is None:
+        try:
+            return commit()
+        except DestinationExistsError:
+            found = find()
+            if found is None:
+                raise
+    store.discard()
+    return found
 
 
 _KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."

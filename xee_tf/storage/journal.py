@@ -393,7 +393,9 @@ def commit(
     except DestinationExistsError:
         if uploads and _is_committed(sidecars) and not staging.folder.exists():
             return  # this task runs again, because a worker died with its result
-        if earlier.identity is None and not _is_committing_same(staging):
+        if earlier.identity is not None:
+            staging.release()  # a later run continues, or removes what is staged
+        elif not _is_committing_same(staging):
             staging.remove()  # what is staged will never be used
         raise
     finally:

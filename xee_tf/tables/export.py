@@ -23,6 +23,7 @@ from xee_tf.shards import (
     OneFile,
     ShardStore,
     aborted_on_failure,
+    commit_once,
     member_edges,
     pack_run,
 )
@@ -384,23 +385,23 @@ def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[An
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     target = store.names.shard(0)
-    manifest = manifest_location(target)
-    if found := find_same(TableManifest, manifest, target, store.earlier.identity):
-        store.discard()
-        return _result_of(target, found)
-    written = join_parts(store, [part.part for part in parts], appended)
-    names = {name for part in parts for name in part.rounded}
-    rounded = tuple(column.name for column in columns if column.name in names)
-    dropped = sum(part.dropped for part in parts)
-    described = TableManifest(
-        columns,
-        (written.in_manifest(target.name, patches=False),),
-        dropped=dropped,
-        rounded=rounded,
-        identity=store.earlier.identity,
-    )
-    [file] = store.commit([written], [(manifest, described.text().encode())])
-    return TableResult(file, columns, manifest, rounded, dropped)
+    manifest, identity = manifest_location(target), store.earlier.identity
+    rounded = {name for part in parts for name in part.rounded}
+
+    def commit() -> TableManifest:
+        written = join_parts(store, [part.part for part in parts], appended)
+        described = TableManifest(
+            columns,
+            (written.in_manifest(target.name, patches=False),),
+            dropped=sum(part.dropped for part in parts),
+            rounded=tuple(column.name for column in columns if column.name in rounded),
+            identity=identity,
+        )
+        store.commit([written], [(manifest, described.text().encode())])
+        return described
+
+    done = commit_once(store, lambda: find_same(TableManifest, manifest, target, identity), commit)
+    return _result_of(target, done)
 
 
 def _common_columns(parts: Sequence[TablePart]) -> tuple[TableColumn, ...]:
