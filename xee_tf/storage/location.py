@@ -21,6 +21,7 @@ from fsspec.core import url_to_fs
 from xee_tf.errors import DestinationError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import check_storage_options
+from xee_tf.storage.credentials import require_credentials
 from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
 
@@ -149,6 +150,7 @@ class Location:
                     "s3://bucket/scene, gs://bucket/scene or az://container/scene."
                 )
             raise DestinationError(f"{self.url} cannot be opened: {what}") from error
+        require_credentials(filesystem, self.url)
         if self._link[1] and self._link[0].endswith("://"):  # fsspec takes the path of the next link
             path = ""
         return filesystem, str(path)
