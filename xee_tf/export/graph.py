@@ -61,7 +61,7 @@ def export_graph(
     Delayed
         Computes an ExportResult or, if the jobs have labels, a dict of them by label.
     """
-    # Every graph has unique keys, so that results of an interrupted run are never used.
+    # Every graph has unique keys, so that results of an interrupted write are never used.
     tokens = [uuid.uuid4().hex[:12] for _ in jobs]
     finished = [store.finished_shards() for store in stores]
     todo = [blocks_to_do(job.plan, done) for job, done in zip(jobs, finished, strict=True)]

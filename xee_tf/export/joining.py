@@ -93,7 +93,7 @@ class ShardTasks:
     blocks : mapping
         References to the parts of each block.
     finished : mapping of int to WrittenShard
-        Shards that an interrupted run has completed.
+        Shards that an interrupted write has completed.
     """
 
     tasks: Tasks

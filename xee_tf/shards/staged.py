@@ -27,17 +27,17 @@ from xee_tf.storage import (
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
 
 _READ = 1 << 20
-_THREADS = 8  # that check the shards of an interrupted run
+_THREADS = 8  # that check the shards of an interrupted write
 
 
 @dataclass(frozen=True)
 class StagedStore:
-    """Base class of stores that stage shards as files in the folder of the run; small and picklable.
+    """Base class of stores that stage shards in the staging folder of a write; small and picklable.
 
     Parameters
     ----------
     staging : Staging
-        The staging folder of the run.
+        The staging folder of the write.
     names : ShardNames
         The names of the shards.
     earlier : Earlier
@@ -54,7 +54,7 @@ class StagedStore:
         return True
 
     def start(self) -> None:
-        """Show that this process works for the run; every task that stages something calls it."""
+        """Show that this process works for the write; every task that stages something calls it."""
         self.staging.sign()
         self.earlier.start(self.staging)
 
@@ -86,7 +86,7 @@ class StagedStore:
         return tuple(shard.file for shard in shards)
 
     def finished_shards(self) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted run has staged."""
+        """Return the complete shards that an interrupted write has staged."""
 
         def complete(receipt: Location) -> WrittenShard | None:
             shard = read_receipt(receipt)
@@ -100,11 +100,11 @@ class StagedStore:
             return {shard.number: shard for shard in found if shard is not None}
 
     def has_finished_shards(self) -> bool:
-        """Return whether a later run can continue with complete shards."""
+        """Return whether a later write can continue with complete shards."""
         return bool(self._receipts())
 
     def _receipts(self) -> list[Location]:
-        """Return the receipts of complete shards with which a later run can continue."""
+        """Return the receipts of complete shards with which a later write can continue."""
         if not self.is_resumable:
             return []
         folder = self.staging.folder
@@ -126,11 +126,11 @@ class StagedStore:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later run can continue with what is staged."""
+        """Whether a later write can continue with what is staged."""
         return self.earlier.identity is not None
 
     def abort(self) -> None:
-        """Remove all that is staged, or keep it if a later run can continue with complete shards."""
+        """Remove all that is staged, or keep it if a later write can continue with complete shards."""
         if self.has_finished_shards():
             self.staging.release()
             return
@@ -141,7 +141,7 @@ class StagedStore:
             self.staging.abort()
 
     def discard(self) -> None:
-        """Remove all that is staged, even if a later run can continue."""
+        """Remove all that is staged, even if a later write can continue."""
         self.abort_uploads()
         discard(self.staging)
 
@@ -150,7 +150,7 @@ class StagedStore:
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
-    """Write the description of a complete shard, from which a later run takes it up."""
+    """Write the description of a complete shard, from which a later write takes it up."""
     write_note(location, shard.to_json())
 
 

@@ -1,8 +1,8 @@
-"""The interface of stores, in which the shards of a run are staged before they are moved into place.
+"""The interface of stores, in which shards are staged before they are moved into place.
 
-A run puts the records of each task into a store, joins them into shards, and commits: files have their final
-names only then. If the run fails, the store is aborted. Tasks may run in any order, in
-any process, and again after a worker died.
+A write puts the records of each task into a store, joins them into shards, and commits: files have their
+final names only then. If it fails, the store is aborted. Tasks may be executed in any order, in any process,
+and again after a worker died.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class OneFile:
 
 
 class ShardStore(Protocol):
-    """A store in which the shards of one run are staged.
+    """A store in which the shards of one write are staged.
 
     A store is part of the tasks, unless a single process puts all records.
 
@@ -84,7 +84,7 @@ class ShardStore(Protocol):
 
     @property
     def staging(self) -> Staging:
-        """The staging folder of the run."""
+        """The staging folder of the write."""
 
     @property
     def names(self) -> ShardNames:
@@ -114,42 +114,42 @@ class ShardStore(Protocol):
         Raises
         ------
         DestinationExistsError
-            If there are other files of an earlier result than when the run was planned; nothing is changed in
-            this case.
+            If there are other files of an earlier result than when the write was planned; nothing is
+            changed in this case.
         DestinationError
             If a shard is not in the store, or cannot be moved.
         """
 
     def finished_shards(self) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted run has staged."""
+        """Return the complete shards that an interrupted write has staged."""
 
     def has_finished_shards(self) -> bool:
-        """Return whether a later run can continue with complete shards."""
+        """Return whether a later write can continue with complete shards."""
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later run can continue with what is staged."""
+        """Whether a later write can continue with what is staged."""
 
     def abort(self) -> None:
-        """Remove all that is staged, unless a later run can continue with complete shards."""
+        """Remove all that is staged, unless a later write can continue with complete shards."""
 
     def discard(self) -> None:
-        """Remove all that is staged, even if a later run can continue."""
+        """Remove all that is staged, even if a later write can continue."""
 
 
 def commit_once(store: ShardStore, find: Callable[[], F | None], commit: Callable[[], R]) -> F | R:
-    """Commit a run, unless the same run was committed before; return what `find` or `commit` returns.
+    """Commit a write, unless the same one was committed before; return what `find` or `commit` returns.
 
-    A Delayed may be computed twice, and another process may resume the same run.
+    A Delayed may be computed twice, and another process may resume the same write.
 
     Parameters
     ----------
     store : ShardStore
-        The store of the run, from which all is removed if a result is found.
+        The store of the write, from which all is removed if a result is found.
     find : callable
-        Returns a complete result of the same run; None if there is none.
+        Returns a complete result of the same write; None if there is none.
     commit : callable
-        Commits the run.
+        Commits the write.
     """
     found = find()
     if found is None:

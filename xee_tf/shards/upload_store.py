@@ -202,7 +202,7 @@ class UploadStore(StagedStore):
         return self._exists(shard.number, shard.upload, shard.tags)
 
     def abort_uploads(self) -> None:
-        """Abort the uploads of this run."""
+        """Abort the uploads of this write."""
         self._abort(read_uploads(self.staging.folder) or {})
 
     def _abort(self, uploads: Mapping[int, str]) -> None:

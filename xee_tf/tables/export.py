@@ -370,15 +370,15 @@ def _split_rows(rows: Rows) -> LazyTable:
 
 def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> Delayed:
     """Build the graph that writes a table."""
-    run = uuid.uuid4().hex[:12]
+    token = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
     parts = [
-        add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
+        add_task(tasks, (f"table-encode-{token}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    appended = append_parts(tasks, run, store, source.groups, parts, waits=in_this_process)
-    result = add_task(tasks, f"table-commit-{run}", _commit, store, parts, appended)
-    return source.graph.delayed(f"table-export-{run}", result)
+    appended = append_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
+    result = add_task(tasks, f"table-commit-{token}", _commit, store, parts, appended)
+    return source.graph.delayed(f"table-export-{token}", result)
 
 
 def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[Any] | None) -> TableResult:
