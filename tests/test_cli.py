@@ -17,9 +17,11 @@ import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+from affine import Affine
 from cyclopts import App
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.env import get_gdal_config, set_gdal_config
 
 import xee_tf
 import xee_tf_cli
@@ -705,6 +707,23 @@ def test_file_without_a_reader_is_an_error(tmp_path, capsys):
     assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
     fix = "pip install h5netcdf" if find_spec("h5netcdf") is None else "may be damaged"
     assert re.search(rf"cube\.nc could not be opened as NetCDF\. .*{fix}\.\n$", capsys.readouterr().err)
+
+
+def test_cache_of_gdal_has_two_rows_of_chunks_of_strips(tmp_path):
+    """Otherwise, GDAL reads each strip once for each chunk along it."""
+    values = np.zeros((2, 64, 60_000), "uint16")
+    for name, options in (("strips", {"blockysize": 8}), ("tiles", {"tiled": True})):
+        profile = {"driver": "GTiff", "count": 2, "height": 64, "width": 60_000, "dtype": "uint16"}
+        profile |= {"crs": "EPSG:32633", "transform": Affine(30, 0, 7e5, 0, -30, 5e6)}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **options) as file:
+            file.write(values)
+    before = get_gdal_config("GDAL_CACHEMAX")
+    try:
+        for name, size in (("strips", 2 * (512 + 8) * 60_000 * 2 * 2), ("tiles", 64 << 20)):
+            open_rasters([str(tmp_path / f"{name}.tif")], 512, None)
+            assert get_gdal_config("GDAL_CACHEMAX") == size
+    finally:
+        set_gdal_config("GDAL_CACHEMAX", before)
 
 
 def test_rasters_that_do_not_fit_are_named(files, scene, tmp_path, capsys):

@@ -1,7 +1,11 @@
 """Tests with a Dask cluster of two processes: persisted and scattered data, and Futures."""
 
+import functools
 import logging
 import warnings
+from collections import Counter
+from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
 
 import dask
@@ -11,12 +15,20 @@ import pandas as pd
 import pytest
 import xarray as xr
 from dask.delayed import delayed
-from distributed import Client, LocalCluster, wait
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, wait
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.env import get_gdal_config
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import CRS, contents, random_band, raster
 from xee_tf import DestinationExistsError, Model, OptionError
+from xee_tf.blocks import BlockAxis, BlockLayout
+from xee_tf.gdal_cache import limit_in_worker
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.graph import on_cluster
+from xee_tf.graph.placing import _workers_by_block
 
 dd = optional("dask.dataframe")
 gpd = optional("geopandas")
@@ -346,3 +358,116 @@ def test_delayed_checks_existing_files(tmp_path, client):
         second.compute()
     assert contents(tmp_path) == before
     assert Path(tmp_path / "s-mixer.json").exists()
+
+
+# -- Placement ---------------------------------------------------------------------------------------
+
+
+def received(dask_worker):
+    return sum(transfer["total"] for transfer in dask_worker.transfer_incoming_log)
+
+
+def large(side=1024, chunk=128):
+    """Return an image whose chunks are made by the workers, and its size in bytes."""
+    rng = da.random.default_rng(0)
+    ds = raster({name: np.zeros((side, side), "f4") for name in "abc"})
+    bands = {name: (("y", "x"), rng.random((side, side), chunks=chunk, dtype="f4")) for name in "abc"}
+    return ds.assign(bands), 3 * 4 * side**2
+
+
+@pytest.mark.parametrize("job", ["export", "predict"])
+def test_only_strips_move_between_workers(tmp_path, client, small_blocks, job):
+    ds, size = large()
+    before = sum(client.run(received).values())
+    if job == "export":
+        ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=4)
+    else:
+        model = Model.from_function(
+            lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=2, output_bands=["d"]
+        )
+        xee_tf.predict_to_zarr(model, ds, tmp_path / "p.zarr")
+    moved = sum(client.run(received).values()) - before
+    halo = (132**2 - 128**2) / 128**2
+    assert moved < halo * size  # more than half of the raster if tasks are not placed
+
+
+def test_placement_of_the_user_is_kept(tmp_path, client):
+    ds, _ = large(256)
+    [worker, _] = client.scheduler_info(n_workers=-1)["workers"]
+    with dask.annotate(workers=[worker]):
+        delayed = ds.tfexport(tmp_path / "scene", patch_dimensions=16, kernel_size=4, compute=False)
+    [layer] = [layer for layer in delayed.dask.layers.values() if layer.annotations]
+    assert layer.annotations.keys() == {"workers"}
+    assert {tuple(layer.annotations["workers"](key)) for key in layer} == {(worker,)}
+
+
+@pytest.mark.parametrize("when", ["built", "computed"])
+def test_resources_and_retries(tmp_path, when):
+    """Only one of three workers has the resource, and its first task fails."""
+    ds, _ = large(256)
+    failed = tmp_path / "failed"
+
+    def fail_once(block):
+        if not failed.exists():
+            failed.touch()
+            raise OSError("once")
+        return block
+
+    ds["a"] = ds.a.copy(data=ds.a.data.map_blocks(fail_once))
+    workers = {
+        number: {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1} if number == 1 else {}}}
+        for number in range(3)
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False}}
+    annotated = functools.partial(dask.annotate, resources={"GPU": 1}, retries=2, priority=5)
+    with SpecCluster(scheduler=scheduler, workers=workers) as cluster, MyClient(cluster):
+        with annotated() if when == "built" else nullcontext():
+            delayed = ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=4, compute=False)
+        with annotated() if when == "computed" else nullcontext():
+            assert delayed.compute().records == 64
+        ran = {worker.name for worker in cluster.workers.values() if worker.state.executed_count}
+    assert failed.exists()
+    assert ran == {1}
+
+
+def test_cache_of_gdal_in_workers(cluster, client):
+    def size():
+        limit_in_worker()
+        return get_gdal_config("GDAL_CACHEMAX")
+
+    [limit] = {worker.memory_manager.memory_limit for worker in cluster.workers.values()}
+    assert client.submit(size, pure=False).result() == limit // 10
+
+
+class MyClient(Client):
+    """Users may have subclasses of the client."""
+
+
+def test_subclass_of_client(cluster):
+    with MyClient(cluster):
+        assert on_cluster()
+
+
+@given(
+    threads=st.lists(st.integers(1, 4), min_size=1, max_size=9),
+    rows=st.integers(1, 12),
+    columns=st.integers(1, 12),
+)
+def test_workers_of_blocks(threads, rows, columns):
+    """Each worker has adjacent columns; all have work, and about as much for each of their threads."""
+    grid = PatchGrid(Size(x=8 * columns, y=8 * rows), Size(x=8, y=8))
+    axes = (
+        BlockAxis(tuple(range(0, 8 * count + 1, 8)), 8 * count, axis)
+        for count, axis in ((rows, grid.axis_y), (columns, grid.axis_x))
+    )
+    layout = BlockLayout(*axes, ())
+    workers = {f"worker-{number}": count for number, count in enumerate(threads)}
+    placed = _workers_by_block(layout, workers)
+    assert placed.keys() == set(layout.blocks())
+    for row in range(rows):
+        order = [placed[row, column] for column in range(columns)]
+        assert len([worker for worker, _ in groupby(order)]) == len(set(order))
+    if rows * columns >= 8 * sum(threads) and columns >= 2 * sum(threads):
+        counts = Counter(placed.values())
+        shares = [counts[name] / count for name, count in workers.items()]
+        assert max(shares) <= 2 * min(shares)

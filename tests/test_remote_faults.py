@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -195,6 +196,15 @@ def test_different_outputs_in_one_batch(server: Server) -> None:
         model = serving_rest(proxy.url, max_payload_bytes=900, max_concurrency=1)
         with pytest.raises(PredictionError, match="one batch: 'boxes', 'count' and 'box', 'count'"):
             predict(model, 2)
+
+
+def test_servers_return_outputs_in_any_order(server: Server) -> None:
+    first = {name: values[:1] for name, values in in_numpy(batch_of(2)).items()}
+    for names in (["box", "count"], ["count", "box"]):
+        answer = json.dumps({"predictions": [{name: first[name][0].tolist() for name in names}]}).encode()
+        with FaultProxy(server.url, (Status(200, answer),)) as proxy:
+            predict(serving_rest(proxy.url, max_payload_bytes=900, max_concurrency=1), 2)
+            assert len(proxy.bodies) == 2
 
 
 def test_errors_with_long_names_are_masked_quickly(server: Server) -> None:

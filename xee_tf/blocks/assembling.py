@@ -104,9 +104,9 @@ BandPieces = list[tuple[PlaneRule, Window, NDArray[Any]]]
 
 
 def cut_strips(
-    layout: BlockLayout, chunks: Sequence[tuple[Chunk, NDArray[Any]]]
+    layout: BlockLayout, chunks: Sequence[tuple[Chunk, NDArray[Any]]], chosen: str | None = None
 ) -> dict[Chunk, dict[str, NDArray[Any]]]:
-    """Copy the strips that later blocks need from the chunks of one block, so that the chunks can be freed.
+    """Copy the strips that other blocks need from the chunks of one block, so that the chunks can be freed.
 
     Parameters
     ----------
@@ -114,6 +114,8 @@ def cut_strips(
         The block layout.
     chunks : sequence of ((plane, iy, ix), array)
         The chunks that start in the block.
+    chosen : str, optional
+        One of the keys of `BlockLayout.strips`. Default: all.
 
     Returns
     -------
@@ -127,6 +129,7 @@ def cut_strips(
         kept[key] = {
             part: values if part == "chunk" else values[_index_in(window, whole)].copy()
             for part, window in layout.strips(*key).items()
+            if chosen in (part, None)
         }
     return kept
 

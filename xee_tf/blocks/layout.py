@@ -5,9 +5,14 @@ Dask layer (`graph`) and the numpy code (`assemble`) use it, which keeps them co
 
 The patches of a gzip member, consecutive patches in one row, stay together. They belong to the block that
 contains the **last** pixel of their halo. Everything that a block needs from other blocks is then above it or
-to its left: a chunk can be freed soon after it is loaded, and only thin *strips* along its bottom and right
-edges are kept for later blocks. If patches belonged to the block of their first pixel, whole chunks would be
-kept until the chunks below them are loaded.
+to its left: a chunk can be freed soon after it is loaded, and only *strips* along its bottom and right edges
+are kept for later blocks. If patches belonged to the block of their first pixel, whole chunks would be kept
+until the chunks below them are loaded.
+
+On a cluster, where strips move between workers, patches belong to the block that contains their **center**.
+Strips along all edges are then needed, but they are only as wide as half of the kernel if patches and chunks
+are aligned. Exports use this rule along x only, because the blocks of a column run on the same worker (see
+`xee_tf.graph.placing`).
 """
 
 from __future__ import annotations
@@ -78,12 +83,16 @@ class BlockAxis:
         The patches along this axis.
     patches_per_member : int
         Consecutive patches along this axis in one gzip member; 1 along y.
+    centered : bool
+        Whether the patches of a member belong to the block that contains their center, and not to that of the
+        last pixel of their halo.
     """
 
     edges: tuple[int, ...]
     length: int
     patches: PatchAxis
     patches_per_member: int = 1
+    centered: bool = False
 
     def __len__(self) -> int:
         return len(self.edges) - 1
@@ -93,8 +102,11 @@ class BlockAxis:
         """The first patch of every block, followed by the total number of patches."""
         firsts = np.arange(0, self.patches.count, self.patches_per_member)
         stops = np.minimum(firsts + self.patches_per_member, self.patches.count)
-        ends = self.patches.start + stops * self.patches.patch + self.patches.margin
-        owner = np.searchsorted(self.edges, np.minimum(ends, self.length) - 1, side="right") - 1
+        if self.centered:
+            places = self.patches.start + (firsts + stops) * self.patches.patch // 2
+        else:
+            places = self.patches.start + stops * self.patches.patch + self.patches.margin - 1
+        owner = np.searchsorted(self.edges, np.clip(places, 0, self.length - 1), side="right") - 1
         members = np.searchsorted(owner, np.arange(len(self) + 1))
         first: list[int] = np.minimum(members * self.patches_per_member, self.patches.count).tolist()
         return first
@@ -137,6 +149,14 @@ class BlockAxis:
         """Return the first pixel that later blocks need, or the end of the raster if they need none."""
         return self._tails[block]
 
+    @cached_property
+    def _heads(self) -> list[int]:
+        return [self.patches.halo(patch - 1)[1] if patch else 0 for patch in self._first_patches[:-1]]
+
+    def head(self, block: int) -> int:
+        """Return the pixel after the last one that earlier blocks need, or 0 if there are none."""
+        return self._heads[block]
+
     def home(self, pixel: int) -> int:
         """Return the block that contains a pixel; for pixels outside all blocks, the first or last block."""
         return min(max(bisect_right(self.edges, pixel) - 1, 0), len(self) - 1)
@@ -152,7 +172,7 @@ class Piece:
         The plane and its chunk.
     home : tuple of int
         The block (row, column) in which the chunk starts.
-    part : {"chunk", "bottom", "right"}
+    part : {"chunk", "top", "bottom", "left", "right"}
         The source: the chunk itself, or one of the strips that its home block kept.
     window : Window
         The raster pixels of `part`.
@@ -230,23 +250,36 @@ class BlockLayout:
         Returns
         -------
         dict
-            Empty, or windows of a "bottom" and a "right" strip, or of the whole "chunk" if copying strips
-            would save too little memory.
+            Empty, or windows of strips along the "top", "bottom", "left" and "right" edges, or of the whole
+            "chunk" if copying strips would save too little memory. Blocks in the column of the chunk need
+            those along the top and the bottom, and blocks in other columns those along the sides.
         """
         grid = self.planes[plane]
         window = grid.window(iy, ix)
         row, column = self.home(plane, iy, ix)
         top, left = max(self.y.tail(row), window.top), max(self.x.tail(column), window.left)
-        height, width = window.bottom - window.top, window.right - window.left
-        strips: dict[str, Window] = {}
-        pixels = 0
-        if top < window.bottom:
-            strips["bottom"] = Window(top, window.bottom, window.left, window.right)
-            pixels += (window.bottom - top) * width
-        if left < window.right:
-            strips["right"] = Window(window.top, window.bottom, left, window.right)
-            pixels += (window.right - left) * height
-        return strips if pixels <= 0.75 * height * width else {"chunk": window}
+        bottom, right = min(self.y.head(row), window.bottom), min(self.x.head(column), window.right)
+        strips = {
+            "top": Window(window.top, bottom, window.left, window.right),
+            "bottom": Window(top, window.bottom, window.left, window.right),
+            "left": Window(window.top, window.bottom, window.left, right),
+            "right": Window(window.top, window.bottom, left, window.right),
+        }
+        strips = {
+            part: strip
+            for part, strip in strips.items()
+            if strip.top < strip.bottom and strip.left < strip.right
+        }
+        pixels = sum(strip.size.pixels for strip in strips.values())
+        return strips if pixels <= 0.75 * window.size.pixels else {"chunk": window}
+
+    @property
+    def separate_strips(self) -> bool:
+        """Whether the strips along each edge are kept by a separate task.
+
+        On a cluster, deep strips should not move to workers that need only those along the sides.
+        """
+        return self.x.centered
 
     def pieces(self, row: int, column: int) -> list[Piece]:
         """Return the pieces from which one block is assembled, in a fixed order."""
@@ -260,7 +293,11 @@ class BlockLayout:
                     part, window = "chunk", grid.window(iy, ix)
                 else:
                     strips = self.strips(plane, iy, ix)
-                    part = "chunk" if "chunk" in strips else "bottom" if home[0] < row else "right"
+                    if home[1] == column:
+                        side = "top" if home[0] > row else "bottom"
+                    else:
+                        side = "left" if home[1] > column else "right"
+                    part = "chunk" if "chunk" in strips else side
                     window = strips[part]
                 found.append(Piece(plane, iy, ix, home, part, window))
         return found

@@ -23,7 +23,13 @@ def pixel_bytes(rules: Sequence[BandRule]) -> int:
 
 
 def lay_out_blocks(
-    grid: PatchGrid, raster: Size, planes: Sequence[ChunkGrid], pixel_size: int, patches_per_member: int
+    grid: PatchGrid,
+    raster: Size,
+    planes: Sequence[ChunkGrid],
+    pixel_size: int,
+    patches_per_member: int,
+    *,
+    centered: tuple[bool, bool],
 ) -> BlockLayout:
     """Choose the blocks of an export or a prediction.
 
@@ -42,6 +48,8 @@ def lay_out_blocks(
         Bytes of one pixel in all assembled bands.
     patches_per_member : int
         Consecutive patches along x in one gzip member.
+    centered : tuple of bool
+        For y and x; see `BlockAxis`.
     """
     edges_y, edges_x = main_edges(planes)
     y, x = grid.axis_y, grid.axis_x
@@ -62,8 +70,8 @@ def lay_out_blocks(
         many = alone and columns == merge_edges(edges_x, *span_x, pixels=1)
         rows = merge_edges(edges_y, *span_y, pixels=max(y.patch, target // width), chunks=2 if many else 1)
     return BlockLayout(
-        y=BlockAxis(rows, raster.y, y),
-        x=BlockAxis(columns, raster.x, x, patches_per_member),
+        y=BlockAxis(rows, raster.y, y, centered=centered[0]),
+        x=BlockAxis(columns, raster.x, x, patches_per_member, centered[1]),
         planes=tuple(planes),
     )
 

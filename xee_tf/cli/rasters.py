@@ -9,17 +9,24 @@ from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+import psutil
+import rasterio
 import rioxarray
 import xarray as xr
 
 import xee_tf
 from xee_tf.errors import GridMismatchError, OptionError, StorageError
+from xee_tf.gdal_cache import limit_to
 from xee_tf.georef import image_dataset, read_georef, same_grid
 from xee_tf.options import integer
 from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, RECORDS, TABLE_MANIFEST
 from xee_tf.storage import storage_errors
 
 __all__ = ["open_rasters"]
+
+_XARRAY_SUFFIXES = (".zarr", ".nc", ".nc4", ".h5")
+_MIN_CACHE = 64 << 20  # bytes of GDAL's cache
 
 _EXPORT = (
     "{source} is {what} of an export, not a raster: convert the export first, with xee-tf upload image or "
@@ -51,6 +58,8 @@ def open_rasters(paths: Sequence[str], chunk: int, crs: str | None) -> xr.Datase
     """
     integer(1)(chunk, "chunk")
     images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in paths]
+    most = psutil.virtual_memory().total // 20  # the default
+    limit_to(min(most, max(_MIN_CACHE, sum(_strip_bytes(path, chunk) for path in paths))))
     _check_names(paths, images)
     try:
         return xee_tf.add_bands(*images, crs=crs)
@@ -92,7 +101,7 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
         if any(os.path.exists(f"{source}-{name}") for name in (MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
             raise StorageError(_EXPORT.format(source=source, what="the prefix"))
         raise StorageError(f"{source}: No such file or folder.")
-    if path.suffix in (".zarr", ".nc", ".nc4", ".h5"):
+    if path.suffix in _XARRAY_SUFFIXES:
         engine = {"engine": "zarr"} if path.suffix == ".zarr" else {}
         try:
             with storage_errors("read", source), warnings.catch_warnings():
@@ -109,7 +118,7 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
             raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:
-        raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk})
+        raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk}, lock=False)
     except OSError as error:  # the messages of GDAL need not name the file
         raise StorageError(_explain(source, str(error))) from error
     if alone:
@@ -117,6 +126,18 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     if raster.sizes["band"] == 1:
         return raster.squeeze("band", drop=True).rename(path.stem)
     return raster.assign_coords(band=[f"{path.stem}_{number}" for number in raster.band.values])
+
+
+def _strip_bytes(source: str, chunk: int) -> int:
+    """Return the bytes to cache so that strips, which are wider than chunks, are read only once."""
+    if PurePosixPath(source.rstrip("/")).suffix in _XARRAY_SUFFIXES:
+        return 0
+    with warnings.catch_warnings(action="ignore"), rasterio.open(source) as file:
+        height, width = file.block_shapes[0]
+        if width <= chunk:
+            return 0
+        rows = 2 * (chunk + height)  # chunks are read in order, but by several threads
+        return int(rows * file.width * sum(np.dtype(dtype).itemsize for dtype in file.dtypes))
 
 
 def _is_local(source: str) -> bool:

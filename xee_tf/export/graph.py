@@ -24,6 +24,7 @@ from xee_tf.graph import (
     add_task,
     first_of,
     order_blocks,
+    place_blocks,
     work_on_blocks,
 )
 from xee_tf.shards import FileStore, ShardStore, run_sizes
@@ -100,6 +101,7 @@ def export_graph(
     for job, store, token, joiner, done in zip(jobs, stores, tokens, joiners, ordered, strict=True):
         commit = _commit(job, store)
         results.append(add_task(graph.tasks, task_name("commit", token), commit, joiner.join(done)))
+        graph = graph.annotated(place_blocks(job.plan.block_layout, joiner.at))
     found = dict(zip((job.label for job in jobs), results, strict=True))
     return _delayed(graph, found, complete, order)
 

@@ -22,7 +22,7 @@ from xee_tf.export.result import ExportResult
 from xee_tf.export.resuming import complete_export, identify_export
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window, spatial_dims, whole_image
-from xee_tf.graph import Delayed, chunk_grids, on_cluster, run_graph
+from xee_tf.graph import Delayed, centered_axes, chunk_grids, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
@@ -262,6 +262,7 @@ def _job(
             chunk_grids(arrays),
             pixel_bytes(bands.rules),
             patches_per_member(record.framed_size * record.per_patch, grid.patches_per_row, IMAGE_MEMBER),
+            centered=centered_axes(pinned=True),
         ),
         options=options,
     )

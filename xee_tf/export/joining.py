@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, groupby, product
 from typing import Any
 
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
-from xee_tf.graph import TaskRef, Tasks, add_task
+from xee_tf.graph import Key, TaskRef, Tasks, add_task
 from xee_tf.shards import FileStore, Part, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging, upload_service
 
@@ -94,6 +94,8 @@ class ShardTasks:
         References to the parts of each block.
     finished : mapping of int to WrittenShard
         Shards that an interrupted write has completed.
+    at : dict
+        The block of each task that writes a single block; filled by `join`.
     """
 
     tasks: Tasks
@@ -102,6 +104,7 @@ class ShardTasks:
     token: str
     blocks: Mapping[Block, TaskRef]
     finished: Mapping[int, WrittenShard]
+    at: dict[Key, Block] = field(default_factory=dict)
 
     def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef | WrittenShard]:
         """Add the tasks of all shards; return references to these.
@@ -165,6 +168,7 @@ class ShardTasks:
                 add_task(self.tasks, self._key("write", *block), store.place, self.blocks[block], offsets)
                 for block in blocks
             ]
+            self.at.update((ref.key, block) for ref, block in zip(written, blocks, strict=True))
             before = add_task(self.tasks, self._key("row", row), parts_of_row, written, before)
             placed |= dict.fromkeys(blocks, before)
         return placed

@@ -1,14 +1,16 @@
 """Build and run Dask graphs; no other subpackage creates tasks."""
 
-from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes
+from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.declared import checked_chunk
-from xee_tf.graph.run import each_chunk, on_cluster, run_graph, store_chunks
+from xee_tf.graph.placing import centered_axes, on_cluster, place_blocks
+from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
     ChunkedArray,
     Delayed,
     Graph,
+    Key,
     Ref,
     TaskRef,
     Tasks,
@@ -24,6 +26,7 @@ __all__ = [
     "ChunkedArray",
     "Delayed",
     "Graph",
+    "Key",
     "Ref",
     "Sources",
     "TaskRef",
@@ -33,12 +36,15 @@ __all__ = [
     "add_wait",
     "arrays_of_blocks",
     "arrays_of_boxes",
+    "centered_axes",
     "checked_chunk",
     "chunk_grids",
     "each_chunk",
     "first_of",
+    "for_xarray",
     "on_cluster",
     "order_blocks",
+    "place_blocks",
     "run_graph",
     "store_chunks",
     "work_on_blocks",

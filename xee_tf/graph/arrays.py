@@ -14,16 +14,27 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import TaskRef
 from dask.tokenize import tokenize
 from numpy.typing import NDArray
+from xarray.namedarray.parallelcompat import list_chunkmanagers
 
 from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, chunks_by_plane, keys_by_home
 from xee_tf.graph.declared import declared_planes
 from xee_tf.graph.order import ordering_tasks
+from xee_tf.graph.placing import place_blocks
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import ChunkedArray, Ref, Tasks, add_task, add_value, layer_of
+from xee_tf.graph.tasks import (
+    ChunkedArray,
+    Key,
+    Ref,
+    Tasks,
+    add_task,
+    add_value,
+    layer_of,
+    merge_annotations,
+)
 
-__all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes"]
+__all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes", "for_xarray"]
 
 
 @dataclass(frozen=True)
@@ -98,23 +109,27 @@ def arrays_of_blocks(
     declared = declared_planes(sources[: len(bands)], bands)
     common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, declared, work))
     blocks = []
+    at: dict[Key, Block] = {}
     for number, step in enumerate(np.ndindex(*steps.values())):
         own = planes.keys[number * count : (number + 1) * count]
-        loaded: dict[Block, Ref] = {
-            block: list(map(TaskRef, keys)) for block, keys in keys_by_home(homes, own).items()
-        }
+        own_keys = keys_by_home(homes, own)
+        loaded: dict[Block, Ref] = {block: list(map(TaskRef, keys)) for block, keys in own_keys.items()}
         step_name = "-".join([name, *map(str, step), token])
-        blocks.append(block_tasks(tasks, layout, homes, loaded, common, step_name))
+        done, placed = block_tasks(tasks, layout, homes, loaded, common, step_name)
+        blocks.append(done)
+        at |= placed | {key: block for block, keys in own_keys.items() for key in keys}
     empty, order = ordering_tasks(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
+    places = place_blocks(layout, at)
     layers = {
-        f"sources-{token}": layer_of(planes.graph, planes.annotations),
-        f"{name}-{token}": tasks | empty,
+        f"sources-{token}": layer_of(planes.graph, merge_annotations(planes.annotations, places)),
+        f"{name}-{token}": layer_of(tasks | empty, places),
     }
     return [
         _stitched(
             f"{name}-band-{output.name}-{token}",  # "-band-" prevents conflicts with names of layers
             output,
             layers,
+            layout,
             windows,
             blocks,
             order,
@@ -190,6 +205,18 @@ def arrays_of_boxes(
     return arrays
 
 
+def for_xarray(array: Array) -> Any:
+    """Return an array of the type that xarray creates, with which it can be combined.
+
+    This is `dask.array.Array`, unless the user has registered another implementation, such as the package
+    dask-array.
+    """
+    manager = list_chunkmanagers().get("dask")
+    if manager is None or isinstance(array, manager.array_cls):
+        return array
+    return manager.rechunk(array, array.chunks)
+
+
 def _read(read: Callable[..., Any], source: Any, box: Any, *turn: None) -> Any:
     return read(source, box)
 
@@ -204,6 +231,7 @@ def _stitched(
     name: str,
     output: ArraySpec,
     layers: Mapping[str, Any],
+    layout: BlockLayout,
     windows: Mapping[Block, Window],
     blocks: Sequence[Mapping[Block, TaskRef]],
     order: Sequence[Sequence[TaskRef]],
@@ -219,6 +247,7 @@ def _stitched(
         edges[1], {column: (window.left, window.right) for (_, column), window in windows.items()}
     )
     turn = iter(order)
+    at: dict[Key, Block] = {}
     for row, column in np.ndindex(len(rows), len(columns)):
         target = Window(*edges[0][row : row + 2], *edges[1][column : column + 2])
         needed = list(product(rows[row], columns[column]))
@@ -227,9 +256,11 @@ def _stitched(
             key = (name, *index, *zeros, row, column)
             refs = [results[block] for block in needed]
             add_task(tasks, key, _stitch, output.name, len(lead), target, parts, refs, *next(turn))
+            at[key] = needed[0]
     ones = tuple((1,) * length for length in lead)
     whole = tuple((length,) for length in output.shape)
-    return Array(_stacked({**layers, name: tasks}), name, (*ones, *whole, *chunks), dtype=output.dtype)
+    graph = _stacked({**layers, name: layer_of(tasks, place_blocks(layout, at))})
+    return Array(graph, name, (*ones, *whole, *chunks), dtype=output.dtype)
 
 
 def _overlapping(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> list[list[int]]:

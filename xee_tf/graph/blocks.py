@@ -14,10 +14,21 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
+from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.graph.declared import DeclaredPlane, declared_planes
 from xee_tf.graph.order import in_order
+from xee_tf.graph.placing import place_blocks
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import ChunkedArray, Graph, Key, Ref, Tasks, add_task, add_value, first_of
+from xee_tf.graph.tasks import (
+    ChunkedArray,
+    Graph,
+    Key,
+    Ref,
+    Tasks,
+    add_task,
+    add_value,
+    first_of,
+)
 
 __all__ = [
     "BlockJob",
@@ -111,7 +122,9 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         planes = declared_planes(job.arrays, job.bands)
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, planes, job.work))
-        blocks.append(block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks))
+        done, at = block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks)
+        blocks.append(done)
+        graph = graph.annotated(place_blocks(job.layout, at))
     return graph, blocks
 
 
@@ -184,8 +197,10 @@ def block_tasks(
     work: TaskRef,
     name: str,
     chosen: Collection[Block] | None = None,
-) -> dict[Block, TaskRef]:
+) -> tuple[dict[Block, TaskRef], dict[Key, Block]]:
     """Add tasks that do the work of every block that owns patches.
+
+    One task keeps the strips of a block; see also `BlockLayout.separate_strips`.
 
     Parameters
     ----------
@@ -207,21 +222,28 @@ def block_tasks(
 
     Returns
     -------
-    dict
+    blocks : dict
         References to the results of the blocks.
+    at : dict
+        The block of each task, including those that load chunks.
     """
-    strips: dict[Block, TaskRef] = {}
+    strips: dict[tuple[Block, str | None], TaskRef] = {}
     blocks = {}
+    at: dict[Key, Block] = {ref.key: home for home, ref in loaded.items() if isinstance(ref, TaskRef)}
     for block in layout.blocks() if chosen is None else sorted(chosen):
-        others = sorted({piece.home for piece in layout.pieces(*block)} - {block})
-        for home in others:
-            if home not in strips:
-                key = (f"strips-{name}", *home)
-                strips[home] = add_task(tasks, key, BlockWork.keep_strips, work, homes[home], loaded[home])
-        kept = [strips[home] for home in others]
+        pieces = [piece for piece in layout.pieces(*block) if piece.home != block]
+        needed = sorted({(piece.home, piece.part if layout.separate_strips else None) for piece in pieces})
+        for home, part in needed:
+            if (home, part) not in strips:
+                key = ("-".join(filter(None, ("strips", part, name))), *home)
+                args = work, homes[home], loaded[home], part
+                strips[home, part] = add_task(tasks, key, BlockWork.keep_strips, *args)
+                at[key] = home
+        kept = [strips[each] for each in needed]
         chunks, own = homes.get(block, []), loaded.get(block, [])
         blocks[block] = add_task(tasks, (name, *block), BlockWork.do, work, block, chunks, own, kept)
-    return blocks
+        at[name, *block] = block
+    return blocks, at
 
 
 @dataclass(frozen=True)
@@ -232,9 +254,12 @@ class BlockWork:
     planes: Sequence[DeclaredPlane]
     work: Work
 
-    def keep_strips(self, chunks: Sequence[Chunk], loaded: Sequence[NDArray[Any]]) -> Any:
-        """Return the strips of the chunks of one block that later blocks need."""
-        return cut_strips(self.layout, self._checked(chunks, loaded))
+    def keep_strips(
+        self, chunks: Sequence[Chunk], loaded: Sequence[NDArray[Any]], part: str | None
+    ) -> dict[Chunk, dict[str, NDArray[Any]]]:
+        """Return the strips of the chunks of one block that other blocks need; see `cut_strips`."""
+        limit_in_worker()
+        return cut_strips(self.layout, self._checked(chunks, loaded), part)
 
     def do(
         self,
@@ -244,12 +269,18 @@ class BlockWork:
         strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
     ) -> Any:
         """Do the work of one block, with its own chunks and the strips of earlier blocks."""
+        limit_in_worker()
         own = dict(self._checked(chunks, loaded))
-        kept = {chunk: parts for each in strips for chunk, parts in each.items()}
+        kept = {
+            (chunk, part): strip
+            for each in strips
+            for chunk, parts in each.items()
+            for part, strip in parts.items()
+        }
         pieces = []
         for piece in self.layout.pieces(*block):
             chunk = (piece.plane, piece.iy, piece.ix)
-            pieces.append((piece, own[chunk] if piece.home == block else kept[chunk][piece.part]))
+            pieces.append((piece, own[chunk] if piece.home == block else kept[chunk, piece.part]))
         return self.work(self.layout, block, pieces)
 
     def _checked(self, chunks: Sequence[Chunk], loaded: Sequence[Any]) -> list[tuple[Chunk, NDArray[Any]]]:

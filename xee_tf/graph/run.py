@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from xee_tf.blocks import chunk_edges
 from xee_tf.errors import OptionError
 from xee_tf.graph.declared import checked_chunk
+from xee_tf.graph.placing import cluster_client
 from xee_tf.graph.sources import futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
 
-__all__ = ["each_chunk", "on_cluster", "run_graph", "store_chunks"]
+__all__ = ["each_chunk", "run_graph", "store_chunks"]
 
 _WAIT = 20.0  # seconds to wait for running tasks
 
@@ -133,7 +134,7 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         If it needs data that is persisted on another cluster than the one that would compute it.
     """
     _require_reachable(delayed.__dask_graph__())
-    if client := _client():
+    if client := cluster_client():
         return _run_on_cluster(client, delayed, progress)
     scheduler, pool = dask.config.get("scheduler", None), dask.config.get("pool", None)
     if isinstance(scheduler, Executor):
@@ -213,23 +214,12 @@ def _progress_bar(progress: bool) -> AbstractContextManager[Any]:
     return ProgressBar() if progress else nullcontext()
 
 
-def on_cluster() -> bool:
-    """Return whether Dask would compute on a cluster."""
-    return _client() is not None
-
-
-def _client() -> Any:
-    """Return the distributed client that Dask would compute with, or None."""
-    owner = getattr(get_scheduler(), "__self__", None)
-    return owner if owner.__class__.__module__.startswith("distributed") else None
-
-
 def _require_reachable(graph: Mapping[Any, Any]) -> None:
     """Raise an OptionError if Futures of the graph belong to a cluster that would not compute it."""
     futures = futures_in(graph)
     if not futures:
         return
-    client, key = _client(), futures[0].key
+    client, key = cluster_client(), futures[0].key
     if client is None:
         raise OptionError(
             f"The data is persisted on a Dask cluster (for example {key!r}), but Dask would compute without "

@@ -27,6 +27,7 @@ __all__ = [
     "by_key",
     "first_of",
     "layer_of",
+    "merge_annotations",
 ]
 
 Key = Any
@@ -78,6 +79,10 @@ class Graph:
     tasks: Tasks = field(default_factory=dict)
     annotations: Annotations = field(default_factory=dict)
 
+    def annotated(self, annotations: Annotations) -> Graph:
+        """Return the graph with further annotations."""
+        return Graph(self.tasks, merge_annotations(self.annotations, annotations))
+
     def delayed(self, name: str, result: TaskRef) -> Delayed:
         """Return a Delayed that computes the result of one task."""
         layers = {name: layer_of(self.tasks, self.annotations)}
@@ -125,6 +130,11 @@ def layer_of(tasks: Mapping[Key, Any], annotations: Annotations) -> Layer:
         found[name] = found.get(name, {}) | dict(values)
     # The scheduler ignores None, the value of tasks without an annotation.
     return MaterializedLayer(tasks, annotations={name: values.get for name, values in found.items()})
+
+
+def merge_annotations(first: Annotations, second: Annotations) -> Annotations:
+    """Return all annotations of both; of a task that has the same one in both, that of the first."""
+    return {name: {**second.get(name, {}), **first.get(name, {})} for name in {**first, **second}}
 
 
 def by_key(keys: Iterable[Key], value: Any) -> dict[Key, Any]:

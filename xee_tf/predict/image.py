@@ -30,7 +30,7 @@ from xee_tf.georef import (
     read_georef,
     write_georef,
 )
-from xee_tf.graph import ArraySpec, arrays_of_blocks, chunk_grids
+from xee_tf.graph import ArraySpec, arrays_of_blocks, centered_axes, chunk_grids, for_xarray
 from xee_tf.models import (
     Item,
     ModelSpec,
@@ -333,7 +333,14 @@ def _predict(
         augment=options.augment is not None,
         mapped=tuple(map(str, mapped)),
     )
-    layout = lay_out_blocks(grid, georef.shape, chunk_grids(arrays[: len(bands)]), pixel_bytes(rules), 1)
+    layout = lay_out_blocks(
+        grid,
+        georef.shape,
+        chunk_grids(arrays[: len(bands)]),
+        pixel_bytes(rules),
+        1,
+        centered=centered_axes(pinned=False),
+    )
     predicted = arrays_of_blocks(
         _NAME,
         arrays,
@@ -359,7 +366,8 @@ def _result(
     """Return the bands of the result with their dimensions, coordinates and georeference."""
     variables = {}
     for output, array in zip(outputs, arrays, strict=True):
-        variable = xr.Variable((*mapped, *output.dims, place.y_dim, place.x_dim), array)
+        dims = (*mapped, *output.dims, place.y_dim, place.x_dim)
+        variable = xr.Variable(dims, for_xarray(array))
         if output.fill is not None:
             # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
             metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
@@ -387,7 +395,8 @@ def _chunks(layout: BlockLayout, output: Size, shape: Size) -> tuple[tuple[int, 
     """Return chunks of whole tiles, all of the same size as Zarr requires, about as large as blocks."""
     chunks = []
     for axis, side, length in ((layout.y, output.y, shape.y), (layout.x, output.x, shape.x)):
-        chunk = side * max(len(axis.owned(block)) for block in range(len(axis)))
+        centered = replace(axis, centered=True)  # usually aligned with the chunks of the image
+        chunk = side * max(len(centered.owned(block)) for block in range(len(axis)))
         full, rest = divmod(length, chunk)
         chunks.append((chunk,) * full + ((rest,) if rest else ()))
     return chunks[0], chunks[1]

@@ -12,6 +12,7 @@ from xarray.core import indexing
 
 from xee_tf.errors import MixerError
 from xee_tf.georef import GRID_MAPPING, apply_affine, grid_mapping, read_crs, write_georef
+from xee_tf.graph import for_xarray
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import READ_SPELLING, check_flags, one_of, spelled
 from xee_tf.reading.lazy import BandArray, band_dims, dask_arrays, preferred_chunks
@@ -189,7 +190,7 @@ def lazy_dataset(
             name: indexing.LazilyIndexedArray(BandArray(export, name, margins)) for name in export.dtypes
         }
     else:
-        arrays = dask_arrays(export, margins, chunks)
+        arrays = {name: for_xarray(array) for name, array in dask_arrays(export, margins, chunks).items()}
     preferred = preferred_chunks(export, margins)
     variables = {}
     for band in export.bands:
