@@ -1,7 +1,8 @@
-"""Readers of an export while another process overwrites it: the old or the new one, or an error of xee_tf."""
+"""Readers of an export while another process overwrites it, and writers of one export at the same time."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ import pytest
 
 import xee_tf
 from tests.rasters import raster
+from xee_tf.errors import DestinationExistsError
+from xee_tf.storage import Location, Staging, begin, commit
 
 OPTIONS = {"patch_dimensions": 16, "max_file_size": 3000, "if_exists": "overwrite"}
 BANDS = ("B2", "B4")
@@ -117,3 +120,64 @@ def test_readers_and_a_writer_on_a_disk(tmp_path):
 @pytest.mark.long
 def test_readers_and_a_writer_in_s3(bucket):
     run(f"{bucket.url}/s", bucket.options, 50)
+
+
+def in_threads(work, count=2):
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_threads_that_write_one_file(tmp_path):
+    """Neither takes the commit of the other for that of a dead process."""
+    target, errors = Location.of(tmp_path / "file"), []
+
+    def write():
+        for _ in range(100):
+            staging = None
+            try:
+                staging, earlier = begin(target, lambda: [target] if target.exists() else [], "overwrite")
+                earlier.start(staging)
+                staging.staged(target).write_bytes(b"content")
+                commit(staging, [target], earlier=earlier)
+            except DestinationExistsError:
+                staging.remove()
+            except Exception as error:
+                errors.append(error)
+
+    in_threads(write)
+    assert not errors
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_threads_that_delete_one_folder(tmp_path):
+    staging = Staging.begin(Location.of(tmp_path / "file"))
+    for number in range(1000):
+        staging.folder.child(str(number)).make_parent()
+        open(staging.folder.child(str(number)).path, "wb").close()
+    in_threads(staging.remove, 4)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.usefixtures("small_blocks")
+def test_threads_that_compute_one_delayed(tmp_path, compressed):
+    """One of them may be refused, but what is written is whole."""
+    write(str(tmp_path / "s"), {}, 1)
+    options = OPTIONS | {"compressed": compressed, "compute": False}
+    errors = []
+
+    def compute():
+        try:
+            delayed.compute(scheduler="threads")
+        except xee_tf.XeeTFError as error:
+            errors.append(error)
+
+    for number in (2, 3, 4):
+        delayed = image(number).tfexport(tmp_path / "s", **options)
+        in_threads(compute)
+        assert len(errors) < number, errors
+        assert not xee_tf.verify(tmp_path / "s").problems
+        assert (whole(tmp_path / "s", {})[0] == number).all()

@@ -83,6 +83,19 @@ def test_interruption_says_what_is_kept(tmp_path, fail_at, advice):
         export(source, tmp_path / "scene")
     [note] = caught.value.__notes__
     assert note.startswith(advice)
+    assert bool(os.listdir(tmp_path)) == (fail_at > 1)  # nothing is kept that cannot be used
+
+
+@every_bucket
+def test_nothing_is_left_if_no_shard_is_complete(bucket, monkeypatch):
+    monkeypatch.setattr("xee_tf.export.plan._BLOCKS_PER_THREAD", 0)  # upload a row before the next one
+    kept = []
+    for fail_at in (1, ROWS):
+        with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
+            export(Source(fail_at=fail_at), f"{bucket.url}/scene", storage_options=bucket.options)
+        kept.append([*bucket.etags(), *bucket.uploads()])
+    assert not kept[0]
+    assert kept[1]
 
 
 def test_readers_recognize_a_run_that_has_not_finished(tmp_path):
@@ -291,6 +304,8 @@ def test_two_delayeds_that_resume(tmp_path):
         dask.compute(*others, scheduler="sync")
     found = xee_tf.open_image(tmp_path / "other")["B4"]
     assert any(np.array_equal(found, Source(seed).values) for seed in (0, 1))
+    export(Source(), tmp_path / "other", if_exists="overwrite")
+    assert not [name for name in os.listdir(tmp_path) if name[0] == "."]  # of the one that was refused
 
 
 def test_a_delayed_table_is_computed_twice(tmp_path):

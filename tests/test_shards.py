@@ -91,6 +91,7 @@ def test_repeated_tasks_give_same_result(tmp_path, kind):
     assert finish(store, blocks).to_json() == shard.to_json()  # its parts no longer exist
     mark = (Location.of(tmp_path / "s-mark"), b"whole")
     assert store.commit([shard], [mark]) == store.commit([shard], [mark])  # the store itself wrote it
+    assert crc32c((tmp_path / "s-0").read_bytes()) == shard.file.crc32c
     mark[0].write_bytes(b"another")
     with pytest.raises(DestinationError, match=r"its temporary file in .* is missing"):
         store.commit([shard], [mark])
@@ -114,6 +115,20 @@ def test_existing_files_are_kept_unless_replaceable(tmp_path):
     store.commit([shard])
     assert os.listdir(tmp_path) == ["s-0"]
     assert target.stat().st_size == shard.file.bytes
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_staged_file_that_was_put_in_place_meanwhile(tmp_path, compressed):
+    """Another thread computes the same Delayed."""
+    store = new_store(FileStore, Location.of(tmp_path / "s-0"), compressed)
+    first, *rest = put_all(store, records(9))
+    sizes = [run_sizes(parts) for parts in (first, *rest)]
+    offsets = place_runs({0: 100 if compressed else 0}, sizes)
+    placed = [store.place(first, offsets)]
+    store.staged(0).move(store.names.prefix)
+    placed += [store.place(parts, offsets) for parts in rest]
+    with pytest.raises(DestinationError, match=r"were removed\. Call the function again"):
+        store.finish(0, 0, 100 if compressed else 0, placed)
 
 
 def test_truncated_part(tmp_path):

@@ -302,6 +302,23 @@ def test_unknown_filesystem():
         image().tfexport("nosuch://bucket/scene", **PATCHES)
 
 
+@pytest.mark.parametrize("name", ["scene", "folder/scene"])
+def test_folder_of_a_store(tmp_path, name):
+    options = PATCHES | {"if_exists": "resume"}
+    prefix = f"dir://{name}::file://{tmp_path}"
+    result = image().tfexport(prefix, **options)
+    assert image().tfexport(prefix, **options) == result
+    assert all(found.startswith("scene-") for found in os.listdir((tmp_path / name).parent))
+    xr.testing.assert_equal(xee_tf.open_image(prefix).load(), xee_tf.open_image(tmp_path / name).load())
+
+
+@pytest.mark.parametrize("action", [image().tfexport, xee_tf.open_image, xee_tf.verify])
+def test_folders_of_a_store_need_a_path(tmp_path, action):
+    example = f"dir://scene::file://{tmp_path}"
+    with pytest.raises(DestinationError, match=f"'dir' needs a path in the folder .*, such as {example}"):
+        action(f"dir::file://{tmp_path}/scene")
+
+
 def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DestinationError, match=r"Cannot write .*file/part: .*Every process that writes"):

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import time
 from types import SimpleNamespace
 
 import pandas as pd
@@ -323,6 +324,29 @@ def test_forbidden_files(error, forbidden):
             storage_errors("read", "gs://bucket/file"),
         ):
             raise error
+
+
+class NoToken:
+    """Credentials of Azure of a user who is not logged in."""
+
+    async def get_token(self, *scopes, **options):
+        from azure.core.exceptions import ClientAuthenticationError
+
+        raise ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token.")
+
+    async def close(self):
+        pass
+
+
+def test_no_credentials_of_azure():
+    """The client of Azure repeats a request without a token for a minute."""
+    pytest.importorskip("adlfs")
+    options = {"account_name": "nobody", "credential": NoToken()}
+    began = time.monotonic()
+    for action in (image().tfexport, xee_tf.open_image):
+        with pytest.raises(StorageError, match=r"no credentials were found .* log in with az login"):
+            action("az://container/scene", storage_options=options)
+    assert time.monotonic() - began < 10
 
 
 def test_wrong_key_of_azure(monkeypatch, tmp_path):

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xee_tf.export.result import ExportResult
-from xee_tf.export.resuming import find_same
+from xee_tf.export.resuming import shard_files
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
-from xee_tf.shards import ShardStore, WrittenShard
-from xee_tf.sidecars import ExportNames, ImageManifest, Mixer
+from xee_tf.shards import ShardStore, WrittenShard, commit_once
+from xee_tf.sidecars import ExportNames, ImageManifest, Mixer, find_same
 from xee_tf.storage import Location
 
 __all__ = ["ImageCommit"]
@@ -38,6 +38,8 @@ class ImageCommit:
         The manifest without its shards.
     mixer, index : bool
         Whether the mixer and the patch index are written.
+    resumed : int
+        Number of shards that an interrupted write has completed.
     """
 
     names: ExportNames
@@ -47,22 +49,30 @@ class ImageCommit:
     manifest: ImageManifest
     mixer: bool
     index: bool
+    resumed: int
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
         names = self.names
-        files = find_same(names, self.manifest.identity, mixer=self.mixer)
-        if files:
-            self.store.discard()
+        mixer = names.mixer if self.mixer else None
+        identity = self.manifest.identity
+        done = commit_once(
+            self.store,
+            lambda: find_same(ImageManifest, names.manifest, names.prefix, identity, mixer=mixer),
+            lambda: self.store.commit(shards, self._sidecars(shards)),
+        )
+        if isinstance(done, ImageManifest):  # another run has completed the same export
+            files, resumed = shard_files(names, done), len(done.shards)
         else:
-            files = self.store.commit(shards, self._sidecars(shards))
+            files, resumed = done, self.resumed
         return ExportResult(
             files=files,
-            mixer=names.mixer if self.mixer else None,
+            mixer=mixer,
             index=names.index if self.index else None,
             manifest=names.manifest,
             grid=self.grid,
             records_per_patch=self.records_per_patch,
+            resumed=resumed,
         )
 
     def _sidecars(self, shards: Sequence[WrittenShard]) -> list[tuple[Location, bytes]]:

@@ -36,8 +36,8 @@ __all__ = ["complete_graph", "export_graph"]
 def export_graph(
     jobs: Sequence[ExportJob],
     stores: Sequence[ShardStore],
-    complete: Sequence[ExportJob] = (),
-    order: Sequence[str] = (),
+    complete: Mapping[str, ExportResult | ExportJob],
+    order: Sequence[str],
     *,
     in_this_process: bool = False,
 ) -> Delayed:
@@ -49,10 +49,11 @@ def export_graph(
         The exports.
     stores : sequence of ShardStore
         A store for each job.
-    complete : sequence of ExportJob
-        Exports that are complete already, such as other steps of a split dimension.
+    complete : mapping of str to ExportResult or ExportJob
+        Exports that are complete already, such as other steps of a split dimension, by their labels: the
+        result or, if it is looked for again when the graph is computed, the job.
     order : sequence of str
-        The labels of all exports, if some are complete.
+        The labels of all exports.
     in_this_process : bool
         Whether all tasks share the memory of this process.
 
@@ -61,7 +62,7 @@ def export_graph(
     Delayed
         Computes an ExportResult or, if the jobs have labels, a dict of them by label.
     """
-    # Every graph has unique keys, so that results of an interrupted run are never used.
+    # Every graph has unique keys, so that results of an interrupted write are never used.
     tokens = [uuid.uuid4().hex[:12] for _ in jobs]
     finished = [store.finished_shards() for store in stores]
     todo = [blocks_to_do(job.plan, done) for job, done in zip(jobs, finished, strict=True)]
@@ -98,30 +99,31 @@ def export_graph(
     )
     results = []
     for job, store, token, joiner, done in zip(jobs, stores, tokens, joiners, ordered, strict=True):
-        commit = _commit(job, store)
+        commit = _commit(job, store, len(joiner.finished))
         results.append(add_task(graph.tasks, task_name("commit", token), commit, joiner.join(done)))
         graph = graph.annotated(place_blocks(job.plan.block_layout, joiner.at))
-    labels = [job.label for job in jobs]
-    return _delayed(graph, dict(zip(labels, results, strict=True)), complete, order or labels)
+    found = dict(zip((job.label for job in jobs), results, strict=True))
+    return _delayed(graph, found, complete, order)
 
 
 def complete_graph(jobs: Sequence[ExportJob]) -> Delayed:
     """Build a graph for exports that are all complete already: it checks that they still are."""
-    return _delayed(Graph(), {}, jobs, [job.label for job in jobs])
+    return _delayed(Graph(), {}, {job.label: job for job in jobs}, [job.label for job in jobs])
 
 
 def _delayed(
-    graph: Graph, results: Mapping[str, TaskRef], complete: Sequence[ExportJob], order: Sequence[str]
+    graph: Graph,
+    results: Mapping[str, TaskRef],
+    complete: Mapping[str, ExportResult | ExportJob],
+    order: Sequence[str],
 ) -> Delayed:
     """Return a Delayed of the result of all exports, by label if they have one."""
     token = uuid.uuid4().hex[:12]
-    checked = {
-        job.label: add_task(
-            graph.tasks, (task_name("complete", token), number), still_complete, job.plan, job.identity
-        )
-        for number, job in enumerate(complete)
-    }
-    found = {**results, **checked}
+    found: dict[str, Any] = {**results, **complete}
+    for number, (label, each) in enumerate(complete.items()):
+        if isinstance(each, ExportJob):
+            key = (task_name("complete", token), number)
+            found[label] = add_task(graph.tasks, key, still_complete, each.plan, each.identity)
     result = found[order[0]]
     if order[0]:
         refs = [found[label] for label in order]
@@ -143,7 +145,7 @@ def _encoder(plan: ExportPlan, store: ShardStore, finished: frozenset[int]) -> B
     )
 
 
-def _commit(job: ExportJob, store: ShardStore) -> ImageCommit:
+def _commit(job: ExportJob, store: ShardStore, resumed: int) -> ImageCommit:
     plan = job.plan
     return ImageCommit(
         names=plan.names,
@@ -153,6 +155,7 @@ def _commit(job: ExportJob, store: ShardStore) -> ImageCommit:
         manifest=_manifest(job),
         mixer=plan.mixer,
         index=plan.options.index,
+        resumed=resumed,
     )
 
 

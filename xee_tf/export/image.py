@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -110,14 +110,14 @@ def export_image(
     if jobs[0].plan.options.if_exists == "resume":
         identity = parse(IdentityOptions, options).identity
         jobs = [replace(job, identity=identify_export(job, identity)) for job in jobs]
-    found = [complete_export(job.plan, job.identity, source.compute) for job in jobs]
-    complete = [job for job, result in zip(jobs, found, strict=True) if result is not None]
-    todo = [job for job, result in zip(jobs, found, strict=True) if result is None]
+    found = {job.label: complete_export(job.plan, job.identity, source.compute) for job in jobs}
+    results = {label: result for label, result in found.items() if result is not None}
+    todo = [job for job in jobs if job.label not in results]
     if not todo:
         if not source.compute:
             return complete_graph(jobs)
-        results = {job.label: result for job, result in zip(jobs, found, strict=True) if result is not None}
         return results if jobs[0].label else results[""]
+    complete = {job.label: results[job.label] if source.compute else job for job in jobs if job not in todo}
     stores: list[ShardStore] = []
     with aborted_on_failure(stores):
         for job in todo:
@@ -125,21 +125,8 @@ def export_image(
             staging, earlier = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
             stores.append(store_of(job.plan, staging, earlier))
         in_this_process = source.compute and not on_cluster()
-        order = [job.label for job in jobs]
-        delayed = export_graph(todo, stores, complete, order, in_this_process=in_this_process)
-        if not source.compute:
-            return delayed
-        resumed = {job.label: store.count_finished() for job, store in zip(todo, stores, strict=True)}
-        return _with_resumed(run_graph(delayed, source.progress), resumed)
-
-
-def _with_resumed(
-    found: ExportResult | dict[str, ExportResult], resumed: Mapping[str, int]
-) -> ExportResult | dict[str, ExportResult]:
-    """Return results, by label if they have one, with the numbers of shards that were complete before."""
-    if isinstance(found, ExportResult):
-        return replace(found, resumed=resumed[""])
-    return {label: replace(each, resumed=resumed.get(label, each.resumed)) for label, each in found.items()}
+        delayed = export_graph(todo, stores, complete, list(found), in_this_process=in_this_process)
+        return run_graph(delayed, source.progress) if source.compute else delayed
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)

@@ -1,4 +1,4 @@
-"""One export to run."""
+"""One export to write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ExportJob"]
 
 @dataclass(frozen=True)
 class ExportJob:
-    """One export to run.
+    """One export to write.
 
     Parameters
     ----------

@@ -93,7 +93,7 @@ class ShardTasks:
     blocks : mapping
         References to the parts of each block.
     finished : mapping of int to WrittenShard
-        Shards that an interrupted run has completed.
+        Shards that an interrupted write has completed.
     at : dict
         The block of each task that writes a single block; filled by `join`.
     """

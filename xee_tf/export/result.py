@@ -34,8 +34,7 @@ class ExportResult(Summarized):
     records_per_patch : int
         1, or with `sequence_data` the number of pixels of a patch.
     resumed : int
-        With ``if_exists="resume"``, the number of shards that were complete before the call. A Delayed that
-        continues an export does not count them.
+        With ``if_exists="resume"``, the number of shards that were complete before.
 
     Examples
     --------

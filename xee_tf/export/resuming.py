@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,12 +14,11 @@ from xee_tf.sidecars import (
     ExportNames,
     ImageManifest,
     ShardInfo,
-    complete_manifest,
     deleted_error,
     find_complete,
 )
 
-__all__ = ["complete_export", "find_same", "identify_export", "still_complete"]
+__all__ = ["complete_export", "identify_export", "shard_files", "still_complete"]
 
 # Options that do not change what is written.
 _WITHOUT_EFFECT = frozenset({"if_exists"})
@@ -62,7 +60,7 @@ def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: boo
     if manifest is None:
         return None  # `begin` raises an error if some files exist
     return ExportResult(
-        files=_files(names, manifest),
+        files=shard_files(names, manifest),
         mixer=mixer,
         index=names.index if plan.options.index else None,
         manifest=names.manifest,
@@ -86,21 +84,7 @@ def still_complete(plan: ExportPlan, identity: RunIdentity) -> ExportResult:
     return found
 
 
-def find_same(
-    names: ExportNames, identity: Mapping[str, Any] | None, *, mixer: bool
-) -> tuple[ShardInfo, ...]:
-    """Return the shards of a complete export with the same identity; empty if there is none.
-
-    If a Delayed is computed twice, it finds what it wrote the first time.
-    """
-    if identity is None:
-        return ()
-    manifest = complete_manifest(ImageManifest, names.manifest, names.prefix, names.mixer if mixer else None)
-    if manifest is None or manifest.identity != identity:
-        return ()
-    return _files(names, manifest)
-
-
-def _files(names: ExportNames, manifest: ImageManifest) -> tuple[ShardInfo, ...]:
+def shard_files(names: ExportNames, manifest: ImageManifest) -> tuple[ShardInfo, ...]:
+    """Return the shards of an export as its result describes them."""
     folder = names.prefix.parent
     return tuple(replace(shard.file, path=folder.child(shard.file.path).url) for shard in manifest.shards)

@@ -21,7 +21,7 @@ from xee_tf.shards.runs import Part, Run, WrittenShard, pack_run, shard_header
 from xee_tf.shards.scan import inflated, read_pieces, scan_file, whole_frames
 from xee_tf.shards.sequential_store import SequentialStore
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
-from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure
+from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure, commit_once
 from xee_tf.shards.upload_store import Appended, UploadStore
 from xee_tf.shards.whole import check_file, checked_rows
 
@@ -46,6 +46,7 @@ __all__ = [
     "check_file",
     "check_inflated",
     "checked_rows",
+    "commit_once",
     "differing_run",
     "file_stamp",
     "first_record",

@@ -21,20 +21,12 @@ __all__ = ["AppendingStore"]
 class AppendingStore(StagedStore):
     """A store of one shard to which one process appends records.
 
-    The file is on a local disk: beside the destination, or in the folder for temporary files.
-
-    Parameters
-    ----------
-    staging : Staging
-        The staging folder of the run.
-    names : ShardNames
-        The name of the shard.
-    earlier : Earlier
-        The file of an earlier result.
+    The file is on a local disk: beside the destination, or in the folder for temporary files. See
+    `StagedStore` for the parameters.
     """
 
     def __init__(self, staging: Staging, names: ShardNames, earlier: Earlier) -> None:
-        self.staging, self.names, self.earlier = staging.on_disk(), names, earlier
+        super().__init__(staging.on_disk(), names, earlier)
         self._header_size = 0  # reserved for the header, because its index is complete only at the end
         self._crc = 0  # of the bytes after the header
         self.start()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Any
 
@@ -18,8 +18,8 @@ from xee_tf.errors import DestinationError
 from xee_tf.shards.members import MEMBER_HEADER
 from xee_tf.shards.runs import Part, WrittenShard, begin_shard
 from xee_tf.shards.staged import StagedStore, write_receipt
-from xee_tf.shards.store import Packed, ShardNames
-from xee_tf.storage import Earlier, Staging, storage_errors
+from xee_tf.shards.store import Packed
+from xee_tf.storage import storage_errors
 
 __all__ = ["FileStore", "Offsets", "RunSizes", "place_runs", "run_sizes"]
 
@@ -42,10 +42,13 @@ class Offsets:
         The first byte of a run, by shard and first record.
     ends : mapping of int to int
         The end of the last run of each shard.
+    headers : mapping of int to int
+        The size of the header of each shard. The bytes of runs that it replaces are not written.
     """
 
     starts: Mapping[tuple[int, int], int]
     ends: Mapping[int, int]
+    headers: Mapping[int, int]
 
 
 def run_sizes(parts: Sequence[Part], *before: object) -> RunSizes:
@@ -83,21 +86,15 @@ def place_runs(
             start = headers[shard] - (len(MEMBER_HEADER) if headers[shard] else 0)
         starts[shard, first] = start
         ends[shard] = start + size
-    return Offsets(starts, ends)
+    return Offsets(starts, ends, {**(before.headers if before else {}), **headers})
 
 
 @dataclass(frozen=True)
 class FileStore(StagedStore):
-    """A store beside the destination on a local disk; small and picklable.
+    """A store beside the destination on a local disk; see `StagedStore`.
 
     Parameters
     ----------
-    staging : Staging
-        The staging folder of the run.
-    names : ShardNames
-        The names of the shards.
-    earlier : Earlier
-        The files of an earlier result.
     group_bytes : int or None
         Size of each group of records that has a number, if it is fixed: runs are then written at once.
     groups_per_shard : int
@@ -106,9 +103,6 @@ class FileStore(StagedStore):
         Whether runs wait in temporary files instead of memory.
     """
 
-    staging: Staging
-    names: ShardNames
-    earlier: Earlier
     group_bytes: int | None = None
     groups_per_shard: int = 0
     spill: bool = False
@@ -128,7 +122,7 @@ class FileStore(StagedStore):
                 for run, pieces in runs:
                     _write(file, pieces, (run.first - base) * self.group_bytes)
                     found.append(run)
-            return Part(shard, "", tuple(found))
+                return Part(shard, "", tuple(found), inode=os.fstat(file).st_ino)
         if not self.spill:
             return Part.in_memory(shard, runs)
         name = f"{shard:05d}-{block}.part"
@@ -142,17 +136,20 @@ class FileStore(StagedStore):
     def place(self, parts: Sequence[Part], offsets: Offsets) -> list[Part]:
         """Write the runs of parts to their places; return the parts without their bytes."""
         self.start()
+        placed = []
         for part in parts:
             places = [offsets.starts[part.shard, run.first] for run in part.runs]
+            header = offsets.headers[part.shard]
             with self._opened(part.shard) as file:
                 if part.name:
-                    self._copy(file, part, places)
+                    self._copy(file, part, places, header)
                 else:
                     for pieces, place in zip(part.pieces, places, strict=True):
-                        _write(file, pieces, place)
-        return [part.without_bytes for part in parts]
+                        _write(file, pieces, place, header)
+                placed.append(replace(part, pieces=(), inode=os.fstat(file).st_ino))
+        return placed
 
-    def _copy(self, file: int, part: Part, places: Sequence[int]) -> None:
+    def _copy(self, file: int, part: Part, places: Sequence[int], header: int) -> None:
         """Copy the runs of a temporary file to their places, and remove it."""
         path = self.staging.folder.child(part.name).path
         if not os.path.exists(path) and self.finished(part.shard):
@@ -166,7 +163,7 @@ class FileStore(StagedStore):
                     raise DestinationError(
                         f"The temporary file {path} was truncated after it was written. Run the export again."
                     )
-                _write(file, [data], place)
+                _write(file, [data], place, header)
 
     def finish(
         self, shard: int, first_record: int, header: int, blocks: Iterable[Sequence[Part]]
@@ -189,13 +186,21 @@ class FileStore(StagedStore):
         head, crc, size = begin_shard(runs, first_record, header)
         with self._opened(shard) as file:
             _write(file, [head], 0)
-            if os.fstat(file).st_size != size:
+            found = os.fstat(file)
+            if found.st_size != size:
                 os.ftruncate(file, size)
         written = self.written(shard, size, crc, runs)
+        # On some filesystems, the number of a file changes while it is closed.
+        if any(part.inode != found.st_ino for part in parts) and not self.is_complete(written):
+            raise DestinationError(
+                f"Cannot write {self.names.prefix}: its temporary files in {self.staging.folder} were "
+                "removed. Call the function again instead of computing the same Delayed twice."
+            )
         write_receipt(self.receipt(shard), written)
         for part in parts:
             if part.name:
-                self.staging.folder.child(part.name).remove()
+                with suppress(FileNotFoundError):
+                    self.staging.folder.child(part.name).remove()
         return written
 
     @contextmanager
@@ -213,11 +218,13 @@ class FileStore(StagedStore):
         return storage_errors("write", self.names.prefix.url, local=True, left=_LEFT)
 
 
-def _write(file: int, pieces: Sequence[Any], offset: int) -> None:
-    """Write pieces of bytes one after the other."""
+def _write(file: int, pieces: Sequence[Any], offset: int, begin: int = 0) -> None:
+    """Write pieces of bytes one after the other, without those before the offset `begin`."""
+    offset, skip = max(offset, begin), max(begin - offset, 0)
     end = os.lseek(file, offset, os.SEEK_SET)
     for piece in pieces:
         view = memoryview(piece).cast("B")
+        view, skip = view[skip:], max(skip - len(view), 0)
         while view:
             written = os.write(file, view[:_WRITE_BYTES])
             view, end = view[written:], end + written

@@ -83,12 +83,15 @@ class Part:
         The runs in the order of their bytes.
     pieces : tuple
         The bytes of each run, as a sequence of bytes-like objects, if they are in memory.
+    inode : int
+        Number of the staged file to which the runs were written; 0 if they were not.
     """
 
     shard: int
     name: str
     runs: tuple[Run, ...]
     pieces: tuple[Sequence[Any], ...] = ()
+    inode: int = 0
 
     @classmethod
     def in_memory(cls, shard: int, runs: Iterable[tuple[Run, Sequence[Any]]]) -> Part:

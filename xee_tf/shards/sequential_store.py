@@ -7,37 +7,25 @@ their sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from xee_tf.shards.members import MEMBER_HEADER
 from xee_tf.shards.runs import Part, WrittenShard, begin_shard, pairs_in_order
 from xee_tf.shards.staged import StagedStore, write_receipt
-from xee_tf.shards.store import Packed, ShardNames
-from xee_tf.storage import Earlier, Staging
+from xee_tf.shards.store import Packed
 
 __all__ = ["SequentialStore"]
 
 
-@dataclass(frozen=True)
 class SequentialStore(StagedStore):
-    """A store beside the destination on any filesystem; small and picklable.
-
-    Parameters
-    ----------
-    staging : Staging
-        The staging folder of the run.
-    names : ShardNames
-        The names of the shards.
-    earlier : Earlier
-        The files of an earlier result.
+    """A store beside the destination on any filesystem; see `StagedStore`.
 
     Examples
     --------
     >>> from xee_tf.shards.runs import Run
     >>> from xee_tf.shards.store import OneFile
-    >>> from xee_tf.storage import Location
+    >>> from xee_tf.storage import Earlier, Location, Staging
     >>> file = Location("memory://sequential-store/s.tfrecord")
     >>> store = SequentialStore(Staging.begin(file), OneFile(file, compressed=False), Earlier(list, {}))
     >>> part = store.put(0, "0", [(Run(0, (1,), (6,), (0,)), [b"record"])])
@@ -45,10 +33,6 @@ class SequentialStore(StagedStore):
     >>> info.path, info.records, info.bytes
     ('memory://sequential-store/s.tfrecord', 1, 6)
     """
-
-    staging: Staging
-    names: ShardNames
-    earlier: Earlier
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Keep the runs of a block in memory."""

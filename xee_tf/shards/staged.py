@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain
 
 from crc32c import crc32c
@@ -26,11 +27,22 @@ from xee_tf.storage import (
 __all__ = ["StagedStore", "read_receipt", "write_receipt"]
 
 _READ = 1 << 20
-_THREADS = 8  # that check the shards of an interrupted run
+_THREADS = 8  # that check the shards of an interrupted write
 
 
+@dataclass(frozen=True)
 class StagedStore:
-    """Base class of stores that stage shards as files in the folder of the run."""
+    """Base class of stores that stage shards in the staging folder of a write; small and picklable.
+
+    Parameters
+    ----------
+    staging : Staging
+        The staging folder of the write.
+    names : ShardNames
+        The names of the shards.
+    earlier : Earlier
+        The files of an earlier result.
+    """
 
     staging: Staging
     names: ShardNames
@@ -42,7 +54,7 @@ class StagedStore:
         return True
 
     def start(self) -> None:
-        """Show that this process works for the run; every task that stages something calls it."""
+        """Show that this process works for the write; every task that stages something calls it."""
         self.staging.sign()
         self.earlier.start(self.staging)
 
@@ -74,7 +86,7 @@ class StagedStore:
         return tuple(shard.file for shard in shards)
 
     def finished_shards(self) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted run has staged."""
+        """Return the complete shards that an interrupted write has staged."""
 
         def complete(receipt: Location) -> WrittenShard | None:
             shard = read_receipt(receipt)
@@ -87,12 +99,12 @@ class StagedStore:
             found = pool.map(complete, self._receipts())
             return {shard.number: shard for shard in found if shard is not None}
 
-    def count_finished(self) -> int:
-        """Return the number of complete shards with which a later run can continue."""
-        return len(self._receipts())
+    def has_finished_shards(self) -> bool:
+        """Return whether a later write can continue with complete shards."""
+        return bool(self._receipts())
 
     def _receipts(self) -> list[Location]:
-        """Return the receipts of complete shards with which a later run can continue."""
+        """Return the receipts of complete shards with which a later write can continue."""
         if not self.is_resumable:
             return []
         folder = self.staging.folder
@@ -114,23 +126,31 @@ class StagedStore:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later run can continue with what is staged."""
+        """Whether a later write can continue with what is staged."""
         return self.earlier.identity is not None
 
     def abort(self) -> None:
-        """Remove the folder, even if running tasks still write to it; keep it if the run can be resumed."""
-        if self.is_resumable:
+        """Remove all that is staged, or keep it if a later write can continue with complete shards."""
+        if self.has_finished_shards():
             self.staging.release()
-        else:
+            return
+        self.staging.end()  # tasks that still run stage nothing more
+        try:
+            self.abort_uploads()
+        finally:
             self.staging.abort()
 
     def discard(self) -> None:
-        """Remove all staged files, even if the run can be resumed."""
+        """Remove all that is staged, even if a later write can continue."""
+        self.abort_uploads()
         discard(self.staging)
+
+    def abort_uploads(self) -> None:
+        """Abort the uploads that a store has created besides its files."""
 
 
 def write_receipt(location: Location, shard: WrittenShard) -> None:
-    """Write the description of a complete shard, from which a later run takes it up."""
+    """Write the description of a complete shard, from which a later write takes it up."""
     write_note(location, shard.to_json())
 
 

@@ -1,24 +1,27 @@
-"""The interface of stores, in which the shards of a run are staged before they are moved into place.
+"""The interface of stores, in which shards are staged before they are moved into place.
 
-A run puts the records of each task into a store, joins them into shards, and commits: files have their final
-names only then. If the run fails, the store is aborted. Tasks may run in any order, in
-any process, and again after a worker died.
+A write puts the records of each task into a store, joins them into shards, and commits: files have their
+final names only then. If it fails, the store is aborted. Tasks may be executed in any order, in any process,
+and again after a worker died.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from xee_tf.errors import XeeTFError
+from xee_tf.errors import DestinationExistsError, XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
 from xee_tf.signals import NOTHING_CHANGED, explain_interruption
 from xee_tf.storage import Location, Staging
 
-__all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure"]
+__all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure", "commit_once"]
+
+F = TypeVar("F")
+R = TypeVar("R")
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
 """Runs and their bytes, as returned by `pack_run`."""
@@ -65,7 +68,7 @@ class OneFile:
 
 
 class ShardStore(Protocol):
-    """A store in which the shards of one run are staged.
+    """A store in which the shards of one write are staged.
 
     A store is part of the tasks, unless a single process puts all records.
 
@@ -81,7 +84,7 @@ class ShardStore(Protocol):
 
     @property
     def staging(self) -> Staging:
-        """The staging folder of the run."""
+        """The staging folder of the write."""
 
     @property
     def names(self) -> ShardNames:
@@ -111,27 +114,53 @@ class ShardStore(Protocol):
         Raises
         ------
         DestinationExistsError
-            If there are other files of an earlier result than when the run was planned; nothing is changed in
-            this case.
+            If there are other files of an earlier result than when the write was planned; nothing is
+            changed in this case.
         DestinationError
             If a shard is not in the store, or cannot be moved.
         """
 
     def finished_shards(self) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted run has staged."""
+        """Return the complete shards that an interrupted write has staged."""
 
-    def count_finished(self) -> int:
-        """Return the number of complete shards with which a later run can continue."""
+    def has_finished_shards(self) -> bool:
+        """Return whether a later write can continue with complete shards."""
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later run can continue with what is staged."""
+        """Whether a later write can continue with what is staged."""
 
     def abort(self) -> None:
-        """Remove all staged files, unless the run can be resumed."""
+        """Remove all that is staged, unless a later write can continue with complete shards."""
 
     def discard(self) -> None:
-        """Remove all staged files, even if the run can be resumed."""
+        """Remove all that is staged, even if a later write can continue."""
+
+
+def commit_once(store: ShardStore, find: Callable[[], F | None], commit: Callable[[], R]) -> F | R:
+    """Commit a write, unless the same one was committed before; return what `find` or `commit` returns.
+
+    A Delayed may be computed twice, and another process may resume the same write.
+
+    Parameters
+    ----------
+    store : ShardStore
+        The store of the write, from which all is removed if a result is found.
+    find : callable
+        Returns a complete result of the same write; None if there is none.
+    commit : callable
+        Commits the write.
+    """
+    found = find()
+    if found is None:
+        try:
+            return commit()
+        except DestinationExistsError:
+            found = find()
+            if found is None:
+                raise
+    store.discard()
+    return found
 
 
 _KEPT = "Complete shards are kept: run it again with if_exists='resume' to continue."
@@ -159,6 +188,6 @@ def _advice(stores: Sequence[ShardStore]) -> str:
     if not any(store.is_resumable for store in stores):
         return NOTHING_CHANGED
     with suppress(XeeTFError):
-        if any(store.count_finished() for store in stores):
+        if any(store.has_finished_shards() for store in stores):
             return _KEPT
     return _NONE_KEPT

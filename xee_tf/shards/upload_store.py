@@ -20,12 +20,10 @@ from xee_tf.errors import DestinationExistsError
 from xee_tf.shards.members import MEMBER_HEADER
 from xee_tf.shards.runs import Part, Run, WrittenShard, begin_shard, pairs_in_order
 from xee_tf.shards.staged import StagedStore, write_receipt
-from xee_tf.shards.store import Packed, ShardNames
+from xee_tf.shards.store import Packed
 from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import (
-    Earlier,
     Location,
-    Staging,
     UploadService,
     commit,
     read_uploads,
@@ -71,23 +69,16 @@ class Appended:
 
 @dataclass(frozen=True)
 class UploadStore(StagedStore):
-    """A store whose service can upload an object in parts; small and picklable.
+    """A store whose service can upload an object in parts; see `StagedStore`.
+
+    The staging folder holds the ids of the uploads and the receipts of complete shards.
 
     Parameters
     ----------
-    staging : Staging
-        The staging folder of the run, with the ids of its uploads and the receipts of complete shards.
-    names : ShardNames
-        The names of the shards.
-    earlier : Earlier
-        The files of an earlier result.
     shard_bytes : int
         Maximum size of a shard in bytes.
     """
 
-    staging: Staging
-    names: ShardNames
-    earlier: Earlier
     shard_bytes: int = 0
 
     @property
@@ -202,7 +193,7 @@ class UploadStore(StagedStore):
             commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
         except DestinationExistsError:
             if not self.is_resumable:
-                self._abort_uploads({shard.number: shard.upload for shard in shards})
+                self._abort({shard.number: shard.upload for shard in shards})
             raise
         return tuple(shard.file for shard in shards)
 
@@ -210,21 +201,11 @@ class UploadStore(StagedStore):
         """Return whether the parts of a shard still exist: a failed commit, or their expiry, deletes them."""
         return self._exists(shard.number, shard.upload, shard.tags)
 
-    def abort(self) -> None:
-        """Abort the uploads, and remove the folder; keep them if the run can be resumed."""
-        try:
-            if not self.is_resumable:
-                self.staging.end()  # tasks that still run create no uploads
-                self._abort_uploads(read_uploads(self.staging.folder) or {})
-        finally:
-            super().abort()
+    def abort_uploads(self) -> None:
+        """Abort the uploads of this write."""
+        self._abort(read_uploads(self.staging.folder) or {})
 
-    def discard(self) -> None:
-        """Abort the uploads, and remove the folder, even if the run can be resumed."""
-        self._abort_uploads(read_uploads(self.staging.folder) or {})
-        super().discard()
-
-    def _abort_uploads(self, uploads: Mapping[int, str]) -> None:
+    def _abort(self, uploads: Mapping[int, str]) -> None:
         def one(shard: int) -> None:
             self.service.abort(self.names.shard(shard), uploads[shard])
 

@@ -1,7 +1,7 @@
 """Sidecar files of an export: Earth Engine's mixer, and the manifest for everything else."""
 
 from xee_tf.sidecars.bands import BandSpec, dim_lengths, distinct_dims, step_names
-from xee_tf.sidecars.complete import complete_manifest, deleted_error, find_complete
+from xee_tf.sidecars.complete import deleted_error, find_complete, find_same
 from xee_tf.sidecars.described import (
     Described,
     describe_export,
@@ -70,7 +70,6 @@ __all__ = [
     "TableColumn",
     "TableManifest",
     "check_order",
-    "complete_manifest",
     "deleted_error",
     "describe_export",
     "describe_files",
@@ -83,6 +82,7 @@ __all__ = [
     "find_complete",
     "find_exports",
     "find_records",
+    "find_same",
     "find_shards",
     "find_sources",
     "find_tables",

@@ -12,12 +12,12 @@ from xee_tf.sidecars.manifest import ImageManifest, TableManifest
 from xee_tf.sidecars.manifest_files import read_manifest
 from xee_tf.storage import Location, clear_leftovers, interruption, recover, refuse_resuming
 
-__all__ = ["complete_manifest", "deleted_error", "find_complete"]
+__all__ = ["deleted_error", "find_complete", "find_same"]
 
 M = TypeVar("M", ImageManifest, TableManifest)
 
 
-def complete_manifest(
+def _complete_manifest(
     kind: type[M], manifest: Location, destination: Location, mixer: Location | None = None
 ) -> M | None:
     """Return the manifest of a result whose files exist with their sizes; None if there is none.
@@ -70,18 +70,35 @@ def find_complete(
     Raises
     ------
     DestinationExistsError
-        If there is a result that was written from something else; see also `complete_manifest`.
+        If there is a result that was written from something else; see also `_complete_manifest`.
     """
-    if compute:
-        recover(destination)
-    found = complete_manifest(kind, manifest, destination, mixer)
+    committing = compute and recover(destination)
+    found = _complete_manifest(kind, manifest, destination, mixer)
     if found is None:
         return None
     if difference := explain_other(identity, found.identity):
         refuse_resuming(destination, difference)
     if compute:
-        clear_leftovers(destination)
+        clear_leftovers(destination, committing)
     return found
+
+
+def find_same(
+    kind: type[M],
+    manifest: Location,
+    destination: Location,
+    identity: Mapping[str, Any] | None,
+    *,
+    mixer: Location | None = None,
+) -> M | None:
+    """Return the manifest of a complete result with the same identity; None if there is none.
+
+    If a Delayed is computed twice, it finds what it wrote the first time.
+    """
+    if identity is None:
+        return None
+    found = _complete_manifest(kind, manifest, destination, mixer)
+    return found if found is not None and found.identity == identity else None
 
 
 def deleted_error(destination: Location) -> DestinationError:

@@ -28,7 +28,7 @@ from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.location import Location, remove_all, rename, sync_folder
 from xee_tf.storage.notes import DamagedNoteError, is_torn_note, note_bytes, read_note, write_note
-from xee_tf.storage.processes import is_alive, process_token
+from xee_tf.storage.processes import TOKEN, is_alive, new_token, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
 from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
 from xee_tf.storage.zarr_record import ROOT_METADATA
@@ -78,17 +78,17 @@ class Earlier:
                 _started.add(staging.folder.url)
 
     def _start(self, staging: Staging) -> None:
+        if self.identity is None and self.seen is not None:
+            return
+        recover(staging.destination)  # before anything is staged, because it moves files back
         if self.identity is not None:
-            recover(staging.destination)  # before anything is staged, because it moves files back
             staging.take_up()
             write_note(staging.folder.child(_IDENTITY), self.identity)
-        if self.seen is not None:
-            return
-        recover(staging.destination)
-        remove_leftovers(staging.destination)
-        with suppress(FileExistsError):
-            seen = look(staging.destination, self.files())
-            write_note(staging.folder.child(_SEEN), seen, exclusive=True)
+        if self.seen is None:
+            remove_leftovers(staging.destination)
+            with suppress(FileExistsError):
+                seen = look(staging.destination, self.files())
+                write_note(staging.folder.child(_SEEN), seen, exclusive=True)
 
     def when_begun(self, staging: Staging) -> Seen:
         """Return what existed when the run began."""
@@ -112,10 +112,10 @@ class Earlier:
 _THREADS = 16
 _SEEN = "seen.json"
 _IDENTITY = "identity.json"
-_TAKEN = "taken"  # names the process that resumes a run in an object store
 _starting = Lock()
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
 _committing: set[str] = set()  # tokens of the runs that this process commits
+_noting = Lock()  # for _committing
 _OLD = "replaced"  # folder for the old files, in the staging folder
 
 _Left = Literal["old", "new", "nothing"]
@@ -177,25 +177,25 @@ def begin(
         If `if_exists` is not a valid choice.
     """
     one_of("if_exists", if_exists, get_args(IfExists))
+    if not compute and if_exists == "overwrite":
+        return Staging.begin(destination), Earlier(files, None)
+    committing = compute and recover(destination)  # before a folder that a journal names is taken up
     staging = _interrupted(destination, identity, compute) if identity else None
     staging = staging or Staging.begin(destination)
-    description = identity.to_json() if identity else None
     if compute:
-        clear_leftovers(destination, [staging])
-    elif if_exists == "overwrite":
-        return staging, Earlier(files, None)
-    elif interruption(destination):
-        return staging, Earlier(files, {}, description)
-    seen = look(destination, files())
+        clear_leftovers(destination, committing, [staging])
+    undone_later = not compute and interruption(destination)
+    seen = {} if undone_later else look(destination, files())
     if seen and if_exists != "overwrite":
+        if compute:
+            staging.release()  # what was taken up
         existing = [destination.parent.child(name) for name in seen]
         refuse_existing(existing, if_exists, resumable=identity is not None)
-    return staging, Earlier(files, seen, description)
+    return staging, Earlier(files, seen, identity.to_json() if identity else None)
 
 
-def clear_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
-    """Undo a commit that was interrupted, and delete what dead runs staged, except those to keep."""
-    committing = recover(destination)
+def clear_leftovers(destination: Location, committing: bool, keep: Collection[Staging] = ()) -> None:
+    """Delete what dead runs staged, except those to keep; `committing` is the result of `recover`."""
     if destination.is_s3 and not committing:
         abort_dead_uploads(destination, keep)
     remove_leftovers(destination, keep)
@@ -206,21 +206,22 @@ def _take_up(earlier: Staging) -> Staging | None:
     if earlier.folder.is_local:
         staging = Staging.begin(earlier.destination)
         earlier.take_up()  # before the folder has its new name, so that no other run takes it for released
+        earlier.end()  # tasks that still run would stage files in a folder of the old name
         try:
             os.rename(earlier.folder.path, staging.folder.path)
         except FileNotFoundError:
             return None
         return staging
-    taken = earlier.folder.child(_TAKEN)
+    taken, token = earlier.taken, new_token().encode()
     try:
-        taken.write_bytes(process_token().encode(), exclusive=True)
+        taken.write_bytes(token, exclusive=True)
     except FileExistsError:
-        holder = taken.read_bytes().decode(errors="replace")
-        if holder != process_token() and is_alive(holder, _written(taken)):
+        holder = re.fullmatch(TOKEN, taken.read_bytes().decode(errors="replace"))
+        if holder is None or is_alive(holder["process"], _written(taken)):
             return None
-        taken.write_bytes(process_token().encode())
-        if taken.read_bytes().decode(errors="replace") != process_token():
-            return None  # another run took it at the same time
+        taken.write_bytes(token)
+    if taken.read_bytes() != token:
+        return None  # another run took it at the same time
     earlier.take_up()
     return earlier
 
@@ -233,8 +234,6 @@ def _interrupted(destination: Location, identity: Identity, compute: bool) -> St
     DestinationExistsError
         If there is only a run with another identity.
     """
-    if compute:
-        recover(destination)  # before a folder that a journal names is taken up
     difference = ""
     for folder in staging_folders(destination):
         token = token_of(folder)
@@ -394,7 +393,9 @@ def commit(
     except DestinationExistsError:
         if uploads and _is_committed(sidecars) and not staging.folder.exists():
             return  # this task runs again, because a worker died with its result
-        if earlier.identity is None:
+        if earlier.identity is not None:
+            staging.release()  # a later run continues, or removes what is staged
+        elif not _is_committing_same(staging):
             staging.remove()  # what is staged will never be used
         raise
     finally:
@@ -402,6 +403,12 @@ def commit(
     with suppress(DestinationError):  # the result is complete, and the next run removes what is left
         staging.remove()
         remove_leftovers(staging.destination)
+
+
+def _is_committing_same(staging: Staging) -> bool:
+    """Return whether a journal needs the staging folder of a run, because a Delayed is computed twice."""
+    journal = _read(staging)
+    return staging.token in _committing or (journal is not None and journal.token == staging.token)
 
 
 def discard(staging: Staging) -> None:
@@ -438,34 +445,51 @@ def _journal(
     )
     if staging.destination.is_local:
         os.makedirs(staging.folder.path, exist_ok=True)
+    with _committed_here(staging):
+        try:
+            _create(staging.journal, journal)
+            old = earlier.files()  # no other run changes them while the journal exists
+            _check_seen(staging, old, seen)
+        except BaseException:
+            with suppress(OSError, XeeTFError):
+                if staging.journal.read_bytes() == journal.data():  # not that of another run
+                    staging.journal.remove()
+            raise
+        try:
+            yield old
+        except BaseException as error:
+            left = _undo(journal, staging)
+            staging.journal.remove()
+            if isinstance(error, Exception):
+                url, is_local = staging.destination.url, staging.destination.is_local
+                with storage_errors("write", url, local=is_local, left=_LEFT[left]):
+                    raise
+            if left != "old":
+                explain_interruption(error, f"{_LEFT[left]} Run it again.")
+            raise
+        try:
+            staging.journal.remove()
+        except DestinationError as error:
+            raise DestinationError(f"{error} {_LEFT['new']}") from error
+
+
+@contextmanager
+def _committed_here(staging: Staging) -> Iterator[None]:
+    """Note that this process commits a run, as long as its journal exists: no other thread undoes that.
+
+    Raises
+    ------
+    DestinationExistsError
+        If another thread commits the same run, because the same Delayed is computed twice.
+    """
+    with _noting:
+        if staging.token in _committing:
+            raise _other_commit(staging.journal, "exists")
+        _committing.add(staging.token)
     try:
-        _create(staging.journal, journal)
-        old = earlier.files()  # no other run changes them while the journal exists
-        _check_seen(staging, old, seen)
-    except BaseException:
-        with suppress(OSError, XeeTFError):
-            if staging.journal.read_bytes() == journal.data():  # not that of another run
-                staging.journal.remove()
-        raise
-    _committing.add(staging.token)
-    try:
-        yield old
-    except BaseException as error:
-        left = _undo(journal, staging)
-        staging.journal.remove()
-        if isinstance(error, Exception):
-            url, is_local = staging.destination.url, staging.destination.is_local
-            with storage_errors("write", url, local=is_local, left=_LEFT[left]):
-                raise
-        if left != "old":
-            explain_interruption(error, f"{_LEFT[left]} Run it again.")
-        raise
+        yield
     finally:
         _committing.discard(staging.token)
-    try:
-        staging.journal.remove()
-    except DestinationError as error:
-        raise DestinationError(f"{error} {_LEFT['new']}") from error
 
 
 def _create(location: Location, journal: _Journal) -> None:
@@ -475,16 +499,17 @@ def _create(location: Location, journal: _Journal) -> None:
     except FileExistsError:
         if location.is_folder():
             raise _foreign_journal(location, "it is a folder") from None
-        raise DestinationExistsError(
-            f"Another run is putting its files in place: {location} exists. Nothing was changed. Wait until "
-            "it has finished, then run this one again."
-        ) from None
+        raise _other_commit(location, "exists") from None
     # Some object stores ignore the condition of an exclusive creation.
     if not location.is_local and location.read_bytes() != journal.data():
-        raise DestinationExistsError(
-            f"Another run is putting its files in place: it created {location} at the same time. Nothing was "
-            "changed. Wait until it has finished, then run this one again."
-        )
+        raise _other_commit(location, "was created at the same time")
+
+
+def _other_commit(journal: Location, why: str) -> DestinationExistsError:
+    return DestinationExistsError(
+        f"Another run is putting its files in place: {journal} {why}. Nothing was changed. Wait until that "
+        "run has finished, then run this one again."
+    )
 
 
 def _check_seen(staging: Staging, existing: Sequence[Location], seen: Seen) -> None:

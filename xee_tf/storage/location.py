@@ -21,6 +21,7 @@ from fsspec.core import url_to_fs
 from xee_tf.errors import DestinationError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import check_storage_options
+from xee_tf.storage.credentials import require_credentials
 from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
 
@@ -37,6 +38,9 @@ _EXTRAS = {
     **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
     **dict.fromkeys(("gs", "gcs"), "gcs"),
 }
+
+# Protocols of what contains files, and not only changes how they are read, as a cache does.
+_CONTAINERS = frozenset({"dir", "libarchive", "tar", "zip"})
 
 _WEB = frozenset({"http", "https"})
 
@@ -119,7 +123,14 @@ class Location:
 
     @cached_property
     def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        protocols = [link.partition("://")[0] for link in self.url.split("::")]
+        *links, store = self.url.split("::")
+        if container := next(filter(_CONTAINERS.__contains__, links), None):
+            opened = store.rpartition("/")[0] if container == "dir" else store
+            raise DestinationError(
+                f"{self.url} cannot be opened: {container!r} needs a path in the folder or archive that it "
+                f"opens, such as {container}://scene::{opened}."
+            )
+        protocols = [link.partition("://")[0] for link in (*links, store)]
         name = next((_EXTRAS[each] for each in protocols if each in _EXTRAS), None)
         try:
             with extra(name, self.url) if name else nullcontext():
@@ -139,6 +150,9 @@ class Location:
                     "s3://bucket/scene, gs://bucket/scene or az://container/scene."
                 )
             raise DestinationError(f"{self.url} cannot be opened: {what}") from error
+        require_credentials(filesystem, self.url)
+        if self._link[1] and self._link[0].endswith("://"):  # fsspec takes the path of the next link
+            path = ""
         return filesystem, str(path)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -34,6 +34,7 @@ __all__ = [
     "write_uploads",
 ]
 
+_ATTEMPTS = 20  # to delete a folder
 _RENEWAL = 60.0  # seconds between two signatures of a process
 # Staging folders and temporary files of versions before 0.3, which do not name their process.
 _OLD = r"(?=\d*[a-f])[0-9a-f]{12}\.parts|(?=\d*[a-f])[0-9a-f]{8}\.tmp"  # not the digits of a date
@@ -129,10 +130,18 @@ class Staging:
             os.mkdir(local.folder.path, 0o700)
         return local
 
+    @property
+    def taken(self) -> Location:
+        """The file that names the run that has taken up this one, in an object store."""
+        return self.folder.child("taken")
+
     def release(self) -> None:
         """Let a later run take up what this one has staged, although its processes may still exist."""
         _signed.pop(self.folder.url, None)
         if self.folder.exists():
+            if not self.folder.is_local:
+                with suppress(FileNotFoundError):
+                    self.taken.remove()
             self.folder.child(_RELEASED).write_bytes(b"")
 
     def take_up(self) -> None:
@@ -144,8 +153,7 @@ class Staging:
     def remove(self) -> None:
         """Delete the staging folder."""
         _signed.pop(self.folder.url, None)
-        with suppress(FileNotFoundError):
-            self.folder.remove(recursive=True)
+        _delete(self.folder)
 
     def abort(self) -> None:
         """Delete the staging folder, even while tasks of the run finish writing to it."""
@@ -223,5 +231,15 @@ def remove_leftovers(destination: Location, keep: Collection[Staging] = ()) -> N
     kept = {staging.folder.url for staging in keep}
     for folder in staging_folders(destination):
         if folder.url not in kept and not is_working(folder):
-            with suppress(FileNotFoundError):
-                folder.remove(recursive=True)
+            _delete(folder)
+
+
+def _delete(folder: Location) -> None:
+    """Delete a folder, even if another process deletes it at the same time and removes files first."""
+    for _ in range(_ATTEMPTS):
+        try:
+            folder.remove(recursive=True)
+            return
+        except FileNotFoundError:
+            if not folder.exists():
+                return

@@ -23,6 +23,7 @@ from xee_tf.shards import (
     OneFile,
     ShardStore,
     aborted_on_failure,
+    commit_once,
     member_edges,
     pack_run,
 )
@@ -31,10 +32,10 @@ from xee_tf.sidecars import (
     ShardInfo,
     TableColumn,
     TableManifest,
-    complete_manifest,
     deleted_error,
     export_prefix,
     find_complete,
+    find_same,
     manifest_location,
     table_location,
 )
@@ -374,40 +375,38 @@ def _split_rows(rows: Rows) -> LazyTable:
 
 def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> Delayed:
     """Build the graph that writes a table."""
-    run = uuid.uuid4().hex[:12]
+    token = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
     parts = [
-        add_task(tasks, (f"table-encode-{run}", number), _write_part, source.read, store, number, group)
+        add_task(tasks, (f"table-encode-{token}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    appended = append_parts(tasks, run, store, source.groups, parts, waits=in_this_process)
-    result = add_task(tasks, f"table-commit-{run}", _commit, store, parts, appended)
-    return source.graph.delayed(f"table-export-{run}", result)
+    appended = append_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
+    result = add_task(tasks, f"table-commit-{token}", _commit, store, parts, appended)
+    return source.graph.delayed(f"table-export-{token}", result)
 
 
 def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[Any] | None) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     target = store.names.shard(0)
-    if store.earlier.identity is not None:  # if a Delayed is computed twice, it finds what it wrote
-        found = complete_manifest(TableManifest, manifest_location(target), target)
-        if found is not None and found.identity == store.earlier.identity:
-            store.discard()
-            return _result_of(target, found)
-    written = join_parts(store, [part.part for part in parts], appended)
-    manifest = manifest_location(target)
-    names = {name for part in parts for name in part.rounded}
-    rounded = tuple(column.name for column in columns if column.name in names)
-    dropped = sum(part.dropped for part in parts)
-    described = TableManifest(
-        columns,
-        (written.in_manifest(target.name, patches=False),),
-        dropped=dropped,
-        rounded=rounded,
-        identity=store.earlier.identity,
-    )
-    [file] = store.commit([written], [(manifest, described.text().encode())])
-    return TableResult(file, columns, manifest, rounded, dropped)
+    manifest, identity = manifest_location(target), store.earlier.identity
+    rounded = {name for part in parts for name in part.rounded}
+
+    def commit() -> TableManifest:
+        written = join_parts(store, [part.part for part in parts], appended)
+        described = TableManifest(
+            columns,
+            (written.in_manifest(target.name, patches=False),),
+            dropped=sum(part.dropped for part in parts),
+            rounded=tuple(column.name for column in columns if column.name in rounded),
+            identity=identity,
+        )
+        store.commit([written], [(manifest, described.text().encode())])
+        return described
+
+    done = commit_once(store, lambda: find_same(TableManifest, manifest, target, identity), commit)
+    return _result_of(target, done)
 
 
 def _common_columns(parts: Sequence[TablePart]) -> tuple[TableColumn, ...]:

@@ -58,7 +58,7 @@ def table_store(staging: Staging, names: OneFile, earlier: Earlier) -> TableStor
 
 
 def append_parts(
-    tasks: Tasks, run: str, store: TableStore, groups: Sequence[Ref], parts: list[TaskRef], *, waits: bool
+    tasks: Tasks, token: str, store: TableStore, groups: Sequence[Ref], parts: list[TaskRef], *, waits: bool
 ) -> list[TaskRef] | None:
     """Add tasks that upload the parts in turn, if the store can do that; return references to their results.
 
@@ -67,16 +67,18 @@ def append_parts(
     """
     if not isinstance(store, UploadStore):
         return None
-    uploads = add_task(tasks, f"table-create-{run}", store.create_uploads, [0])
+    uploads = add_task(tasks, f"table-create-{token}", store.create_uploads, [0])
     states: list[TaskRef] = []
     for number, (group, part) in enumerate(zip(groups, parts, strict=True)):
         if waits and number >= _WAITING:
             # If several tasks load a row group, other groups may need them.
             add_wait(tasks, group if isinstance(group, TaskRef) else part, states[number - _WAITING])
         before = states[-1] if states else None
-        states.append(add_task(tasks, (f"table-append-{run}", number), _append, store, uploads, before, part))
+        states.append(
+            add_task(tasks, (f"table-append-{token}", number), _append, store, uploads, before, part)
+        )
         parts[number] = add_task(
-            tasks, (f"table-facts-{run}", number), operator.attrgetter("without_bytes"), part
+            tasks, (f"table-facts-{token}", number), operator.attrgetter("without_bytes"), part
         )
     return [uploads, *states[-1:]]
 
