@@ -1,7 +1,7 @@
 """Write the patches of an export in a plain loop in two threads, without xee_tf and without Dask.
 
-The records, the gzip members and their order are those of an export, so that the files have the same bytes,
-except for the index in the first gzip header.
+The records and their order are those of an export, and each is one gzip member, as in an export of large
+records. Compressed files differ in the index in the first gzip header and in the beginnings of members.
 """
 
 from __future__ import annotations

@@ -26,6 +26,10 @@ LONG = pytest.param(True, marks=pytest.mark.long, id="long")
 ONE = delimited(2, delimited(1, b"\0\0\x80?"))  # a Feature with one float
 
 
+def member_of(data):
+    return b"".join(compress_member(data))
+
+
 def entry(name, feature=ONE):
     return delimited(1, delimited(1, name) + delimited(2, feature))
 
@@ -104,7 +108,7 @@ def test_files_take_linear_time_and_bounded_memory(file):
 
 
 def members_in_one_group(n):
-    member = compress_member(frame(example(entry(b"a"))))
+    member = member_of(frame(example(entry(b"a"))))
     body = member * (n // len(member))
     return indexed_header(MemberIndex(0, (n // len(member),), (len(body),))) + body[len(MEMBER_HEADER) :]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tests.conftest import needs_posix
 from tests.foreign import delimited, frame, parse_message
 from tests.optional import optional
 from tests.strategies import layouts, layouts_and_values, names
@@ -47,6 +49,10 @@ from xee_tf.wire import encode_varint, varint_size
 tf = optional("tensorflow")
 
 Example = tf.train.Example
+
+
+def member_of(data):
+    return b"".join(compress_member(data))
 
 
 def protobuf_example(layout, values, record):
@@ -194,7 +200,7 @@ def test_tensorflow_decodes_encoded_records(tmp_path_factory, case, compressed):
     layout, values = case
     encoded = encode_records(layout, values)
     path = tmp_path_factory.mktemp("tf") / "shard"
-    path.write_bytes(compress_member(encoded.buffer) if compressed else encoded.buffer.tobytes())
+    path.write_bytes(member_of(encoded.buffer) if compressed else encoded.buffer.tobytes())
     types = {"float": tf.float32, "int64": tf.int64}
     spec = {
         f.name: tf.io.FixedLenFeature([], tf.string)
@@ -600,16 +606,40 @@ def test_frame_errors_describe_the_record():
 
 def test_members_are_standard_gzip_and_reproducible():
     data = np.arange(10_000, dtype="u2").view("u1")
-    member = compress_member(data)
+    member = member_of(data)
     assert member.startswith(MEMBER_HEADER)
-    assert member == compress_member(bytes(data)) == compress_member(data.data)
+    assert member == member_of(bytes(data)) == member_of(data.data)
     assert gzip.decompress(member) == zlib.decompress(member, 31) == data.tobytes()
-    assert compress_member(b"") == b""
+    assert member_of(b"") == b""
+
+
+@needs_posix
+@pytest.mark.long
+def test_members_do_not_depend_on_addresses():
+    """The stacks of threads are at different addresses; without precautions, a few threads differ."""
+    records = [frame(bytes([number]) * (300 + number)) * 8 for number in range(20)]
+    found, done = set(), threading.Event()
+
+    def work():
+        found.add(b"".join(map(member_of, records)))
+        done.wait()
+
+    before = threading.stack_size(256 << 10)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4000)]
+        for thread in threads:
+            thread.start()
+    finally:
+        threading.stack_size(before)
+        done.set()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 1
 
 
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=30), st.integers(0, 2**40))
 def test_an_index_is_read_and_ignored_by_other_readers(runs, first):
-    members = [compress_member(run) for run in runs]
+    members = [member_of(run) for run in runs]
     index = MemberIndex(first, tuple(map(len, runs)), tuple(map(len, members)))
     body = b"".join(members)[len(MEMBER_HEADER) :]
     for header in (indexed_header(index), indexed_header(index, length=index_header_size(len(runs)))):
@@ -638,7 +668,7 @@ def test_large_indices_are_coarsened(count):
 def test_tensorflow_reads_indexed_shards(tmp_path):
     layout = RecordLayout((Feature.of("a", "f4", 2),))
     runs = [encode_records(layout, [np.full((3, 2), i, "f4")]).buffer for i in range(4)]
-    members = [compress_member(run) for run in runs]
+    members = [member_of(run) for run in runs]
     header = indexed_header(MemberIndex(0, (3,) * 4, tuple(map(len, members))))
     path = tmp_path / "shard.gz"
     path.write_bytes(header + b"".join(members)[len(MEMBER_HEADER) :])
@@ -666,7 +696,7 @@ def test_truncated_indices_raise(position):
 
 
 def test_damaged_members_raise():
-    member = compress_member(b"pixels" * 100)
+    member = member_of(b"pixels" * 100)
     for size in (600, None):
         with pytest.raises(RecordError, match="truncated"):
             inflate_member(member[:-1], size)

@@ -9,11 +9,12 @@ without decompressing the records before them.
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from isal import igzip_lib
+from isal import igzip_lib, isal_zlib
 
 from xee_tf.errors import RecordError
 from xee_tf.shards.limits import inflation_error
@@ -61,6 +62,7 @@ PREDICTION_MEMBER = 1 << 20
 Fewer members need a smaller index, for which space is reserved before the first member is written.
 """
 
+_FIRST = 12  # bytes to compress separately: the length of a record and its CRC
 _EXTRA_HEADER = bytes.fromhex("1f8b08040000000000ff")  # MEMBER_HEADER with FLG.FEXTRA
 _FIELD = b"XF"
 _VERSION = 1
@@ -115,21 +117,30 @@ def member_edges(offsets: npt.NDArray[np.int64], member_bytes: int) -> list[int]
     return edges
 
 
-def compress_member(data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> bytes:
+def compress_member(data: bytes | bytearray | memoryview | npt.NDArray[np.uint8]) -> list[bytes]:
     """Compress data as one gzip member that starts with `MEMBER_HEADER`, with igzip at level 1.
 
-    The result is deterministic. For empty data it is empty, because TensorFlow treats an empty member as the
-    end of the file and silently ignores the rest.
+    Returns the pieces of the member, of which the first one contains the header. For empty data there are
+    none, because TensorFlow treats an empty member as the end of the file and silently ignores the rest.
+
+    The result is deterministic. If igzip receives all data at once, it is not: when igzip starts with more
+    than 16 bytes, it enters one of the first positions into its table of matches under a number that depends
+    on an address in memory (the register ``rcx`` is not set at ``write_first_byte`` of ISA-L 2.31). In about
+    one of 3,000 threads, a match is then missed or found, and the bytes differ, although they are valid. The
+    first bytes are therefore compressed separately; the rest can still refer to them.
 
     Examples
     --------
     >>> import gzip
-    >>> gzip.decompress(compress_member(b"patch") + compress_member(b"") + compress_member(b"es"))
+    >>> gzip.decompress(b"".join(compress_member(b"patch") + compress_member(b"") + compress_member(b"es")))
     b'patches'
     """
     if not len(data):
-        return b""
-    return igzip_lib.compress(data, 1, igzip_lib.COMP_GZIP)
+        return []
+    stream = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    first, flushed = stream.compress(data[:_FIRST]), stream.flush(isal_zlib.Z_SYNC_FLUSH)
+    rest, end = stream.compress(data[_FIRST:]), stream.flush()
+    return [piece for piece in (first + flushed, rest, end) if piece]
 
 
 @dataclass(frozen=True)
@@ -186,7 +197,7 @@ def indexed_header(index: MemberIndex, *, length: int | None = None) -> bytes:
     Examples
     --------
     >>> import gzip
-    >>> member = compress_member(b"record")
+    >>> member = b"".join(compress_member(b"record"))
     >>> header = indexed_header(MemberIndex(first_record=7, records=(1,), sizes=(len(member),)))
     >>> gzip.decompress(header + member[len(MEMBER_HEADER) :])
     b'record'
@@ -242,7 +253,7 @@ def read_index(head: bytes | memoryview) -> MemberIndex | None:
 
     Examples
     --------
-    >>> read_index(compress_member(b"by another program")) is None
+    >>> read_index(b"".join(compress_member(b"by another program"))) is None
     True
     """
     head = bytes(head)

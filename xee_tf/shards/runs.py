@@ -133,7 +133,7 @@ def pack_run(
     run : Run
         The description of the run.
     pieces : list of bytes-like
-        The gzip members; if not compressed, a single piece with all records.
+        The gzip members, each in up to three pieces; if not compressed, a single piece with all records.
 
     Examples
     --------
@@ -150,15 +150,18 @@ def pack_run(
     ends = frame_footers(buffer, offsets[1:])
     spans = list(pairwise(edge - edges[0] for edge in edges))
     if compressed:
-        pieces: list[Any] = [compress_member(buffer[offsets[a] : offsets[b]]) for a, b in spans]
+        members = [compress_member(buffer[offsets[a] : offsets[b]]) for a, b in spans]
+        sizes = [sum(map(len, member)) for member in members]
+        pieces: list[Any] = list(chain.from_iterable(members))
         crc = reduce(lambda crc, piece: crc32c(piece, crc), pieces, 0)
     else:
         pieces = [buffer]
+        sizes = [int(offsets[b] - offsets[a]) for a, b in spans]
         crc = frames_crc(buffer, offsets, ends)
     run = Run(
         first=first,
         records=tuple(b - a for a, b in spans),
-        sizes=tuple(map(len, pieces) if compressed else (int(offsets[b] - offsets[a]) for a, b in spans)),
+        sizes=tuple(sizes),
         crcs=tuple(run_crc(ends[a:b]) for a, b in spans),
         patches=tuple(patches),
         masked=tuple(masked),
