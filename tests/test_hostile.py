@@ -4,13 +4,18 @@ import gzip
 import json
 import os
 import random
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import xee_tf
+from tests.conftest import ROOT
 from tests.foreign import delimited, frame
+from tests.fuzzing import LEAST_BYTES, NEEDS, ONE, READERS, changed, entry, example, series, tensor
 from tests.hostile import VALUES, Counts, encoded, mutated
 from tests.rasters import raster
 from xee_tf.records import decode_features, decode_records, iter_frames  # noqa: F401
@@ -18,25 +23,10 @@ from xee_tf.records.parse import decode_sequence_example
 from xee_tf.shards.inflate import inflate_stream
 from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.shards.scan import scan_records
-from xee_tf.wire import integer_field, text_field
+from xee_tf.wire import text_field
 
 SEED = random.randrange(2**32) if os.environ.get("XEE_TF_RANDOM_EXAMPLES") else 0
 LONG = pytest.param(True, marks=pytest.mark.long, id="long")
-
-ONE = delimited(2, delimited(1, b"\0\0\x80?"))  # a Feature with one float
-
-
-def entry(name, feature=ONE):
-    return delimited(1, delimited(1, name) + delimited(2, feature))
-
-
-def example(entries):
-    return delimited(1, entries)
-
-
-def series(steps, name=b"a"):
-    return delimited(2, delimited(1, delimited(1, name) + delimited(2, steps)))
-
 
 RECORDS = {
     "many features": lambda n: example(b"".join(entry(b"%d" % i) for i in range(n // 30))),
@@ -225,6 +215,33 @@ def test_changed_sidecars_raise_own_errors(exports, long, capsys):
     report("sidecars", counts, capsys if long else None)
 
 
+@pytest.mark.parametrize("long", [False, LONG])
+@pytest.mark.parametrize("reader", READERS)
+def test_changed_inputs_raise_own_errors(reader, long, capsys):
+    if reader in NEEDS:
+        pytest.importorskip(NEEDS[reader])
+    read, valid = READERS[reader]
+    generator, counts = random.Random(f"{SEED} {reader}"), Counts()
+    number = 50 if not long else 500 if reader == "CRS" else 10_000  # PROJ searches its database
+    for _ in range(5 if reader == "CRS" and not long else number):
+        data = changed(generator.choice(valid), generator, valid)
+        least = LEAST_BYTES.get(reader, LEAST_BYTES[""])
+        counts.check(lambda: read(data), len(data), least=least)  # noqa: B023
+    report(reader, counts, capsys if long else None)
+
+
+@pytest.mark.long
+def test_inputs_that_reach_new_code_raise_own_errors(tmp_path, capsys):
+    if find_spec("atheris") is None:
+        pytest.skip("atheris is not installed (pip install atheris)")
+    (tmp_path / "inputs").mkdir()
+    command = [sys.executable, "-m", "tests.coverage_guided", "120", str(tmp_path / "inputs")]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT, timeout=600)
+    with capsys.disabled():
+        print(f"\n{done.stdout.strip()}")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 BODIES = {
     "nested": lambda n: b"[" * 500 + b"1" + b"]" * 500,
     "open": lambda n: b"[" * n,
@@ -271,11 +288,6 @@ def test_json_of_requests_and_responses_is_bounded():
             body = body.replace(b"instances", b"predictions")
             counts.check(lambda: decode_json_outputs(body), len(body), least=32 << 20)  # noqa: B023
     assert not counts.wrong
-
-
-def tensor(number, sizes, *values):
-    shape = delimited(2, b"".join(delimited(2, integer_field(1, size)) for size in sizes))
-    return integer_field(1, number) + shape + b"".join(values)
 
 
 TENSORS = {
