@@ -33,7 +33,10 @@ def check(data: bytes) -> None:
     if data and data[0] < len(names):
         name = names[data[0]]
         least = LEAST_BYTES.get(name, LEAST_BYTES[""])
+        wrong = len(counts[name].wrong)
         counts[name].check(lambda: READERS[name][0](data[1:]), len(data), least=least)
+        if len(counts[name].wrong) > wrong:
+            print(name, data[1:])
     if time.monotonic() > end:
         for name, found in counts.items():
             print(f"{name}: {found['calls']:,} inputs, {found['own errors']:,} own errors", found.wrong or "")

@@ -18,6 +18,8 @@ from tests.foreign import delimited, frame
 from tests.fuzzing import LEAST_BYTES, NEEDS, ONE, READERS, changed, entry, example, series, tensor
 from tests.hostile import VALUES, Counts, encoded, mutated
 from tests.rasters import raster
+from xee_tf.georef import read_crs
+from xee_tf.georef.crs import crs_of_cf
 from xee_tf.records import decode_features, decode_records, iter_frames  # noqa: F401
 from xee_tf.records.parse import decode_sequence_example
 from xee_tf.shards.inflate import inflate_stream
@@ -223,8 +225,8 @@ def test_changed_inputs_raise_own_errors(reader, long, capsys):
     read, valid = READERS[reader]
     generator, counts = random.Random(f"{SEED} {reader}"), Counts()
     number = 50 if not long else 500 if reader == "CRS" else 10_000  # PROJ searches its database
-    for _ in range(5 if reader == "CRS" and not long else number):
-        data = changed(generator.choice(valid), generator, valid)
+    number = 5 if reader == "CRS" and not long else number
+    for data in [*valid, *(changed(generator.choice(valid), generator, valid) for _ in range(number))]:
         least = LEAST_BYTES.get(reader, LEAST_BYTES[""])
         counts.check(lambda: read(data), len(data), least=least)  # noqa: B023
     report(reader, counts, capsys if long else None)
@@ -240,6 +242,68 @@ def test_inputs_that_reach_new_code_raise_own_errors(tmp_path, capsys):
     with capsys.disabled():
         print(f"\n{done.stdout.strip()}")
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+CRSS = {
+    "nested WKT": lambda n: 'GEOGCS["x",' + "A[" * n + '"a"' + "]" * n + "]",
+    "open WKT": lambda n: 'GEOGCS["x",' + "A[" * n,
+    "compound WKT": lambda n: 'COMPD_CS["x",' * n,
+    "bound WKT": lambda n: "BOUNDCRS[SOURCECRS[" * n + 'GEOGCRS["x"]' + "]]" * n,
+    "quotes": lambda n: 'GEOGCS["' + '"' * n,
+    "remark": lambda n: 'GEOGCRS["x",REMARK["' + "proj=" * n + '"]]',
+    "nested PROJJSON": lambda n: '{"type":"BoundCRS","source_crs":' * n + "{}" + "}" * n,
+    "lists": lambda n: '{"a":' + "[" * n,
+    "pipeline": lambda n: "+proj=pipeline " + "+step +proj=longlat " * n,
+    "codes": lambda n: "EPSG:4326+" * n + "EPSG:5773",
+    "URN": lambda n: "urn:ogc:def:crs," + "crs:EPSG::4326," * n,
+    "name": lambda n: "a" * n,
+}
+
+
+@pytest.mark.parametrize("crs", CRSS)
+def test_nested_crss_are_refused(crs):
+    counts = Counts()
+    for levels in (500, 20_000):
+        text = CRSS[crs](levels)
+        counts.check(lambda: read_crs(text), len(text))  # noqa: B023
+    assert counts["own errors"] == counts["calls"]
+    assert not counts.wrong
+
+
+@pytest.mark.parametrize("crs", ["remark", "name"])
+def test_long_crss_are_refused(crs):
+    """PROJ took 650 MB for 5 MB."""
+    text = CRSS[crs](2_000_000)
+    counts = Counts()
+    counts.check(lambda: read_crs(text), len(text), multiple=4)
+    counts.check(lambda: crs_of_cf({"crs_wkt": text}), len(text), also=[ValueError], multiple=4)
+    assert counts["own errors"] == counts["calls"]
+    assert not counts.wrong
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patchesPerRow": 10**6, "totalPatches": 10**12},
+        {"patchesPerRow": 1, "totalPatches": 10**15},
+        {"patchesPerRow": 10**12, "totalPatches": 10**12},
+        {"patchDimensions": [10**9, 1]},
+        {"patchDimensions": [10**6, 10**6], "patchesPerRow": 10**6, "totalPatches": 10**12},
+    ],
+)
+def test_huge_grids_are_refused(tmp_path, change):
+    raster({"B4": np.ones((32, 32), "f4")}).tfexport(tmp_path / "s", patch_dimensions=8)
+    (tmp_path / "s-image.tfexport").unlink()
+    mixer = tmp_path / "s-mixer.json"
+    mixer.write_text(json.dumps(json.loads(mixer.read_text()) | change))
+    counts = Counts()
+    for kernel in (1, 10**9 + 1):
+        counts.check(lambda: xee_tf.open_image(mixer, kernel_size=kernel), 2000)  # noqa: B023
+        counts.check(lambda: xee_tf.upload_image(None, mixer, tmp_path / "u.tif", kernel_size=kernel), 2000)  # noqa: B023
+    assert counts["own errors"] == counts["calls"]
+    for use in (xee_tf.inspect, xee_tf.verify):
+        counts.check(lambda: str(use(mixer)), 2000)  # noqa: B023
+    assert not counts.wrong
 
 
 BODIES = {
