@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from distributed import Client, LocalCluster
 
 import xee_tf
 from tests.rasters import raster
@@ -184,6 +185,14 @@ USES = {
 }
 
 
+def sampled(image, path):
+    geopandas = pytest.importorskip("geopandas")
+    points = geopandas.points_from_xy(*(axis.ravel() for axis in np.meshgrid(image.x, image.y)))
+    rows = geopandas.GeoDataFrame(geometry=points, crs=image.attrs["crs"])
+    image.tfexport.table(rows, path / "rows")
+    return xee_tf.open_table(path / "rows.tfrecord.gz").B4.to_numpy().reshape(32, 48)
+
+
 def refused_or_right(use, right):
     """Return the values of a use, or the text of its ChunkError."""
     try:
@@ -216,6 +225,24 @@ def test_any_chunk_of_an_array_band_is_right_or_refused(tmp_path, options, kinds
         message = refused_or_right(use, right)
         assert (message is None) == (kind in RIGHT)
         assert message is None or message.startswith("Band 'B4': chunk (1, 2)")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("use", [*USES, "sample"])
+@pytest.mark.parametrize("kind", ["swapped", "masked", "first", "wider", "None", "dates"])
+def test_any_chunk_is_right_or_refused_on_a_cluster(cluster, tmp_path, use, kind):
+    band, right = changed_band("f4", kind)
+    function = sampled if use == "sample" else USES[use]
+    with Client(cluster):
+        message = refused_or_right(lambda: function(image_with(band), tmp_path), right)
+    assert (message is None) == (kind in RIGHT)
+    assert message is None or message.startswith(("Band 'B4': chunk (1, 2)", "Band 'B4': the chunk at"))
 
 
 def changed_column(dtype, kind, shape=()):

@@ -307,3 +307,18 @@ def test_prediction_does_not_replace_its_input(tmp_path, name, monkeypatch):
     copied = tmp_path / f"copy{name[5:]}"
     predict(model, opened, copied)
     assert copied.exists()
+
+
+def test_what_several_bands_share_is_computed_once(tmp_path):
+    loaded = []
+
+    def load(block_info=None):
+        loaded.append(block_info[None]["chunk-location"])
+        return np.ones((2, 16, 16), "f4")
+
+    both = da.map_blocks(
+        load, chunks=((2,), (16,) * 2, (16,) * 3), dtype="f4", meta=np.empty((0, 0, 0), "f4")
+    )
+    image = raster({"a": np.zeros((32, 48), "f4")}).assign(a=(("y", "x"), both[0]), b=(("y", "x"), both[1]))
+    xee_tf.to_cog(image, tmp_path / "both.tif")
+    assert len(loaded) == len(set(loaded)) == 6

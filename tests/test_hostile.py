@@ -4,43 +4,31 @@ import gzip
 import json
 import os
 import random
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import xee_tf
+from tests.conftest import ROOT
 from tests.foreign import delimited, frame
+from tests.fuzzing import LEAST_BYTES, NEEDS, ONE, READERS, changed, entry, example, member_of, series, tensor
 from tests.hostile import VALUES, Counts, encoded, mutated
 from tests.rasters import raster
+from xee_tf.georef import read_crs
+from xee_tf.georef.crs import crs_of_cf
 from xee_tf.records import decode_features, decode_records, iter_frames  # noqa: F401
 from xee_tf.records.parse import decode_sequence_example
 from xee_tf.shards.inflate import inflate_stream
-from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, compress_member, indexed_header
+from xee_tf.shards.members import MEMBER_HEADER, MemberIndex, indexed_header
 from xee_tf.shards.scan import scan_records
-from xee_tf.wire import integer_field, text_field
+from xee_tf.wire import text_field
 
 SEED = random.randrange(2**32) if os.environ.get("XEE_TF_RANDOM_EXAMPLES") else 0
 LONG = pytest.param(True, marks=pytest.mark.long, id="long")
-
-ONE = delimited(2, delimited(1, b"\0\0\x80?"))  # a Feature with one float
-
-
-def member_of(data):
-    return b"".join(compress_member(data))
-
-
-def entry(name, feature=ONE):
-    return delimited(1, delimited(1, name) + delimited(2, feature))
-
-
-def example(entries):
-    return delimited(1, entries)
-
-
-def series(steps, name=b"a"):
-    return delimited(2, delimited(1, delimited(1, name) + delimited(2, steps)))
-
 
 RECORDS = {
     "many features": lambda n: example(b"".join(entry(b"%d" % i) for i in range(n // 30))),
@@ -229,6 +217,95 @@ def test_changed_sidecars_raise_own_errors(exports, long, capsys):
     report("sidecars", counts, capsys if long else None)
 
 
+@pytest.mark.parametrize("long", [False, LONG])
+@pytest.mark.parametrize("reader", READERS)
+def test_changed_inputs_raise_own_errors(reader, long, capsys):
+    if reader in NEEDS:
+        pytest.importorskip(NEEDS[reader])
+    read, valid = READERS[reader]
+    generator, counts = random.Random(f"{SEED} {reader}"), Counts()
+    number = 50 if not long else 500 if reader == "CRS" else 10_000  # PROJ searches its database
+    number = 5 if reader == "CRS" and not long else number
+    for data in [*valid, *(changed(generator.choice(valid), generator, valid) for _ in range(number))]:
+        least = LEAST_BYTES.get(reader, LEAST_BYTES[""])
+        counts.check(lambda: read(data), len(data), least=least)  # noqa: B023
+    report(reader, counts, capsys if long else None)
+
+
+@pytest.mark.long
+def test_inputs_that_reach_new_code_raise_own_errors(tmp_path, capsys):
+    if find_spec("atheris") is None:
+        pytest.skip("atheris is not installed (pip install atheris)")
+    (tmp_path / "inputs").mkdir()
+    command = [sys.executable, "-m", "tests.coverage_guided", "120", str(tmp_path / "inputs")]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT, timeout=600)
+    with capsys.disabled():
+        print(f"\n{done.stdout.strip()}")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+CRSS = {
+    "nested WKT": lambda n: 'GEOGCS["x",' + "A[" * n + '"a"' + "]" * n + "]",
+    "open WKT": lambda n: 'GEOGCS["x",' + "A[" * n,
+    "compound WKT": lambda n: 'COMPD_CS["x",' * n,
+    "bound WKT": lambda n: "BOUNDCRS[SOURCECRS[" * n + 'GEOGCRS["x"]' + "]]" * n,
+    "quotes": lambda n: 'GEOGCS["' + '"' * n,
+    "remark": lambda n: 'GEOGCRS["x",REMARK["' + "proj=" * n + '"]]',
+    "nested PROJJSON": lambda n: '{"type":"BoundCRS","source_crs":' * n + "{}" + "}" * n,
+    "lists": lambda n: '{"a":' + "[" * n,
+    "pipeline": lambda n: "+proj=pipeline " + "+step +proj=longlat " * n,
+    "codes": lambda n: "EPSG:4326+" * n + "EPSG:5773",
+    "URN": lambda n: "urn:ogc:def:crs," + "crs:EPSG::4326," * n,
+    "name": lambda n: "a" * n,
+}
+
+
+@pytest.mark.parametrize("crs", CRSS)
+def test_nested_crss_are_refused(crs):
+    counts = Counts()
+    for levels in (500, 20_000):
+        text = CRSS[crs](levels)
+        counts.check(lambda: read_crs(text), len(text))  # noqa: B023
+    assert counts["own errors"] == counts["calls"]
+    assert not counts.wrong
+
+
+@pytest.mark.parametrize("crs", ["remark", "name"])
+def test_long_crss_are_refused(crs):
+    """PROJ took 650 MB for 5 MB."""
+    text = CRSS[crs](2_000_000)
+    counts = Counts()
+    counts.check(lambda: read_crs(text), len(text), multiple=4)
+    counts.check(lambda: crs_of_cf({"crs_wkt": text}), len(text), also=[ValueError], multiple=4)
+    assert counts["own errors"] == counts["calls"]
+    assert not counts.wrong
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patchesPerRow": 10**6, "totalPatches": 10**12},
+        {"patchesPerRow": 1, "totalPatches": 10**15},
+        {"patchesPerRow": 10**12, "totalPatches": 10**12},
+        {"patchDimensions": [10**9, 1]},
+        {"patchDimensions": [10**6, 10**6], "patchesPerRow": 10**6, "totalPatches": 10**12},
+    ],
+)
+def test_huge_grids_are_refused(tmp_path, change):
+    raster({"B4": np.ones((32, 32), "f4")}).tfexport(tmp_path / "s", patch_dimensions=8)
+    (tmp_path / "s-image.tfexport").unlink()
+    mixer = tmp_path / "s-mixer.json"
+    mixer.write_text(json.dumps(json.loads(mixer.read_text()) | change))
+    counts = Counts()
+    for kernel in (1, 10**9 + 1):
+        counts.check(lambda: xee_tf.open_image(mixer, kernel_size=kernel), 2000)  # noqa: B023
+        counts.check(lambda: xee_tf.upload_image(None, mixer, tmp_path / "u.tif", kernel_size=kernel), 2000)  # noqa: B023
+    assert counts["own errors"] == counts["calls"]
+    for use in (xee_tf.inspect, xee_tf.verify):
+        counts.check(lambda: str(use(mixer)), 2000)  # noqa: B023
+    assert not counts.wrong
+
+
 BODIES = {
     "nested": lambda n: b"[" * 500 + b"1" + b"]" * 500,
     "open": lambda n: b"[" * n,
@@ -275,11 +352,6 @@ def test_json_of_requests_and_responses_is_bounded():
             body = body.replace(b"instances", b"predictions")
             counts.check(lambda: decode_json_outputs(body), len(body), least=32 << 20)  # noqa: B023
     assert not counts.wrong
-
-
-def tensor(number, sizes, *values):
-    shape = delimited(2, b"".join(delimited(2, integer_field(1, size)) for size in sizes))
-    return integer_field(1, number) + shape + b"".join(values)
 
 
 TENSORS = {

@@ -293,6 +293,18 @@ def test_coordinates_of_objects(values, expected):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("value", ["2020-01-01T00:00Z", "2020-01-01T00+01", "2020-01-01 00:00-0500", "now"])
+def test_times_that_depend_on_the_place_or_the_moment_are_refused(value):
+    with pytest.raises(ValueError, match="not a time in ISO 8601"):
+        read_coordinate({"dtype": "<M8[s]", "values": ["2020-01-01", value]})
+
+
+@pytest.mark.parametrize("unit", ["Y", "W", "h", "s", "as"])
+def test_extreme_times_survive(unit):
+    times = np.array([-(10**6), 0, 10**6], f"<M8[{unit}]")
+    np.testing.assert_array_equal(read_coordinate(coordinate_document(times)), times)
+
+
 @pytest.mark.parametrize("values", [[(1, 2)], ["a", 1], [{}], [object()]])
 def test_unsupported_coordinates_are_omitted(values):
     array = np.empty(len(values), object)

@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from tests.conftest import needs_posix
 from tests.foreign import delimited, frame, parse_message
+from tests.fuzzing import member_of
 from tests.optional import optional
 from tests.strategies import layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
@@ -37,7 +38,6 @@ from xee_tf.records.parse import decode_example
 from xee_tf.shards.members import (
     MEMBER_HEADER,
     MemberIndex,
-    compress_member,
     index_header_size,
     indexed_header,
     inflate_member,
@@ -49,10 +49,6 @@ from xee_tf.wire import encode_varint, varint_size
 tf = optional("tensorflow")
 
 Example = tf.train.Example
-
-
-def member_of(data):
-    return b"".join(compress_member(data))
 
 
 def protobuf_example(layout, values, record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import time
@@ -14,10 +15,14 @@ pytest.importorskip("requests")
 pytest.importorskip("uvicorn")
 
 import grpc
+import numpy as np
 import requests
 
 import xee_tf
-from xee_tf.serving import connections, rest
+from tests.waiting import wait_until
+from xee_tf.remote.payloads import ServedModel
+from xee_tf.remote.payloads.predict_messages import encode_predict_request
+from xee_tf.serving import connections, grpc_service, held, rest
 
 HEAD = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\n"
 LENGTH = HEAD + b"Content-Length: 100000\r\n\r\n{", b" "
@@ -128,3 +133,127 @@ def test_grpc_calls_without_message_do_not_block_http(served_models):
         assert predict(server) == 200
         call.cancel()
         done.set()
+
+
+# -- gRPC --------------------------------------------------------------------------------------------
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+
+def http2_frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def half_a_call():
+    """The bytes of a call with the beginning of its message."""
+    headers = {":method": "POST", ":scheme": "http", ":path": PREDICT, ":authority": "x", "te": "trailers"}
+    headers["content-type"] = "application/grpc"
+    block = b"".join(
+        b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in header) for header in headers.items()
+    )
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + http2_frame(4, 0, 0, b"")
+        + http2_frame(1, 4, 1, block)
+        + http2_frame(0, 0, 1, b"\0" + (1000).to_bytes(4, "big") + b"half")
+    )
+
+
+def predict_by_grpc(server, size=0):
+    message = encode_predict_request({"seconds": np.zeros(1 + size, "f4")}, ServedModel("slow"))
+    with grpc.insecure_channel(server.grpc) as channel:
+        try:
+            channel.unary_unary(PREDICT)(message, timeout=30)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def test_grpc_calls_without_whole_message_are_cancelled(connect, served_models, monkeypatch):
+    monkeypatch.setattr(grpc_service, "MESSAGE_SECONDS", 1.0)
+    done = threading.Event()
+
+    def nothing():
+        done.wait(30)
+        yield from ()
+
+    with (
+        xee_tf.serve(served_models, max_concurrency=2, grace=0) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        host, port = server.grpc.split(":")
+        half = socket.create_connection((host, int(port)), timeout=10)
+        half.sendall(half_a_call())
+        call = channel.stream_unary(PREDICT).future(nothing())
+        wait_until(lambda: predict_by_grpc(server) == "RESOURCE_EXHAUSTED")
+        assert call.exception(timeout=10).code() is grpc.StatusCode.CANCELLED
+        wait_until(lambda: predict_by_grpc(server) == "OK")
+        done.set()
+        half.close()
+
+
+def test_grpc_calls_without_message_are_refused(served_models):
+    with xee_tf.serve(served_models) as server, grpc.insecure_channel(server.grpc) as channel:
+        with pytest.raises(grpc.RpcError, match="The call has no message"):
+            channel.stream_unary(PREDICT)(iter(()), timeout=10)
+        assert predict_by_grpc(server) == "OK"
+
+
+# -- Memory ------------------------------------------------------------------------------------------
+
+
+def predict_zipped(server):
+    body = gzip.compress(b'{"instances": [0]}' + b" " * 300)
+    address, headers = f"{server}/v1/models/slow:predict", {"Content-Encoding": "gzip"}
+    return requests.post(address, body, headers=headers, timeout=30).status_code
+
+
+def test_all_requests_together_are_limited(connect, served_models, monkeypatch):
+    monkeypatch.setattr(held, "_LEAST", 0)
+    head = HEAD + b"Content-Length: 900\r\n\r\n"
+    with xee_tf.serve(served_models, max_request_bytes=1000) as server:
+        begun = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes
+
+        time.sleep(0.3)
+        response = connect(server, head + b" " * 890).recv(1000)
+        assert response.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1" in response.lower()
+        address = f"{server}/v1/models/slow:predict"
+        zipped = gzip.compress(b'{"instances": [0]}' + b" " * 300)
+        assert (
+            requests.post(address, zipped, headers={"Content-Encoding": "gzip"}, timeout=30).status_code
+            == 429
+        )
+        assert predict_by_grpc(server, size=100) == "RESOURCE_EXHAUSTED"
+        assert predict(server) == 200
+        for connection in begun:
+            connection.sendall(b"not JSON  ")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+        assert (
+            requests.post(address, zipped, headers={"Content-Encoding": "gzip"}, timeout=30).status_code
+            == 200
+        )
+        assert predict_by_grpc(server, size=100) == "OK"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("reads", "close"), [(True, b""), (False, b""), (False, b"Connection: close\r\n")])
+def test_responses_are_kept_while_they_are_read(connect, served_models, monkeypatch, reads, close):
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "READ_SECONDS", 2.0)
+    numbers = b",".join([b"1000000000000"] * 400_000)
+    body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % numbers
+    head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\n" + close
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        found = connection.recv(1 << 16)
+        if not reads:
+            time.sleep(4)
+        with suppress(ConnectionError):
+            while part := connection.recv(1 << 16):
+                found += part
+                time.sleep(0.02)
+        assert found.startswith(b"HTTP/1.1 200 ")
+        assert found.endswith(b"}") == reads

@@ -114,7 +114,11 @@ class MissingModelError(ModelError, FileNotFoundError):
 
 
 class ChunkError(XeeTFError, ValueError):
-    """A chunk of a Dask array does not have the shape or dtype that the array declares."""
+    """A chunk of a Dask array does not have the shape or dtype that the array declares.
+
+    Only the arrays that xee_tf gets are checked. If such a chunk is combined with other arrays before, numpy
+    may broadcast it to the right shape, and nothing shows that its values are wrong.
+    """
 
 
 class PredictionError(XeeTFError, RuntimeError):

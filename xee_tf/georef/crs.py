@@ -58,6 +58,7 @@ _INIT = re.compile(r"\+?init=(\w+):(\w+)(?:\s+\+(?:no_defs|type=crs))*", re.IGNO
 _GML = re.compile(r"https?://www\.opengis\.net/gml/srs/epsg\.xml#(\d+)", re.IGNORECASE)
 _EPSG = re.compile(r"(?:epsg:|urn:ogc:def:crs:epsg:[^:]*:)\s*(\d+)", re.IGNORECASE)
 _FIRST_OF_ESRI = 37000
+_LONGEST = 1 << 20  # characters; the longest of EPSG has 50,000, and PROJ takes 100 times as much memory
 
 _PARSE_ERRORS = (pyproj.exceptions.CRSError, TypeError, ValueError, RecursionError)
 
@@ -177,7 +178,7 @@ def _known_crs(value: Any) -> pyproj.CRS:
     if hasattr(value, "to_wkt") and not isinstance(value, pyproj.CRS):
         value = value.to_wkt()
     if isinstance(value, str):
-        return _crs_of_text(str(value).strip())
+        return _crs_of_text(_limited(str(value)).strip())
     if hasattr(value, "__index__") and not isinstance(value, bool):
         value = operator.index(value)  # a numpy integer
     if isinstance(value, Mapping):
@@ -201,8 +202,14 @@ def crs_of_cf(attrs: Mapping[str, Any]) -> pyproj.CRS:
     """
     for key, value in attrs.items():  # pyproj does not parse other attributes, such as a comment
         if isinstance(value, str) and (key in ("crs_wkt", "spatial_ref") or key.endswith("_name")):
-            require_no_files(value)
+            require_no_files(_limited(value))
     return _without_files(pyproj.CRS.from_cf(dict(attrs)))
+
+
+def _limited(text: str) -> str:
+    if len(text) > _LONGEST:
+        raise ValueError(f"it has {len(text):,} characters; at most {_LONGEST:,} are supported")
+    return text
 
 
 def _without_files(crs: pyproj.CRS) -> pyproj.CRS:

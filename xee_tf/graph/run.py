@@ -14,6 +14,7 @@ import dask
 import numpy as np
 from dask import threaded
 from dask.base import get_scheduler
+from dask.core import flatten
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
@@ -26,7 +27,7 @@ from xee_tf.blocks import chunk_edges
 from xee_tf.errors import OptionError
 from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.placing import cluster_client
-from xee_tf.graph.sources import futures_in
+from xee_tf.graph.sources import Sources, futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of
 
 __all__ = ["each_chunk", "run_graph", "store_chunks"]
@@ -99,16 +100,17 @@ def store_chunks(
     name = f"xee-tf-store-{uuid.uuid4().hex}"
     tasks: Tasks = {}
     done = []
-    optimized = dask.optimize(*arrays.values())
-    for number, (band, array, target) in enumerate(zip(arrays, optimized, targets, strict=True)):
+    sources = Sources.of(list(arrays.values()))
+    for number, (band, target, keys) in enumerate(zip(arrays, targets, sources.keys, strict=True)):
+        array = arrays[band]
         edges = list(map(chunk_edges, array.chunks))
-        for index in np.ndindex(*array.numblocks):
+        for index, chunk in zip(np.ndindex(*array.numblocks), flatten(keys), strict=True):
             place = tuple(slice(*edge[i : i + 2]) for edge, i in zip(edges, index, strict=True))
-            chunk = TaskRef((array.name, *index))
             key = (name, number, *index)
-            done.append(add_task(tasks, key, _store_chunk, target, place, chunk, band, array.dtype))
+            done.append(add_task(tasks, key, _store_chunk, target, place, TaskRef(chunk), band, array.dtype))
     result = add_task(tasks, f"all-{name}", first_of, done)
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=optimized)
+    layers = {f"sources-{name}": sources.graph, name: tasks}
+    graph = HighLevelGraph(layers, {f"sources-{name}": set(), name: {f"sources-{name}"}})
     delayed = Delayed(result.key, graph, layer=name)
     with dask.config.set(scheduler="threads") if in_this_process else nullcontext():
         run_graph(delayed, progress)

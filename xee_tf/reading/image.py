@@ -84,7 +84,8 @@ def open_image(
     chunks : int, str, tuple, mapping or None, default {}
         The same as in `xarray.open_dataset`. ``{}`` means Dask chunks of whole patches, 1024 to 2048 pixels
         per side (as wide as the raster if another program compressed the records); one task reads all bands
-        of a chunk. None means lazy arrays without Dask, which read the records of a window when indexed.
+        of a chunk. None means lazy arrays without Dask, which read the records of a window when indexed, once
+        for each band: use Dask to load many bands.
     verify : bool, default True
         Whether to verify the CRC-32C of every record that is read and, with a manifest, whether the records
         are those of the export: the runs of records that contain them are compared with its checksums.

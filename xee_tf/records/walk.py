@@ -325,7 +325,7 @@ def _decode_integers(
     _mark_invalid(cursor, valid, counts)
     if lead:
         first, last = begins[:, lead:].reshape(-1), stops[:, lead:].reshape(-1)
-    return varint_values(data, first, last).reshape(-1, size), counts
+    return varint_values(data, first, last).reshape(len(begins), size), counts
 
 
 def _mark_invalid(cursor: _Cursor, valid: Mask, counts: Integers) -> None:

@@ -8,6 +8,7 @@ import zlib
 from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.serving.failures import RequestError
+from xee_tf.serving.held import HeldBytes
 
 with extra("serve", "A model server"):
     from starlette.requests import Request
@@ -33,12 +34,14 @@ class Body:
         The request.
     limit : int
         Maximum size in bytes, before and after decompression.
+    held : HeldBytes
+        Counts the bytes until `close` is called.
     """
 
-    def __init__(self, request: Request, limit: int) -> None:
-        self._request, self._limit = request, limit
+    def __init__(self, request: Request, limit: int, held: HeldBytes) -> None:
+        self._request, self._limit, self._held = request, limit, held
         self._clock = asyncio.get_running_loop().time
-        self._start, self._size = self._clock(), 0
+        self._start, self._size, self._counted = self._clock(), 0, 0
         self._timeout: asyncio.Timeout | None = None
         self.dropped = False
 
@@ -53,26 +56,29 @@ class Body:
         if self._timeout is not None:
             self._timeout.reschedule(self._clock())
 
-    async def read(self) -> bytes:
-        """Receive and decompress the body.
+    @property
+    def _encoding(self) -> str:
+        return self._request.headers.get("content-encoding", "identity").lower()
+
+    async def receive(self) -> bytes:
+        """Receive the body.
 
         Raises
         ------
         RequestError
-            If it is too large (413), has an unsupported encoding (415), is not valid gzip (400) or does not
-            arrive in time (408).
+            If it is too large (413), has an unsupported encoding (415), does not arrive in time (408), or
+            does not fit into memory beside others (429).
         """
-        headers, limit = self._request.headers, self._limit
-        encoding = headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", "gzip"):
-            message = f"Unsupported Content-Encoding {encoding!r}; expected gzip or none."
+        limit = self._limit
+        if self._encoding not in ("identity", "gzip"):
+            message = f"Unsupported Content-Encoding {self._encoding!r}; expected gzip or none."
             raise RequestError(Code.INVALID_ARGUMENT, message, status=415)
-        length = headers.get("content-length", "")
+        length = self._request.headers.get("content-length", "")
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(IDLE_SECONDS) as self._timeout:
-                body = await self._receive(self._timeout)
+                return await self._receive(self._timeout)
         except TimeoutError:
             message = (
                 f"No data of the body was received for {IDLE_SECONDS:g} seconds, or it arrived too slowly."
@@ -80,7 +86,23 @@ class Body:
             raise RequestError(Code.DEADLINE_EXCEEDED, message, status=408) from None
         finally:
             self._timeout = None
-        return _gunzip(body, limit) if encoding == "gzip" else body
+
+    def content(self, body: bytes) -> bytes:
+        """Decompress what `receive` returned; raise a `RequestError` if it is too large or not valid gzip."""
+        if self._encoding != "gzip":
+            return body
+        plain = _gunzip(body, self._limit)
+        self._count(len(plain))
+        return plain
+
+    def close(self) -> None:
+        """Stop counting the bytes."""
+        self._held.remove(self._counted)
+        self._counted = 0
+
+    def _count(self, size: int) -> None:
+        self._held.add(size)
+        self._counted += size
 
     async def _receive(self, timeout: asyncio.Timeout) -> bytes:
         chunks = []
@@ -89,6 +111,7 @@ class Body:
             self._size += len(chunk)
             if self._size > self._limit:
                 raise _too_large(self._limit)
+            self._count(len(chunk))
             if not self.dropped:
                 timeout.reschedule(self._clock() + IDLE_SECONDS + min(0.0, -self.late))
         return b"".join(chunks)

@@ -15,6 +15,11 @@ __all__ = ["LimitedProtocol", "limited"]
 HEADER_SECONDS = 30.0
 """Maximum time in seconds until the headers of a request are complete; then the connection is closed."""
 
+READ_SECONDS = 300.0
+"""Time in seconds in which a client must read a part of a response, or all of it."""
+
+_BYTES_PER_SECOND = 10_000  # minimum rate at which it reads
+
 _HEADER_BYTES = 1 << 16
 _CONNECTIONS = 256
 
@@ -40,9 +45,21 @@ class LimitedProtocol(HttpToolsProtocol):
         return (other.client or ("",))[0] == (self.client or ("",))[0] and not other.transport.is_closing()
 
     def _wait(self) -> None:
-        """Close the connection unless the headers of the next request arrive in time."""
+        """Close the connection unless the headers of the next request arrive in time.
+
+        If the client has not read the last response, it has more time.
+        """
         self._stop_waiting()
-        self._waits_until = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+        unread = self.transport.get_write_buffer_size()
+        seconds = READ_SECONDS if unread else HEADER_SECONDS
+        self._waits_until = self.loop.call_later(seconds, self._give_up, unread)
+
+    def _give_up(self, unread: int) -> None:
+        read = unread - self.transport.get_write_buffer_size()
+        if unread and read >= min(unread, READ_SECONDS * _BYTES_PER_SECOND):
+            self._wait()
+        else:
+            self.transport.abort()
 
     def _stop_waiting(self) -> None:
         if self._waits_until is not None:
@@ -76,7 +93,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it has arrived already."""
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if self.cycle.response_complete:
             self._wait()
 
 

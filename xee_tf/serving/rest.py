@@ -14,6 +14,7 @@ from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
 from xee_tf.serving.bodies import SLOW_SECONDS, Body
 from xee_tf.serving.failures import RequestError, as_request_error
+from xee_tf.serving.held import HeldBytes
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
 from xee_tf.serving.predictions import predict_json, predict_message
@@ -32,13 +33,15 @@ _MESSAGES = ("application/x-protobuf", "application/protobuf", "application/octe
 _GOOGLE = "/v1/projects/"
 
 
-def rest_app(models: Models, pool: Executor, *, max_request_bytes: int, max_concurrency: int) -> Starlette:
-    """Create the application, which runs predictions in `pool`.
+def rest_app(
+    models: Models, pool: Executor, held: HeldBytes, *, max_request_bytes: int, max_concurrency: int
+) -> Starlette:
+    """Create the application, which runs predictions in `pool`, and counts its requests in `held`.
 
     Bodies larger than `max_request_bytes` are rejected with 413. At most `max_concurrency` predictions are
     read, queued or run at a time; others are rejected with 429.
     """
-    rest = _Rest(models, pool, max_request_bytes, max_concurrency)
+    rest = _Rest(models, pool, held, max_request_bytes, max_concurrency)
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
     legacy = "/v1/projects/{project}/models/{name}"
     routes = [Route("/health", rest.health)]
@@ -68,8 +71,16 @@ def rest_app(models: Models, pool: Executor, *, max_request_bytes: int, max_conc
 class _Rest:
     """The handlers of the routes."""
 
-    def __init__(self, models: Models, pool: Executor, max_request_bytes: int, max_concurrency: int) -> None:
-        self._models, self._pool, self._max_bytes = models, pool, max_request_bytes
+    def __init__(
+        self,
+        models: Models,
+        pool: Executor,
+        held: HeldBytes,
+        max_request_bytes: int,
+        max_concurrency: int,
+    ) -> None:
+        self._models, self._pool, self._held = models, pool, held
+        self._max_bytes = max_request_bytes
         self._slots = BoundedSemaphore(max_concurrency)
         self._bodies: set[Body] = set()  # those being received, in the thread of the event loop
 
@@ -144,17 +155,20 @@ class _Rest:
         if not self._slots.acquire(blocking=False) and not self._drop_slow():
             message = "The server is at its maximum number of concurrent predictions; try again later."
             raise RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
-        received = Body(request, self._max_bytes)
+        received = Body(request, self._max_bytes, self._held)
         self._bodies.add(received)
         try:
-            body = await received.read()
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, body)
+            body = await received.receive()
+            return await asyncio.get_running_loop().run_in_executor(
+                self._pool, lambda: work(received.content(body))
+            )
         except ClientDisconnect:
             raise
         except Exception as error:
             raise as_request_error(error) from error
         finally:
             self._bodies.discard(received)
+            received.close()
             if not received.dropped:
                 self._slots.release()
 

@@ -72,7 +72,9 @@ def serve(
     port, grpc_port : int, default 0
         Ports for HTTP and gRPC. 0 selects a free port.
     max_request_bytes : int, default 1073741824
-        Maximum size of a request in bytes. Larger requests are rejected (413, RESOURCE_EXHAUSTED).
+        Maximum size of a request in bytes. Larger requests are rejected (413, RESOURCE_EXHAUSTED). All
+        requests in progress together may have 2 GiB, or twice this size if that is more; others are rejected
+        (429 with Retry-After, RESOURCE_EXHAUSTED).
     max_concurrency : int, default 64
         Maximum number of concurrent predictions over HTTP, and the same number over gRPC. Others are rejected
         (429 with Retry-After, RESOURCE_EXHAUSTED). Over HTTP, a client whose request arrives slowly makes way
@@ -269,12 +271,14 @@ def _run_servers(
         import uvicorn
 
     from xee_tf.serving.connections import limited
-    from xee_tf.serving.grpc_service import grpc_server
+    from xee_tf.serving.grpc_service import WaitingCalls, grpc_server
+    from xee_tf.serving.held import HeldBytes
     from xee_tf.serving.rest import rest_app
 
-    rpc_server, port = grpc_server(models, pools[1], grpc_address, **limits)
+    held, waiting = HeldBytes(limits["max_request_bytes"]), WaitingCalls()
+    rpc_server, port = grpc_server(models, pools[1], grpc_address, waiting, held, **limits)
     config = uvicorn.Config(
-        rest_app(models, pools[0], **limits),
+        rest_app(models, pools[0], held, **limits),
         http=limited(limits["max_concurrency"]),
         loop="asyncio",
         ws="none",
@@ -286,16 +290,17 @@ def _run_servers(
     )
     http_server = uvicorn.Server(config)
     thread = Thread(target=http_server.run, args=([http_socket],), name="xee-tf-serve-http", daemon=True)
-    rpc_server.start()
-    thread.start()
-    try:
-        while not http_server.started:
-            if not thread.is_alive():
-                raise OptionError("The HTTP server did not start; see its log.")
-            time.sleep(0.01)
-        yield port
-    finally:
-        http_server.should_exit = True
-        stopped = rpc_server.stop(grace)
-        thread.join()
-        stopped.wait()
+    with waiting.limited():
+        rpc_server.start()
+        thread.start()
+        try:
+            while not http_server.started:
+                if not thread.is_alive():
+                    raise OptionError("The HTTP server did not start; see its log.")
+                time.sleep(0.01)
+            yield port
+        finally:
+            http_server.should_exit = True
+            stopped = rpc_server.stop(grace)
+            thread.join()
+            stopped.wait()

@@ -22,6 +22,7 @@ _TIMES = "Mm"
 _DTYPE = re.compile(r"[<>|=]?[biufMm]\d{1,2}(\[\d{0,9}[a-zA-Z]{1,2}\])?")
 _LARGEST_TABLE = 64 << 20  # maximum bytes of a fixed-width string array; longer ones use objects
 _DATE = re.compile(r"(-?\d{1,9})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?)?")
+_TIME = re.compile(r"NaT|[+-]?\d{4,}(-\d\d(-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?)?)?", re.ASCII)
 _CFTIME = {
     "360_day": "Datetime360Day",
     "365_day": "DatetimeNoLeap",
@@ -99,7 +100,11 @@ def read_coordinate(document: Any) -> NDArray[Any]:
     if known.kind not in _NUMBERS + _TIMES or known.itemsize > 8:
         raise ValueError(f"the dtype {dtype!r} is not supported for coordinates")
     if known.kind in _TIMES:
-        return np.array(["NaT" if value is None else value for value in values], known)
+        times = ["NaT" if value is None else value for value in values]
+        for value in times:  # numpy also reads "now", and warns of time zones
+            if isinstance(value, str) and not _TIME.fullmatch(value):
+                raise ValueError(f"a coordinate contains {excerpt(value)}, which is not a time in ISO 8601")
+        return np.array(times, known)
     return np.array([read_number(value) for value in values], known)
 
 
