@@ -25,7 +25,7 @@ test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import con
 	$(BIN)/python $(PYTEST) --durations=15 --skip-passed .venv-core/passed.txt
 
 test-full: export XEE_TF_RANDOM_EXAMPLES = 1
-test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
+test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp $(VENV)/fuzz.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
@@ -71,6 +71,11 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/demo.stamp
+
+# Coverage-guided fuzzing. The package may be missing on some platforms; its test is then skipped.
+$(VENV)/fuzz.stamp: $(VENV)/dev.stamp
+	-$(BIN)/python -m pip install --quiet atheris
+	@touch $@
 
 .venv-core/core.stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
