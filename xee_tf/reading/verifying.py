@@ -175,7 +175,7 @@ def verify(
     >>> with open(result.path, "r+b") as file:
     ...     size = file.truncate(result.bytes - 1)
     >>> verify(result).problems[0].rsplit("/")[-1]
-    'sites.tfrecord.gz has 69 bytes; expected 70 (manifest).'
+    'sites.tfrecord.gz has ... bytes; expected ... (manifest).'
     """
     return _merge([_check(location) for location in find_exports(export, storage_options)])
 
