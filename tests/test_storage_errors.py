@@ -18,6 +18,7 @@ from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, MissingShardError, StorageError
 from xee_tf.storage import Location, is_inaccessible, read_record, storage_errors
+from xee_tf.storage.credentials import require_credentials
 
 s3fs = optional("s3fs")
 botocore_exceptions = optional("botocore.exceptions")
@@ -347,6 +348,20 @@ def test_no_credentials_of_azure():
         with pytest.raises(StorageError, match=r"no credentials were found .* log in with az login"):
             action("az://container/scene", storage_options=options)
     assert time.monotonic() - began < 10
+
+
+class SynchronousToken:
+    """Credentials of the module `azure.identity`."""
+
+    def get_token(self, *scopes, **options):
+        return None
+
+
+def test_synchronous_credentials_of_azure():
+    """The client accepts them too."""
+    adlfs = pytest.importorskip("adlfs")
+    fs = adlfs.AzureBlobFileSystem("nobody", credential=SynchronousToken())
+    require_credentials(fs, "az://container/scene")
 
 
 def test_wrong_key_of_azure(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 from weakref import WeakSet
 
@@ -21,7 +22,7 @@ def require_credentials(fs: Any, url: str) -> None:
     if not hasattr(fs, "service_client") or not hasattr(credential, "get_token") or fs in _checked:
         return
     try:
-        sync(fs.loop, credential.get_token, _SCOPE)
+        sync(fs.loop, _get_token, credential)
     except Exception as error:
         raise StorageError(
             f"Cannot open {url}: no credentials were found ({shorten(str(error), 200)}). Pass them as "
@@ -29,3 +30,10 @@ def require_credentials(fs: Any, url: str) -> None:
             "storage_options={'anon': True}."
         ) from error
     _checked.add(fs)
+
+
+async def _get_token(credential: Any) -> None:
+    """Get a token from credentials, whose methods may be synchronous."""
+    found = credential.get_token(_SCOPE)
+    if inspect.isawaitable(found):
+        await found
