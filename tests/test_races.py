@@ -6,15 +6,21 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import xee_tf
 from tests.rasters import raster
-from xee_tf.errors import DestinationExistsError
-from xee_tf.storage import Location, Staging, begin, commit
+from tests.test_claims import dead_process
+from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.identity import run_identity
+from xee_tf.shards import Appended, OneFile, UploadStore
+from xee_tf.storage import Earlier, Location, Staging, begin, commit, recover, write_note
+from xee_tf.storage.journal import _committed_here as committed_here
 
 OPTIONS = {"patch_dimensions": 16, "max_file_size": 3000, "if_exists": "overwrite"}
 BANDS = ("B2", "B4")
@@ -181,3 +187,78 @@ def test_threads_that_compute_one_delayed(tmp_path, compressed):
         assert len(errors) < number, errors
         assert not xee_tf.verify(tmp_path / "s").problems
         assert (whole(tmp_path / "s", {})[0] == number).all()
+
+
+IDENTITY = run_identity({}, {}, "the same")
+
+
+def resume(destination, files=list):
+    return begin(destination, files, "resume", identity=IDENTITY)[0]
+
+
+@pytest.fixture(params=["local", "memory"])
+def interrupted(request, tmp_path):
+    """A destination for which a process that was killed has staged something."""
+    folder = tmp_path if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+    destination = Location.of(folder).child("s")
+    staging = Staging(destination, f"{dead_process()}-00000000")
+    write_note(staging.folder.child("identity.json"), IDENTITY.to_json())
+    return destination
+
+
+def test_what_a_run_has_taken_up_is_not_deleted(interrupted):
+    """It may not have begun to work."""
+    first = resume(interrupted)
+    assert resume(interrupted).token != first.token
+    begin(interrupted, list, "overwrite")
+    assert "identity.json" in first.folder.entries()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DestinationError])
+def test_what_a_run_has_taken_up_is_released_if_it_fails(interrupted, error):
+    def look():
+        raise error
+
+    with pytest.raises(error):
+        resume(interrupted, look)
+    assert "identity.json" in resume(interrupted).folder.entries()
+
+
+def test_a_refused_commit_keeps_what_another_thread_commits():
+    file = Location.of(f"memory://{uuid.uuid4().hex}/s")
+    staging, earlier = Staging.begin(file), Earlier(list, {}, IDENTITY.to_json())
+    staging.staged(file).write_bytes(b"content")
+
+    @dataclass
+    class OtherThread:
+        target: Location
+
+        def complete(self):
+            with pytest.raises(DestinationExistsError):
+                commit(staging, [], uploads=[self], earlier=earlier)
+            assert not staging.folder.child("released").exists()
+            self.target.write_bytes(b"uploaded")
+
+    commit(staging, [file], uploads=[OtherThread(file.with_suffix(".upload"))], earlier=earlier)
+    assert sorted(file.parent.entries()) == ["s", "s.upload"]
+
+
+def test_a_refused_commit_keeps_the_uploads_of_another_thread(bucket):
+    file = Location(f"{bucket.url}/s", bucket.options)
+    store = UploadStore(Staging.begin(file), OneFile(file, compressed=False), Earlier(list, {}))
+    store.staging.folder.child("seen.json").write_bytes(b"")
+    shard = store.finish(store.create_uploads([0]), 0, 0, 0, Appended())
+    with committed_here(store.staging), pytest.raises(DestinationExistsError):
+        store.commit([shard])
+    assert store.is_complete(shard)
+    store.commit([shard])
+    assert bucket.uploads() == []
+
+
+def test_a_commit_that_a_dead_process_was_undoing(tmp_path):
+    destination, process = Location.of(tmp_path / "s"), dead_process()
+    journal = {"process": process, "token": f"{process}-00000000", "new": [], "old": {}, "sidecars": {}}
+    write_note(Staging(destination, "").journal, journal)
+    Staging(destination, "").journal.with_suffix(".undo").write_bytes(process.encode())
+    assert not recover(destination)
+    assert os.listdir(tmp_path) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 
 import dask
 import dask.array as da
@@ -17,6 +18,7 @@ from tests.kill_points import kill_points
 from tests.rasters import raster
 from tests.test_commits import files
 from xee_tf.errors import DestinationError, DestinationExistsError, MissingShardError
+from xee_tf.storage import Location
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 OPTIONS = {"patch_dimensions": 32, "max_file_size": 80_000, "if_exists": "resume"}
@@ -180,17 +182,29 @@ def test_damaged_export_is_named(damage, message, tmp_path):
         export(Source(), tmp_path / "scene")
 
 
-def test_damaged_shard_is_written_again(tmp_path):
+@pytest.mark.parametrize("place", [0, 0.5, -1])
+@pytest.mark.parametrize("compute", [True, False])
+@pytest.mark.parametrize("store", ["local", "memory"])
+def test_damaged_shard_is_written_again(tmp_path, monkeypatch, store, compute, place):
+    monkeypatch.setattr("xee_tf.export.plan._BLOCKS_PER_THREAD", 0)  # write a row before the next one
+    folder = Location.of(tmp_path if store == "local" else f"memory://{uuid.uuid4().hex}")
+    prefix = folder.child("scene").url
     with dask.config.set(scheduler="sync"), pytest.raises(OSError, match="interrupted"):
-        export(Source(fail_at=6), tmp_path / "scene")
-    [shard] = tmp_path.glob(".scene-*/scene-00000.tfrecord.gz")
+        export(Source(fail_at=ROWS), prefix)
+    [staged] = map(folder.child, folder.entries())
+    shard = staged.child("scene-00000.tfrecord.gz")
     data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[int(place * len(data))] ^= 1
     shard.write_bytes(data)
+    before = sorted(staged.entries())
     source = Source()
-    export(source, tmp_path / "scene")
-    assert source.loads == ROWS
-    np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "scene")["B4"], source.values)
+    found = export(source, prefix, compute=compute)
+    if not compute:
+        assert sorted(staged.entries()) == before
+        found.compute()
+    assert source.loads
+    np.testing.assert_array_equal(xee_tf.open_image(prefix)["B4"], source.values)
+    assert not xee_tf.verify(prefix).problems
 
 
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.long)])
@@ -314,7 +328,8 @@ def test_a_delayed_table_is_computed_twice(tmp_path):
     delayed = xee_tf.export_table(rows, tmp_path / "t", if_exists="resume", compute=False)
     result = delayed.compute()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert delayed.compute() == result
+    again = delayed.compute()
+    assert (again, again.resumed) == (result, True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -12,7 +12,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xee_tf.errors import DestinationError, DestinationExistsError
+from xee_tf.errors import DestinationError, DestinationExistsError, StorageError
 from xee_tf.records import Feature, RecordLayout, encode_records
 from xee_tf.records.crc import combine_crcs
 from xee_tf.shards.appending_store import AppendingStore
@@ -20,7 +20,7 @@ from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.runs import pack_run
 from xee_tf.shards.sequential_store import SequentialStore
-from xee_tf.shards.store import OneFile
+from xee_tf.shards.store import OneFile, commit_once
 from xee_tf.storage import Earlier, Location, Staging, look
 
 LAYOUT = RecordLayout((Feature.of("B4", "float32", 3),))
@@ -129,6 +129,32 @@ def test_staged_file_that_was_put_in_place_meanwhile(tmp_path, compressed):
     placed += [store.place(parts, offsets) for parts in rest]
     with pytest.raises(DestinationError, match=r"were removed\. Call the function again"):
         store.finish(0, 0, 100 if compressed else 0, placed)
+
+
+@pytest.mark.parametrize("found", [["result"], [None, "result"]])
+def test_a_complete_result_is_returned_if_cleaning_up_fails(tmp_path, found):
+    class Undeletable(FileStore):
+        def discard(self):
+            raise DestinationError("cannot be deleted")
+
+    def commit():
+        raise DestinationError("another thread has moved the staged files")
+
+    store = new_store(Undeletable, Location.of(tmp_path / "s-0"), True)
+    assert commit_once(store, iter(found).__next__, commit) == "result"
+
+
+def test_a_write_is_released_if_its_folder_cannot_be_listed(tmp_path, monkeypatch):
+    def entries(self):
+        raise StorageError("cannot be listed")
+
+    target = Location.of(tmp_path / "s-0")
+    store = FileStore(Staging.begin(target), OneFile(target, True), Earlier(list, {}, {}))
+    finish(store, put_all(store, records(9)))
+    monkeypatch.setattr(Location, "entries", entries)
+    store.abort()
+    assert store.receipt(0).exists()
+    assert store.staging.folder.child("released").exists()
 
 
 def test_truncated_part(tmp_path):

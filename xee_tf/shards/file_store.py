@@ -17,7 +17,7 @@ from typing import Any
 from xee_tf.errors import DestinationError
 from xee_tf.shards.members import MEMBER_HEADER
 from xee_tf.shards.runs import Part, WrittenShard, begin_shard
-from xee_tf.shards.staged import StagedStore, write_receipt
+from xee_tf.shards.staged import StagedStore, read_receipt, write_receipt
 from xee_tf.shards.store import Packed
 from xee_tf.storage import storage_errors
 
@@ -152,7 +152,7 @@ class FileStore(StagedStore):
     def _copy(self, file: int, part: Part, places: Sequence[int], header: int) -> None:
         """Copy the runs of a temporary file to their places, and remove it."""
         path = self.staging.folder.child(part.name).path
-        if not os.path.exists(path) and self.finished(part.shard):
+        if not os.path.exists(path) and read_receipt(self.receipt(part.shard)):
             return  # this task runs again, because a worker died with its result
         starts = accumulate((run.size for run in part.runs), initial=0)
         with open(path, "rb") as source:
@@ -179,23 +179,20 @@ class FileStore(StagedStore):
         blocks : iterable of sequence of Part
             The parts of each task that has records of the shard.
         """
-        if (before := self.finished(shard)) is not None:
-            return before  # this task runs again, because a worker died with its result
         parts = [part for part in chain.from_iterable(blocks) if part.shard == shard]
         runs = tuple(sorted(chain.from_iterable(part.runs for part in parts), key=lambda run: run.first))
         head, crc, size = begin_shard(runs, first_record, header)
+        written = self.written(shard, size, crc, runs)
+        if (before := self.finished(written)) is not None:
+            return before
         with self._opened(shard) as file:
             _write(file, [head], 0)
             found = os.fstat(file)
             if found.st_size != size:
                 os.ftruncate(file, size)
-        written = self.written(shard, size, crc, runs)
-        # On some filesystems, the number of a file changes while it is closed.
+        # On some filesystems, the inode number of a file changes when it is closed.
         if any(part.inode != found.st_ino for part in parts) and not self.is_complete(written):
-            raise DestinationError(
-                f"Cannot write {self.names.prefix}: its temporary files in {self.staging.folder} were "
-                "removed. Call the function again instead of computing the same Delayed twice."
-            )
+            raise self.staging.removed_error()
         write_receipt(self.receipt(shard), written)
         for part in parts:
             if part.name:

@@ -84,7 +84,7 @@ class Part:
     pieces : tuple
         The bytes of each run, as a sequence of bytes-like objects, if they are in memory.
     inode : int
-        Number of the staged file to which the runs were written; 0 if they were not.
+        Inode number of the staged file to which the runs were written; 0 if they were not.
     """
 
     shard: int

@@ -61,17 +61,17 @@ class SequentialStore(StagedStore):
             Not used: results that let Dask process the blocks in order.
         """
         self.start()
-        if (before := self.finished(shard)) is not None:
-            return before  # this task runs again, because a worker died with its result
         pairs = pairs_in_order(blocks, shard)
         runs = tuple(run for run, _ in pairs)
         head, crc, size = begin_shard(runs, first_record, header)
+        written = self.written(shard, size, crc, runs)
+        if (before := self.finished(written)) is not None:
+            return before
         pieces = chain.from_iterable(pieces for _, pieces in pairs)
         with self.staged(shard).open("wb") as file:
             file.write(head)
             for piece in _without(len(MEMBER_HEADER) if head else 0, pieces):
                 file.write(piece)
-        written = self.written(shard, size, crc, runs)
         write_receipt(self.receipt(shard), written)
         return written
 

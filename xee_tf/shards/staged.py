@@ -10,6 +10,7 @@ from itertools import chain
 
 from crc32c import crc32c
 
+from xee_tf.errors import XeeTFError
 from xee_tf.shards.runs import Run, WrittenShard
 from xee_tf.shards.store import ShardNames
 from xee_tf.sidecars import ShardInfo
@@ -71,9 +72,15 @@ class StagedStore:
         records = sum(chain.from_iterable(run.records for run in runs))
         return WrittenShard.of_runs(number, ShardInfo(self.names.shard(number).url, records, size, crc), runs)
 
-    def finished(self, number: int) -> WrittenShard | None:
-        """Return the description of a shard from its receipt; None if it is not complete."""
-        return read_receipt(self.receipt(number))
+    def finished(self, shard: WrittenShard) -> WrittenShard | None:
+        """Return a shard that is complete already, because a worker died with the result of the same task.
+
+        A receipt is not sufficient: a power failure may have damaged the shard that it describes.
+        """
+        found = read_receipt(self.receipt(shard.number))
+        if found is None or found.file != shard.file or not self.is_complete(found):
+            return None
+        return found
 
     def commit(
         self,
@@ -86,14 +93,11 @@ class StagedStore:
         return tuple(shard.file for shard in shards)
 
     def finished_shards(self) -> dict[int, WrittenShard]:
-        """Return the complete shards that an interrupted write has staged."""
+        """Return the complete shards that an interrupted write has staged; nothing is changed."""
 
         def complete(receipt: Location) -> WrittenShard | None:
             shard = read_receipt(receipt)
-            if shard is not None and self.is_complete(shard):
-                return shard
-            receipt.remove()
-            return None
+            return shard if shard is not None and self.is_complete(shard) else None
 
         with ThreadPoolExecutor(_THREADS) as pool:
             found = pool.map(complete, self._receipts())
@@ -131,7 +135,11 @@ class StagedStore:
 
     def abort(self) -> None:
         """Remove all that is staged, or keep it if a later write can continue with complete shards."""
-        if self.has_finished_shards():
+        try:
+            kept = self.has_finished_shards()
+        except XeeTFError:  # the store cannot be listed
+            kept = self.is_resumable
+        if kept:
             self.staging.release()
             return
         self.staging.end()  # tasks that still run stage nothing more

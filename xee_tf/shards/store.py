@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from xee_tf.errors import DestinationExistsError, XeeTFError
+from xee_tf.errors import DestinationError, XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
 from xee_tf.signals import NOTHING_CHANGED, explain_interruption
@@ -20,8 +20,8 @@ from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure", "commit_once"]
 
-F = TypeVar("F")
-R = TypeVar("R")
+Found = TypeVar("Found")
+Committed = TypeVar("Committed")
 
 Packed = Iterable[tuple[Run, Sequence[Any]]]
 """Runs and their bytes, as returned by `pack_run`."""
@@ -137,7 +137,9 @@ class ShardStore(Protocol):
         """Remove all that is staged, even if a later write can continue."""
 
 
-def commit_once(store: ShardStore, find: Callable[[], F | None], commit: Callable[[], R]) -> F | R:
+def commit_once(
+    store: ShardStore, find: Callable[[], Found | None], commit: Callable[[], Committed]
+) -> Found | Committed:
     """Commit a write, unless the same one was committed before; return what `find` or `commit` returns.
 
     A Delayed may be computed twice, and another process may resume the same write.
@@ -155,11 +157,12 @@ def commit_once(store: ShardStore, find: Callable[[], F | None], commit: Callabl
     if found is None:
         try:
             return commit()
-        except DestinationExistsError:
+        except DestinationError:  # also if another thread has moved the staged files
             found = find()
             if found is None:
                 raise
-    store.discard()
+    with suppress(XeeTFError):  # the result is complete, and a later run removes what is left
+        store.discard()
     return found
 
 

@@ -166,18 +166,16 @@ class UploadStore(StagedStore):
             The state after the last row of blocks.
         """
         self.start()
-        if (before := self.finished(shard)) is not None:
-            return before  # this task runs again, because a worker died with its result
-        head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
         begin, crc, size = begin_shard(state.runs, first_record, header)
+        written = self.written(shard, size, crc, state.runs)
+        if (before := self.finished(written)) is not None:
+            return before
+        head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
         head = begin + head[len(MEMBER_HEADER) if begin else 0 :]
         bodies = {_HEAD: head} | ({_HEAD + 1 + len(state.tags): rest} if rest else {})
         tags = {**state.tags, **self._upload(shard, uploads[shard], bodies)}
-        written = replace(
-            self.written(shard, size, crc, state.runs),
-            upload=uploads[shard],
-            tags=tuple(tag for _, tag in sorted(tags.items())),
-        )
+        ordered = tuple(tag for _, tag in sorted(tags.items()))
+        written = replace(written, upload=uploads[shard], tags=ordered)
         write_receipt(self.receipt(shard), written)
         return written
 
@@ -192,7 +190,8 @@ class UploadStore(StagedStore):
         try:
             commit(self.staging, [], sidecars, uploads=uploads, earlier=self.earlier)
         except DestinationExistsError:
-            if not self.is_resumable:
+            # If the staging folder exists, another thread completes these uploads.
+            if not self.is_resumable and not self.staging.folder.exists():
                 self._abort({shard.number: shard.upload for shard in shards})
             raise
         return tuple(shard.file for shard in shards)

@@ -21,6 +21,7 @@ from xee_tf.storage.staging import (
     Staging,
     is_working,
     remove_leftovers,
+    remove_lock,
     renewed,
     staging_folders,
     token_of,
@@ -136,7 +137,7 @@ def _create(run: Staging, file: Location, data: bytes) -> None:
                 return
             if _is_held(run.destination, file, holder):
                 break
-            _remove(file, holder)
+            remove_lock(file, holder)
     raise DestinationExistsError(
         f"Another run writes {run.destination}: {file} exists. Nothing was changed. Wait until that run has "
         "finished; if there is none, delete this file."
@@ -152,17 +153,3 @@ def _is_held(destination: Location, file: Location, holder: bytes) -> bool:
         return True
     folder = Staging(destination, match[0]).folder
     return folder.exists() and is_working(folder)  # processes of a cluster sign in it
-
-
-def _remove(file: Location, holder: bytes) -> None:
-    """Remove the claim of a dead run, unless another run has taken it over since it was read."""
-    if not file.is_local:
-        if file.read_bytes() == holder:
-            file.remove()
-        return
-    aside = file.temporary().path
-    os.rename(file.path, aside)
-    if Location(aside).read_bytes() != holder:
-        with suppress(FileExistsError):
-            os.link(aside, file.path)
-    os.remove(aside)

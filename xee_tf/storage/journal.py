@@ -30,7 +30,15 @@ from xee_tf.storage.location import Location, remove_all, rename, sync_folder
 from xee_tf.storage.notes import DamagedNoteError, is_torn_note, note_bytes, read_note, write_note
 from xee_tf.storage.processes import TOKEN, is_alive, new_token, process_token
 from xee_tf.storage.s3 import abort_dead_uploads
-from xee_tf.storage.staging import Staging, is_working, remove_leftovers, renewed, staging_folders, token_of
+from xee_tf.storage.staging import (
+    Staging,
+    is_working,
+    remove_leftovers,
+    remove_lock,
+    renewed,
+    staging_folders,
+    token_of,
+)
 from xee_tf.storage.zarr_record import ROOT_METADATA
 
 __all__ = [
@@ -102,10 +110,7 @@ class Earlier:
                 f"Cannot write {staging.destination}: {file} cannot be used, because {error}. Run it again."
             ) from None
         if seen is None:
-            raise DestinationError(
-                f"Cannot write {staging.destination}: its temporary files in {staging.folder} were removed. "
-                "Call the function again instead of computing the same Delayed twice."
-            )
+            raise staging.removed_error()
         return seen
 
 
@@ -182,15 +187,19 @@ def begin(
     committing = compute and recover(destination)  # before a folder that a journal names is taken up
     staging = _interrupted(destination, identity, compute) if identity else None
     staging = staging or Staging.begin(destination)
-    if compute:
-        clear_leftovers(destination, committing, [staging])
-    undone_later = not compute and interruption(destination)
-    seen = {} if undone_later else look(destination, files())
-    if seen and if_exists != "overwrite":
+    try:
         if compute:
-            staging.release()  # what was taken up
-        existing = [destination.parent.child(name) for name in seen]
-        refuse_existing(existing, if_exists, resumable=identity is not None)
+            clear_leftovers(destination, committing, [staging])
+        undone_later = not compute and interruption(destination)
+        seen = {} if undone_later else look(destination, files())
+        if seen and if_exists != "overwrite":
+            existing = [destination.parent.child(name) for name in seen]
+            refuse_existing(existing, if_exists, resumable=identity is not None)
+    except BaseException:
+        if compute:
+            with suppress(XeeTFError):  # the error that is raised is more important
+                staging.release()  # what was taken up
+        raise
     return staging, Earlier(files, seen, identity.to_json() if identity else None)
 
 
@@ -393,10 +402,11 @@ def commit(
     except DestinationExistsError:
         if uploads and _is_committed(sidecars) and not staging.folder.exists():
             return  # this task runs again, because a worker died with its result
-        if earlier.identity is not None:
-            staging.release()  # a later run continues, or removes what is staged
-        elif not _is_committing_same(staging):
-            staging.remove()  # what is staged will never be used
+        if not _is_committing_same(staging):
+            if earlier.identity is not None:
+                staging.release()  # a later run continues, or removes what is staged
+            else:
+                staging.remove()  # what is staged will never be used
         raise
     finally:
         _started.discard(staging.folder.url)
@@ -741,8 +751,10 @@ def recover(destination: Location) -> bool:
         if lock.is_folder():
             raise _foreign_journal(lock, "it is a folder") from None
         with suppress(FileNotFoundError):  # it vanished
-            if not is_alive(lock.read_bytes().decode(errors="replace"), _written(lock)):
-                lock.remove()
+            holder = lock.read_bytes()
+            if not is_alive(holder.decode(errors="replace"), _written(lock)):
+                remove_lock(lock, holder)
+                return recover(destination)
         raise DestinationExistsError(
             f"Another run is restoring the files of {destination} after an interruption. Run this one again."
         ) from None

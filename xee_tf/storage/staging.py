@@ -29,6 +29,7 @@ __all__ = [
     "is_working",
     "read_uploads",
     "remove_leftovers",
+    "remove_lock",
     "renewed",
     "staging_folders",
     "write_uploads",
@@ -40,6 +41,7 @@ _RENEWAL = 60.0  # seconds between two signatures of a process
 _OLD = r"(?=\d*[a-f])[0-9a-f]{12}\.parts|(?=\d*[a-f])[0-9a-f]{8}\.tmp"  # not the digits of a date
 
 _RELEASED = "released"
+_TAKEN = "taken"
 _UPLOADS = "uploads.json"
 _signed: dict[str, float] = {}  # time of the last signature of this process, by folder
 _ended: set[str] = set()  # tokens of runs that this process has ended, although tasks may still run
@@ -94,7 +96,10 @@ class Staging:
             If the run was ended: tasks that still run must not write anything.
         """
         if self.token in _ended:
-            raise DestinationError(f"The run that wrote {self.destination} was interrupted.")
+            raise DestinationError(
+                f"Cannot write {self.destination}: this run was interrupted, or another call continues it. "
+                "Call the function again."
+            )
         now, key = time.monotonic(), self.folder.url
         if self.folder.is_local and not os.path.isdir(self.folder.path):
             _signed.pop(key, None)
@@ -133,7 +138,7 @@ class Staging:
     @property
     def taken(self) -> Location:
         """The file that names the run that has taken up this one, in an object store."""
-        return self.folder.child("taken")
+        return self.folder.child(_TAKEN)
 
     def release(self) -> None:
         """Let a later run take up what this one has staged, although its processes may still exist."""
@@ -149,6 +154,13 @@ class Staging:
         _ended.discard(self.token)
         with suppress(FileNotFoundError):
             self.folder.child(_RELEASED).remove()
+
+    def removed_error(self) -> DestinationError:
+        """Return the error for a run whose staged files another run, or another call, has removed."""
+        return DestinationError(
+            f"Cannot write {self.destination}: its temporary files in {self.folder} were removed. Call the "
+            "function again instead of computing the same Delayed twice."
+        )
 
     def remove(self) -> None:
         """Delete the staging folder."""
@@ -205,6 +217,12 @@ def token_of(folder: Location) -> str | None:
 def is_working(folder: Location) -> bool:
     """Return whether a process works for the run of a staging folder."""
     files = folder.fresh_fs.find(folder.path, detail=True)
+    for name, info in files.items():
+        if name.endswith(f"{folder.name}/{_TAKEN}"):  # by a run that may not have signed yet
+            with suppress(FileNotFoundError):
+                holder = re.match(PROCESS, folder.child(_TAKEN).read_bytes().decode(errors="replace"))
+                if holder and is_alive(holder[0], renewed(info)):
+                    return True
     if any(name.endswith(f"/{_RELEASED}") for name in files):
         return False
     times = [renewed(info) for info in files.values()]
@@ -232,6 +250,23 @@ def remove_leftovers(destination: Location, keep: Collection[Staging] = ()) -> N
     for folder in staging_folders(destination):
         if folder.url not in kept and not is_working(folder):
             _delete(folder)
+
+
+def remove_lock(file: Location, holder: bytes) -> None:
+    """Remove the file with which a dead run kept others out, unless its content is no longer `holder`.
+
+    Another run may have replaced the file since it was read.
+    """
+    if not file.is_local:
+        if file.read_bytes() == holder:
+            file.remove()
+        return
+    aside = file.temporary().path
+    os.rename(file.path, aside)
+    if Location(aside).read_bytes() != holder:
+        with suppress(FileExistsError):
+            os.link(aside, file.path)
+    os.remove(aside)
 
 
 def _delete(folder: Location) -> None:

@@ -84,7 +84,7 @@ class TableResult(Summarized):
     dropped : int
         Number of masked pixels that `xee_tf.sample_table` omitted.
     resumed : bool
-        Whether the table was complete before the call, with ``if_exists="resume"``.
+        Whether another run had completed the table, with ``if_exists="resume"``.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class TableResult(Summarized):
         if self.dropped:
             rows.append(("dropped", counted(self.dropped, "masked pixel")))
         if self.resumed:
-            rows.append(("resumed", "the table was already complete; nothing was computed"))
+            rows.append(("resumed", "the table was already complete"))
         columns = Listing("columns", [_describe_column(column) for column in self.columns], most=12)
         return Summary("TableResult", self.path, rows, listing=columns)
 
@@ -300,12 +300,10 @@ def write_table(
         return graph.delayed(name, add_task(graph.tasks, f"{name}-0", _still_complete, target, identity))
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
     store = table_store(staging, OneFile(target, compressed=True), earlier)
-    store.finished_shards()  # removes receipts of what was damaged
-    delayed = _graph(source, store, in_this_process=compute and not on_cluster())
     if not compute:
-        return delayed
+        return _graph(source, store, in_this_process=False)
     with aborted_on_failure([store]):
-        result: TableResult = run_graph(delayed, progress)
+        result: TableResult = run_graph(_graph(source, store, in_this_process=not on_cluster()), progress)
     if result.rounded:
         warn(
             f"The columns {list(result.rounded)} hold integers that float32 cannot represent: they were "
@@ -393,7 +391,7 @@ def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[An
     manifest, identity = manifest_location(target), store.earlier.identity
     rounded = {name for part in parts for name in part.rounded}
 
-    def commit() -> TableManifest:
+    def commit() -> TableResult:
         written = join_parts(store, [part.part for part in parts], appended)
         described = TableManifest(
             columns,
@@ -403,10 +401,13 @@ def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[An
             identity=identity,
         )
         store.commit([written], [(manifest, described.text().encode())])
-        return described
+        return _result_of(target, described)
 
-    done = commit_once(store, lambda: find_same(TableManifest, manifest, target, identity), commit)
-    return _result_of(target, done)
+    def find() -> TableResult | None:
+        found = find_same(TableManifest, manifest, target, identity)
+        return None if found is None else replace(_result_of(target, found), resumed=True)
+
+    return commit_once(store, find, commit)
 
 
 def _common_columns(parts: Sequence[TablePart]) -> tuple[TableColumn, ...]:
