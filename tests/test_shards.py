@@ -157,6 +157,14 @@ def test_a_write_is_released_if_its_folder_cannot_be_listed(tmp_path, monkeypatc
     assert store.staging.folder.child("released").exists()
 
 
+def test_staging_folder_that_was_removed_meanwhile(tmp_path):
+    store = new_store(FileStore, Location.of(tmp_path / "s-0"), True)
+    blocks = put_all(store, records(9))
+    store.staging.remove()
+    with pytest.raises(DestinationError, match=r"were removed\. Call the function again"):
+        store.finish(0, 0, 100, blocks)
+
+
 def test_truncated_part(tmp_path):
     store = new_store(spilling, Location.of(tmp_path / "s-0"), False)
     [[part], *_] = blocks = put_all(store, records(9))

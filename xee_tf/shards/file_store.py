@@ -204,7 +204,10 @@ class FileStore(StagedStore):
     def _opened(self, shard: int) -> Iterator[int]:
         """Open the staged file of a shard for writing."""
         with self._writing():
-            file = os.open(self.staged(shard).path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+            try:
+                file = os.open(self.staged(shard).path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
+            except FileNotFoundError:  # the folder existed when the task started
+                raise self.staging.removed_error() from None
             try:
                 yield file
             finally:
