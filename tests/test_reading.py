@@ -37,7 +37,7 @@ from xee_tf.reading.opening import open_export
 from xee_tf.shards import access, inflate, scan
 from xee_tf.shards.inflate import InflateCache
 from xee_tf.shards.members import read_index
-from xee_tf.sidecars.shard_files import find_records
+from xee_tf.sidecars.shard_files import check_order, find_records, find_shards
 from xee_tf.storage import Location
 
 COMPRESSIONS = ["plain", "gzip", "members", "written"]
@@ -160,6 +160,20 @@ def test_shard_numbers_above_99999_and_similar_prefixes(tmp_path):
         "s-00000.tfrecord"
     ]
     assert [file.name for file in find_records(Location.of(tmp_path / "smixer.json"))] == ["s00000.tfrecord"]
+
+
+def test_memory_does_not_depend_on_shard_numbers(tmp_path):
+    prefix = Location.of(tmp_path / "prediction")
+    last = tmp_path / "prediction-200000000001.tfrecord"
+    for name in ("prediction-00001.tfrecord", last.name):
+        (tmp_path / name).touch()
+    expected = r"Shards 0, 2, .*, 10 and 199,999,999,990 more of .* are missing, but prediction-2"
+    with pytest.raises(MissingShardError, match=expected):
+        find_shards(prefix)
+    with pytest.raises(MissingShardError, match=expected):
+        find_records(prefix.with_suffix("-mixer.json"))
+    with pytest.raises(MissingShardError, match=r"Shards 2, .*, 11 and 199,999,999,989 more are missing"):
+        check_order([prefix.with_suffix("-00001.tfrecord"), Location.of(last)])
 
 
 def test_compression_is_detected_regardless_of_the_suffix(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,7 @@ from xee_tf.storage import Location
 __all__ = ["open_export"]
 
 _DEFAULTS = ReadOptions()
+_THREADS = 16  # paths to look for at the same time: each may need a request
 
 
 def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> OpenedExport:
@@ -151,7 +153,9 @@ def _locate_shards(
         paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
         if any(isinstance(path, str) and not path for path in paths):
             raise OptionError("records contains an empty path: pass the paths of the shards, in order.")
-        locations = [file for path in paths for file in find_shards(Location.of(path, storage_options))]
+        given = [Location.of(path, storage_options) for path in paths]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            locations = [file for files in pool.map(find_shards, given) for file in files]
         if not locations:
             raise OptionError("records is empty: pass the shards in order, or omit it.")
         check_order(locations)
