@@ -114,12 +114,12 @@ def find_shards(records: Location) -> list[Location]:
 
 
 def _kind(location: Location) -> str | None:
-    """Return whether a path is a "file" or a "directory", with one request to a store; None if neither."""
+    """Return whether a path is a "file" or a "directory", with one request to S3; None if neither."""
     if location.is_local or location.is_web:  # on web servers, only a listing tells a folder from a file
         return "directory" if location.is_folder() else "file" if location.exists() else None
     try:
         return str(location.info()["type"])
-    except MissingShardError:
+    except (MissingShardError, NotADirectoryError):
         return None
 
 
