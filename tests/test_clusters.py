@@ -28,7 +28,7 @@ from xee_tf.blocks import BlockAxis, BlockLayout
 from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.graph import on_cluster
-from xee_tf.graph.placing import _workers_by_block
+from xee_tf.graph.placing import _divide
 
 dd = optional("dask.dataframe")
 gpd = optional("geopandas")
@@ -418,7 +418,7 @@ def test_resources_and_retries(tmp_path, when):
         number: {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1} if number == 1 else {}}}
         for number in range(3)
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
     annotated = functools.partial(dask.annotate, resources={"GPU": 1}, retries=2, priority=5)
     with SpecCluster(scheduler=scheduler, workers=workers) as cluster, MyClient(cluster):
         with annotated() if when == "built" else nullcontext():
@@ -462,7 +462,7 @@ def test_workers_of_blocks(threads, rows, columns):
     )
     layout = BlockLayout(*axes, ())
     workers = {f"worker-{number}": count for number, count in enumerate(threads)}
-    placed = _workers_by_block(layout, workers)
+    placed = _divide(layout, workers)
     assert placed.keys() == set(layout.blocks())
     for row in range(rows):
         order = [placed[row, column] for column in range(columns)]
