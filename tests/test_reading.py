@@ -12,6 +12,7 @@ import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -908,3 +909,17 @@ def test_round_trip_of_a_global_raster(land_cover_path, tmp_path):
     np.testing.assert_array_equal(ds.cover.values, whole.cover.values)
     assert ds.rio.crs.to_epsg() == 4326
     assert ds.rio.transform().almost_equals(whole.rio.transform(), 1e-12)
+
+
+def test_records_of_another_region_raise(tmp_path):
+    ds = raster({"a": random_band((64, 96))})
+    for name, left in (("left", 0), ("right", 32)):
+        ds.tfexport(tmp_path / name, region=(slice(0, 64), slice(left, left + 64)), patch_dimensions=32)
+    for read in (xee_tf.open_image, partial(xee_tf.upload_image, destination=tmp_path / "m.tif")):
+        with pytest.raises(RecordError, match=r"right-\* are the shards of another export: doubleMatrix is"):
+            read(mixer=tmp_path / "left-mixer.json", records=tmp_path / "right")
+    assert not (tmp_path / "m.tif").exists()
+    # Another export of the same patches
+    ds.tfexport(tmp_path / "more", region=(slice(0, 64), slice(0, 64)), patch_dimensions=32, kernel_size=8)
+    opened = xee_tf.open_image(tmp_path / "left-mixer.json", records=tmp_path / "more")
+    np.testing.assert_array_equal(opened["a"], ds["a"][:, :64])

@@ -27,8 +27,10 @@ from xee_tf.sidecars import (
     ShardInfo,
     check_order,
     describe_export,
+    differing_keys,
     find_records,
     find_shards,
+    image_manifests,
     listed_shards,
     manifest_name,
     prefix_of,
@@ -69,6 +71,8 @@ def _open(source: Described, options: ReadOptions) -> OpenedExport:
     total = described.total_patches if patches is None else len(patches)
 
     locations = _locate_shards(options, location, manifest, listed)
+    if not beside:
+        _require_same_patches(described, locations)
     known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
     if known and location is not None and not beside and locations != listed_shards(location, known):
         known = ()  # predictions, for example
@@ -168,6 +172,17 @@ def _locate_shards(
         if manifest is None or not manifest.shards or names or prefix_of(mixer).siblings():
             raise
         return listed_shards(mixer, manifest.shards)  # a server without folder listings
+
+
+def _require_same_patches(mixer: Mixer, shards: Sequence[Location]) -> None:
+    """Raise an error if shards belong to an export with other patches, according to its manifest."""
+    for location, manifest in image_manifests(shards).items():
+        wrong = [] if manifest.grid is None else differing_keys(mixer, manifest.grid)
+        if wrong:
+            raise RecordError(
+                f"{prefix_of(location)}* are the shards of another export: {wrong[0]} in {location.name}. "
+                "Open them with the mixer of that export."
+            )
 
 
 def _read_layout(

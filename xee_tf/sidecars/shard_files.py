@@ -33,6 +33,7 @@ __all__ = [
     "describe_files",
     "find_records",
     "find_shards",
+    "image_manifests",
     "listed_shards",
     "require_all_shards",
 ]
@@ -145,6 +146,17 @@ def _numbered(prefix: Location, files: Sequence[Location], source: Location) -> 
             "would be misplaced; download the missing files again."
         )
     return [found[number] for number in sorted(found)]
+
+
+def image_manifests(files: Sequence[Location]) -> dict[Location, ImageManifest]:
+    """Return the manifests of the images to which shards belong, according to their names."""
+    sides = dict.fromkeys(
+        file.without_suffix(match[0]).with_suffix(IMAGE_MANIFEST)
+        for file in files
+        if (match := re.search(f"{SHARD}$", file.name))
+    )
+    manifests = {side: read_manifest(side) for side in sides}
+    return {side: found for side, found in manifests.items() if isinstance(found, ImageManifest)}
 
 
 def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Location] | None]:
