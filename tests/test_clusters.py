@@ -1,5 +1,6 @@
 """Tests with a Dask cluster of two processes: persisted and scattered data, and Futures."""
 
+import asyncio
 import functools
 import logging
 import warnings
@@ -471,3 +472,20 @@ def test_workers_of_blocks(threads, rows, columns):
         counts = Counter(placed.values())
         shares = [counts[name] / count for name, count in workers.items()]
         assert max(shares) <= 2 * min(shares)
+
+
+def test_asynchronous_client(tmp_path):
+    ds, _ = large(256)
+    options = {"patch_dimensions": 32, "kernel_size": 4}
+
+    async def work():
+        async with Client(n_workers=1, processes=False, dashboard_address=":0", asynchronous=True) as client:
+            assert ds.tfexport.plan(**options).records == 64
+            delayed = ds.tfexport(tmp_path / "scene", compute=False, **options)
+            result = await client.compute(delayed)
+            assert result.records == 64
+            with pytest.raises(OptionError, match=r"client is asynchronous.*compute=False"):
+                ds.tfexport(tmp_path / "again", **options)
+
+    asyncio.run(work())
+    assert not list(tmp_path.glob("*again*"))

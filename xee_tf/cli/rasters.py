@@ -188,7 +188,9 @@ def _strip_bytes(source: str, chunk: int) -> int:
         if width <= chunk:
             return 0
         rows = 2 * (chunk + height)  # chunks are read in order, but by several threads
-        return int(rows * file.width * sum(np.dtype(dtype).itemsize for dtype in file.dtypes))
+        # Complex dtypes, which exports refuse, need not be dtypes of numpy.
+        sizes = (np.dtype(dtype).itemsize for dtype in file.dtypes if not dtype.startswith("complex"))
+        return int(rows * file.width * sum(sizes))
 
 
 def _is_local(source: str) -> bool:

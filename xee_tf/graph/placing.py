@@ -25,7 +25,12 @@ __all__ = ["centered_axes", "cluster_client", "on_cluster", "place_tasks", "work
 
 def cluster_client() -> Any:
     """Return the distributed client that Dask would compute with, or None."""
-    owner = getattr(get_scheduler(), "__self__", None)
+    try:
+        owner = getattr(get_scheduler(), "__self__", None)
+    except RuntimeError:  # an asynchronous client
+        from distributed import default_client
+
+        return default_client()
     classes = type(owner).__mro__  # users may have a subclass
     return owner if any(each.__module__.startswith("distributed.") for each in classes) else None
 
@@ -52,8 +57,9 @@ def workers_by_block(layout: BlockLayout) -> dict[Block, str]:
     """Return the address of the worker for each block.
 
     The result is empty without a cluster; if the cluster is adaptive, because its workers are not known yet;
-    if the user has placed the tasks with `dask.annotate`; and if workers have different resources, which the
-    scheduler ignores when it gives a task to a worker other than the preferred one.
+    if the client is asynchronous, which cannot ask for the workers here; if the user has placed the tasks
+    with `dask.annotate`; and if workers have different resources, which the scheduler ignores when it gives a
+    task to a worker other than the preferred one.
     """
     threads = _threads_by_worker()
     return _divide(layout, threads) if threads else {}
@@ -77,7 +83,7 @@ def _threads_by_worker() -> dict[str, int]:
     """Return the number of threads of each worker by its address, or nothing if tasks cannot be placed."""
     client = cluster_client()
     adaptive = getattr(getattr(client, "cluster", None), "_adaptive", None) is not None
-    if client is None or adaptive or "workers" in dask.get_annotations():
+    if client is None or client.asynchronous or adaptive or "workers" in dask.get_annotations():
         return {}
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if len({tuple(sorted(worker["resources"].items())) for worker in workers.values()}) > 1:

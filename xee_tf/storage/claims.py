@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from xee_tf.errors import DestinationExistsError
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.journal import Earlier, commit, look
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, TOKEN, is_alive
@@ -161,8 +162,9 @@ def _remove(file: Location, holder: bytes) -> None:
             file.remove()
         return
     aside = file.temporary().path
-    os.rename(file.path, aside)
-    if Location(aside).read_bytes() != holder:
-        with suppress(FileExistsError):
-            os.link(aside, file.path)
-    os.remove(aside)
+    with storage_errors("delete", file.path):
+        os.rename(file.path, aside)
+        if Location(aside).read_bytes() != holder:
+            with suppress(FileExistsError):
+                os.link(aside, file.path)
+        os.remove(aside)
