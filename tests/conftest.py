@@ -39,7 +39,7 @@ settings.register_profile(
     derandomize=not RANDOM,
     max_examples=100 if RANDOM else 50,
 )
-# Tests with extras repeat those without extras, so few examples are enough there.
+# Without extras, few examples are enough, because these tests run again with all extras.
 settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=10)
 settings.load_profile("xee_tf" if os.environ.get("XEE_TF_EXTRAS", "all") == "all" else "core")
 

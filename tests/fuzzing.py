@@ -283,13 +283,14 @@ SIDES = delimited(2, integer_field(1, -1)) + delimited(2, integer_field(1, 3))
 INFO = delimited(2, integer_field(2, 1) + delimited(3, SIDES))
 SIGNATURE = delimited(1, text_field(1, "x") + INFO) + delimited(2, text_field(1, "y") + INFO)
 SIGNATURES = delimited(2, delimited(1, text_field(1, "serving_default") + delimited(2, SIGNATURE)))
+JSON_METADATA = {"metadata": {"signature_def": {"signature_def": {"serving_default": {
+    "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "3"}]}}},
+    "outputs": {"y": {"dtype": "DT_FLOAT", "tensor_shape": {"unknown_rank": True}}},
+}}}}}  # fmt: skip
 METADATA = [
     delimited(2, text_field(1, "signature_def") + delimited(2, text_field(1, "type") + SIGNATURES)),
-    json.dumps({"metadata": {"signature_def": {"signature_def": {"serving_default": {
-        "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "3"}]}}},
-        "outputs": {"y": {"dtype": "DT_FLOAT", "tensor_shape": {"unknown_rank": True}}},
-    }}}}}).encode(),
-]  # fmt: skip
+    json.dumps(JSON_METADATA).encode(),
+]
 JSON = [
     b'{"instances": [[1, 2.5], [3, -4e9]], "signature_name": "serving_default"}',
     b'{"instances": [{"x": 1, "y": {"b64": "AAAA"}}, {"x": NaN, "y": "text"}]}',

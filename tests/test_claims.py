@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import xee_tf.storage.claims
 from tests.conftest import ROOT
 from tests.waiting import wait_until
-from xee_tf import DestinationExistsError
+from xee_tf import DestinationError, DestinationExistsError
 from xee_tf.storage import Location, Staging, claim
 from xee_tf.storage.processes import LEASE, process_token
 
@@ -56,6 +57,20 @@ def test_claim_of_a_dead_process_is_free_at_once(tmp_path: Path) -> None:
     claimed_by(dead_process(), tmp_path)
     assert is_free(tmp_path)
     assert not (tmp_path / ".p.zarr.writer").exists()
+
+
+def test_claim_of_another_user_that_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with the sticky bit, such as ``/tmp``."""
+    claimed_by(dead_process(), tmp_path)
+
+    def rename(*paths: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", *paths[:1])
+
+    monkeypatch.setattr("xee_tf.storage.claims.os.rename", rename)
+    with pytest.raises(DestinationError, match=r"Cannot delete .*\.p\.zarr\.writer: "):
+        is_free(tmp_path)
 
 
 @pytest.mark.parametrize(("age", "free"), [(0, False), (0.9 * LEASE, False), (1.1 * LEASE, True)])

@@ -65,9 +65,9 @@ def test_export_writes_the_same_files_as_the_function(scene, files, tmp_path, ca
 
 
 def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
-    def last_line():
+    def resumed():
         assert main([*command, "--resume"]) == 0
-        return capsys.readouterr().out.splitlines()[-1]
+        return re.findall("(?i).*(?:complete|resumed|continue).*", capsys.readouterr().out)
 
     def interrupt(store, shard, *values):
         if shard == 2:
@@ -80,10 +80,12 @@ def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
         patch.setattr(FileStore, "finish", interrupt)
         assert main([*command, "--resume"]) == 130
-    assert re.fullmatch(r"Continued: ([1-9]|1[01]) of 12 shards were already complete\.", last_line())
-    assert last_line() == "The export was already complete: nothing was computed."
+    [row] = resumed()
+    assert re.fullmatch(r"  resumed +([1-9]|1[01]) of 12 shards were already complete", row)
+    [row] = resumed()
+    assert re.fullmatch("  resumed +all shards were already complete", row)
     command = ["export", *files, str(tmp_path / "other"), *options]
-    assert last_line() == "There was nothing to continue: the export was written from the beginning."
+    assert resumed() == ["There was nothing to continue: the export was written from the beginning."]
 
 
 def test_plan_writes_nothing(files, tmp_path, capsys):
@@ -317,6 +319,47 @@ def test_files_that_are_no_rasters(name, message, tmp_path, monkeypatch, capsys)
     assert message in capsys.readouterr().err
 
 
+def write_several(path, *sizes):
+    """Write a file that GDAL opens as several rasters: their numbers of bands and heights."""
+    driver = {".gpkg": "GPKG", ".tif": "GTiff"}[path.suffix]
+    for number, (count, height) in enumerate(sizes):
+        dtype = "float32" if count == 1 else "uint8"  # in a GeoPackage, uint8 always has 4 bands
+        size = {"count": count, "height": height, "width": 40, "dtype": dtype}
+        grid = {"crs": "EPSG:32633", "transform": Affine(30, 0, 7e5, 0, -30, 5e6)}
+        options = {"APPEND_SUBDATASET": "YES"} if number else {}
+        if driver == "GPKG":
+            options["RASTER_TABLE"] = ("red", "nir")[number]
+        with rasterio.open(path, "w", driver, **size, **grid, **options) as file:
+            file.write(np.full((count, height, 40), number, dtype))
+    return str(path)
+
+
+@pytest.mark.parametrize(("bands", "names"), [(1, "red, nir"), (4, "red_B1, red_B2, red_B3, red_B4, nir_B1")])
+@pytest.mark.filterwarnings("default::rasterio.errors.NotGeoreferencedWarning")  # rioxarray records it
+def test_file_with_several_rasters_on_one_grid(bands, names, tmp_path, capsys):
+    source = write_several(tmp_path / "several.gpkg", (bands, 40), (bands, 40))
+    assert main(["export", source, str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]) == 0
+    assert f": {names}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "second", "what"),
+    [
+        ("s.gpkg", (1, 20), "2 rasters with different grids or numbers of bands"),
+        ("s.gpkg", (4, 40), "2 rasters with different grids or numbers of bands"),
+        ("s.tif", (1, 40), "2 pages"),
+    ],
+)
+def test_file_with_rasters_that_are_not_one_image(name, second, what, tmp_path, capsys):
+    source = write_several(tmp_path / name, (1, 40), second)
+    command = [str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]
+    assert main(["export", source, *command]) == 1
+    found = re.search(
+        f"{what}: pass GDAL's name of one of them, such as (.*)\\.$", capsys.readouterr().err.strip()
+    )
+    assert main(["export", found[1], *command]) == 0
+
+
 @pytest.mark.parametrize("size", [100, 500, 1000, 3000])
 def test_damaged_rasters_are_named(size, files, tmp_path, capsys):
     os.truncate(files[1], size)
@@ -347,6 +390,10 @@ def test_names_of_bands(files, scene, tmp_path, capsys):
     for names in ("a", "a,a", "a,b,c"):
         assert main(["export", files[1], str(again), "x", "--band-names", names]) == 1
         assert "--band-names must have a different name for each of the 2 bands" in capsys.readouterr().err
+    for name in ("x", "y", "spatial_ref"):
+        assert main(["export", str(both), "x", "--band-names", f"a,{name}"]) == 1
+        expected = f"--band-names contains {name!r}, which is the name of a coordinate or empty"
+        assert expected in capsys.readouterr().err
 
 
 def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Tests with a Dask cluster of two processes: persisted and scattered data, and Futures."""
 
+import asyncio
 import functools
 import logging
 import warnings
@@ -28,7 +29,7 @@ from xee_tf.blocks import BlockAxis, BlockLayout
 from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.graph import on_cluster
-from xee_tf.graph.placing import _workers_by_block
+from xee_tf.graph.placing import _divide
 
 dd = optional("dask.dataframe")
 gpd = optional("geopandas")
@@ -418,7 +419,7 @@ def test_resources_and_retries(tmp_path, when):
         number: {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1} if number == 1 else {}}}
         for number in range(3)
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
     annotated = functools.partial(dask.annotate, resources={"GPU": 1}, retries=2, priority=5)
     with SpecCluster(scheduler=scheduler, workers=workers) as cluster, MyClient(cluster):
         with annotated() if when == "built" else nullcontext():
@@ -462,7 +463,7 @@ def test_workers_of_blocks(threads, rows, columns):
     )
     layout = BlockLayout(*axes, ())
     workers = {f"worker-{number}": count for number, count in enumerate(threads)}
-    placed = _workers_by_block(layout, workers)
+    placed = _divide(layout, workers)
     assert placed.keys() == set(layout.blocks())
     for row in range(rows):
         order = [placed[row, column] for column in range(columns)]
@@ -471,3 +472,20 @@ def test_workers_of_blocks(threads, rows, columns):
         counts = Counter(placed.values())
         shares = [counts[name] / count for name, count in workers.items()]
         assert max(shares) <= 2 * min(shares)
+
+
+def test_asynchronous_client(tmp_path):
+    ds, _ = large(256)
+    options = {"patch_dimensions": 32, "kernel_size": 4}
+
+    async def work():
+        async with Client(n_workers=1, processes=False, dashboard_address=":0", asynchronous=True) as client:
+            assert ds.tfexport.plan(**options).records == 64
+            delayed = ds.tfexport(tmp_path / "scene", compute=False, **options)
+            result = await client.compute(delayed)
+            assert result.records == 64
+            with pytest.raises(OptionError, match=r"client is asynchronous.*compute=False"):
+                ds.tfexport(tmp_path / "again", **options)
+
+    asyncio.run(work())
+    assert not list(tmp_path.glob("*again*"))

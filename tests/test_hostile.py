@@ -15,7 +15,19 @@ import pytest
 import xee_tf
 from tests.conftest import ROOT
 from tests.foreign import delimited, frame
-from tests.fuzzing import LEAST_BYTES, NEEDS, ONE, READERS, changed, entry, example, member_of, series, tensor
+from tests.fuzzing import (
+    JSON_METADATA,
+    LEAST_BYTES,
+    NEEDS,
+    ONE,
+    READERS,
+    changed,
+    entry,
+    example,
+    member_of,
+    series,
+    tensor,
+)
 from tests.hostile import VALUES, Counts, encoded, mutated
 from tests.rasters import raster
 from xee_tf.georef import read_crs
@@ -390,13 +402,9 @@ def test_metadata_of_servers_is_bounded():
     pytest.importorskip("ml_dtypes")
     from xee_tf.remote.serving_metadata import signature_of_json, signature_of_message
 
-    whole = {"metadata": {"signature_def": {"signature_def": {"serving_default": {
-        "inputs": {"x": {"dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "3"}]}}},
-        "outputs": {"y": {"dtype": "DT_FLOAT", "tensor_shape": {"unknown_rank": True}}},
-    }}}}}  # fmt: skip
     generator, counts = random.Random(SEED), Counts()
     for _ in range(100):
-        data = encoded(mutated(whole, generator), checksum=False)
+        data = encoded(mutated(JSON_METADATA, generator), checksum=False)
         counts.check(lambda: signature_of_json(data, "", "the model"), len(data))  # noqa: B023
         noise = generator.randbytes(40)
         counts.check(lambda: signature_of_message(noise, "", "the model"), 40)  # noqa: B023

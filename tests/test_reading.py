@@ -12,6 +12,7 @@ import threading
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -37,7 +38,7 @@ from xee_tf.reading.opening import open_export
 from xee_tf.shards import access, inflate, scan
 from xee_tf.shards.inflate import InflateCache
 from xee_tf.shards.members import read_index
-from xee_tf.sidecars.shard_files import find_records
+from xee_tf.sidecars.shard_files import check_order, find_records, find_shards
 from xee_tf.storage import Location
 
 COMPRESSIONS = ["plain", "gzip", "members", "written"]
@@ -160,6 +161,20 @@ def test_shard_numbers_above_99999_and_similar_prefixes(tmp_path):
         "s-00000.tfrecord"
     ]
     assert [file.name for file in find_records(Location.of(tmp_path / "smixer.json"))] == ["s00000.tfrecord"]
+
+
+def test_memory_does_not_depend_on_shard_numbers(tmp_path):
+    prefix = Location.of(tmp_path / "prediction")
+    last = tmp_path / "prediction-200000000001.tfrecord"
+    for name in ("prediction-00001.tfrecord", last.name):
+        (tmp_path / name).touch()
+    expected = r"Shards 0, 2, .*, 10 and 199,999,999,990 more of .* are missing, but prediction-2"
+    with pytest.raises(MissingShardError, match=expected):
+        find_shards(prefix)
+    with pytest.raises(MissingShardError, match=expected):
+        find_records(prefix.with_suffix("-mixer.json"))
+    with pytest.raises(MissingShardError, match=r"Shards 2, .*, 11 and 199,999,999,989 more are missing"):
+        check_order([prefix.with_suffix("-00001.tfrecord"), Location.of(last)])
 
 
 def test_compression_is_detected_regardless_of_the_suffix(tmp_path):
@@ -894,3 +909,17 @@ def test_round_trip_of_a_global_raster(land_cover_path, tmp_path):
     np.testing.assert_array_equal(ds.cover.values, whole.cover.values)
     assert ds.rio.crs.to_epsg() == 4326
     assert ds.rio.transform().almost_equals(whole.rio.transform(), 1e-12)
+
+
+def test_records_of_another_region_raise(tmp_path):
+    ds = raster({"a": random_band((64, 96))})
+    for name, left in (("left", 0), ("right", 32)):
+        ds.tfexport(tmp_path / name, region=(slice(0, 64), slice(left, left + 64)), patch_dimensions=32)
+    for read in (xee_tf.open_image, partial(xee_tf.upload_image, destination=tmp_path / "m.tif")):
+        with pytest.raises(RecordError, match=r"right-\* are the shards of another export: doubleMatrix is"):
+            read(mixer=tmp_path / "left-mixer.json", records=tmp_path / "right")
+    assert not (tmp_path / "m.tif").exists()
+    # Another export of the same patches
+    ds.tfexport(tmp_path / "more", region=(slice(0, 64), slice(0, 64)), patch_dimensions=32, kernel_size=8)
+    opened = xee_tf.open_image(tmp_path / "left-mixer.json", records=tmp_path / "more")
+    np.testing.assert_array_equal(opened["a"], ds["a"][:, :64])

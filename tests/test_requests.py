@@ -9,6 +9,8 @@ import pytest
 import xee_tf
 from tests.conftest import every_bucket
 from tests.rasters import random_band, raster
+from xee_tf.sidecars import find_shards
+from xee_tf.storage import Location
 
 OPTIONS = {"patch_dimensions": 16, "max_file_size": 9000}
 
@@ -37,6 +39,22 @@ def test_opening_and_one_window(bucket, options, source):
     window = opened.b[20:23, 40:45].values
     np.testing.assert_array_equal(window, image().b[20:23, 40:45])
     assert kinds(bucket) == {"get": 1}
+
+
+def test_each_path_of_records_needs_one_request_to_be_found(bucket):
+    result = image().tfexport(f"{bucket.url}/run/scene", storage_options=bucket.options, **OPTIONS)
+    paths = [f"{bucket.url}/predicted/{number}" for number in range(len(result.files))]  # no known endings
+    locations = [Location.of(path, bucket.options) for path in paths]
+    for file, location in zip(result.files, locations, strict=True):
+        location.write_bytes(Location.of(file.path, bucket.options).read_bytes())
+    bucket.proxy.reset()
+    for location in locations:
+        assert find_shards(location) == [location]
+    assert kinds(bucket) == {"head": len(paths)}
+    with pytest.raises(xee_tf.OptionError, match="predicted is a folder: pass the TFRecord files in it"):
+        find_shards(locations[0].parent)
+    opened = xee_tf.open_image(result.mixer, paths, storage_options=bucket.options)
+    np.testing.assert_array_equal(opened.b, image().b)
 
 
 @every_bucket

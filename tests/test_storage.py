@@ -400,7 +400,7 @@ def test_readers_say_what_is_at_the_place(server, tmp_path):
     (tmp_path / "scene-00000.tfrecord.gz").touch()
     for folder, options in (("s3://bucket/run", server), (str(tmp_path), None)):
         for call in (xee_tf.open_image, xee_tf.inspect, xee_tf.verify, xee_tf.open_table):
-            for name, words in (("scene", "such names: scene-00000"), ("secne", "starts with 'secne'")):
+            for name, words in (("scene", "similar names: scene-00000"), ("secne", "starts with 'secne'")):
                 with pytest.raises(MissingShardError, match=f"{folder}/{name}.*{words}"):
                     call(f"{folder}/{name}", storage_options=options)
     for call in (xee_tf.open_image, xee_tf.inspect, xee_tf.verify, xee_tf.open_table):

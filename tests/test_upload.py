@@ -319,7 +319,7 @@ def test_records_as_a_prefix_or_a_pattern(tmp_path, on):
         "q": (MissingShardError, rf"{folder}/q was not found: expected TFRecord files.* starts with 'q'"),
         "q*": (MissingShardError, r"No files match .*/q\*"),
         "q-00000.tfrecord": (MissingShardError, "q-00000.tfrecord does not exist.* starts with 'q'"),
-        "p-00002.tfrecord": (MissingShardError, "such names: p-00000.tfrecord, p-00001"),
+        "p-00002.tfrecord": (MissingShardError, "similar names: p-00000.tfrecord, p-00001"),
         "p-mixer.json": (OptionError, rf"contains none: pass the TFRecord files, or .* such as {folder}/p\."),
         "": (
             OptionError,

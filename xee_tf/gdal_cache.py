@@ -1,7 +1,8 @@
 """Limit the memory in which GDAL keeps the blocks of files.
 
 By default, this is 5 % of the memory of the computer in every process: 1.2 GB on a computer with 24 GB. Plans
-do not include it, and a worker of a cluster that has little memory pauses for ever, because nothing frees it.
+do not include this memory. In a worker of a cluster that has little memory, nothing frees the cache, so that
+the worker pauses and never continues.
 """
 
 from __future__ import annotations

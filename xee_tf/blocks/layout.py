@@ -3,11 +3,11 @@
 A *block* is a rectangle of whole chunks, at least one patch wide. This module uses integers only; both the
 Dask layer (`graph`) and the numpy code (`assemble`) use it, which keeps them consistent.
 
-The patches of a gzip member, consecutive patches in one row, stay together. They belong to the block that
-contains the **last** pixel of their halo. Everything that a block needs from other blocks is then above it or
-to its left: a chunk can be freed soon after it is loaded, and only *strips* along its bottom and right edges
-are kept for later blocks. If patches belonged to the block of their first pixel, whole chunks would be kept
-until the chunks below them are loaded.
+The patches of a gzip member, consecutive patches in one row, stay together. By default, they belong to the
+block that contains the **last** pixel of their halo. Everything that a block needs from other blocks is then
+above it or to its left: a chunk can be freed soon after it is loaded, and only *strips* along its bottom and
+right edges are kept for later blocks. If patches belonged to the block of their first pixel, whole chunks
+would be kept until the chunks below them are loaded.
 
 On a cluster, where strips move between workers, patches belong to the block that contains their **center**.
 Strips along all edges are then needed, but they are only as wide as half of the kernel if patches and chunks

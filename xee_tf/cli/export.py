@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -69,8 +68,10 @@ def export(
     Parameters
     ----------
     rasters
-        Files that GDAL can open, Zarr stores or NetCDF files. The band of B4.tif is named B4. Several bands
-        of a file have the names in the file or else B1, B2, ...; if there are other files: scene_1, scene_2.
+        Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
+        band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,
+        B2, ...; if several files are given, scene_1, scene_2, ... after their file. Bands of Zarr stores and
+        NetCDF files keep their names.
     prefix
         Prefix of the output files: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json.
     plan
@@ -141,15 +142,5 @@ def export(
     results = list(written.values()) if isinstance(written, dict) else [written]
     for result in results:
         print(result)
-    if resume:
-        print(_describe_resuming(results))
-
-
-def _describe_resuming(results: Sequence[xee_tf.ExportResult]) -> str:
-    """Say what an earlier run had completed."""
-    shards, resumed = sum(len(result.files) for result in results), sum(result.resumed for result in results)
-    if not resumed:
-        return "There was nothing to continue: the export was written from the beginning."
-    if resumed == shards:
-        return "The export was already complete: nothing was computed."
-    return f"Continued: {resumed:,} of {shards:,} shards were already complete."
+    if resume and not any(result.resumed for result in results):
+        print("There was nothing to continue: the export was written from the beginning.")

@@ -49,8 +49,10 @@ def predict(
     model
         Folder of a SavedModel, or a .keras or .h5 file.
     rasters
-        Files that GDAL can open, Zarr stores or NetCDF files. The band of B4.tif is named B4. Several bands
-        of a file have the names in the file or else B1, B2, ...; if there are other files: scene_1, scene_2.
+        Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
+        band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,
+        B2, ...; if several files are given, scene_1, scene_2, ... after their file. Bands of Zarr stores and
+        NetCDF files keep their names.
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
     band_names

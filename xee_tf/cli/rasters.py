@@ -84,6 +84,12 @@ def _rename(images: Sequence[Any], names: Sequence[str]) -> list[xr.Dataset]:
             f"band_names must have a different name for each of the {counted(len(bands), 'band')} "
             f"({', '.join(bands)}); got {', '.join(names)}."
         )
+    taken = {name for dataset in datasets for name in (*dataset.coords, *dataset.dims)}
+    for name in names:
+        if not name or name in taken:
+            raise OptionError(
+                f"band_names contains {name!r}, which is the name of a coordinate or empty: choose another."
+            )
     new = iter(names)
     return [
         dataset.rename(dict(zip(dataset.data_vars, islice(new, len(dataset.data_vars)), strict=True)))
@@ -142,14 +148,33 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
             raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:
+        _check_parts(source)
         raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk}, lock=False)
+    except StorageError:
+        raise
     except OSError as error:  # the messages of GDAL need not name the file
         raise StorageError(_explain(source, str(error))) from error
-    if raster.sizes["band"] == 1:
-        return raster.squeeze("band", drop=True).rename(path.stem)
-    if alone:
+    if raster.sizes.get("band") == 1:
+        raster = raster.squeeze("band", drop=True)
+        return raster.rename(path.stem) if isinstance(raster, xr.DataArray) else raster
+    if alone or isinstance(raster, xr.Dataset):
         return raster
     return raster.assign_coords(band=[f"{path.stem}_{number}" for number in raster.band.values])
+
+
+def _check_parts(source: str) -> None:
+    """Raise an error if a file contains several rasters that rioxarray cannot open as one image."""
+    with warnings.catch_warnings(action="ignore"), rasterio.open(source) as file:
+        parts = file.subdatasets
+        grids: set[Any] = {None} if file.count and parts else set()  # the pages of a TIFF have no names
+        for name in parts:
+            with rasterio.open(name) as part:
+                grids.add((part.shape, part.transform, str(part.crs), part.count))
+    if len(grids) > 1:
+        what = "pages" if None in grids else "rasters with different grids or numbers of bands"
+        raise StorageError(
+            f"{source} contains {len(parts)} {what}: pass GDAL's name of one of them, such as {parts[0]}."
+        )
 
 
 def _strip_bytes(source: str, chunk: int) -> int:
@@ -157,11 +182,15 @@ def _strip_bytes(source: str, chunk: int) -> int:
     if PurePosixPath(source.rstrip("/")).suffix in _XARRAY_SUFFIXES:
         return 0
     with warnings.catch_warnings(action="ignore"), rasterio.open(source) as file:
+        if not file.count:  # several rasters
+            return 0
         height, width = file.block_shapes[0]
         if width <= chunk:
             return 0
         rows = 2 * (chunk + height)  # chunks are read in order, but by several threads
-        return int(rows * file.width * sum(np.dtype(dtype).itemsize for dtype in file.dtypes))
+        # Complex dtypes, which exports refuse, need not be dtypes of numpy.
+        sizes = (np.dtype(dtype).itemsize for dtype in file.dtypes if not dtype.startswith("complex"))
+        return int(rows * file.width * sum(sizes))
 
 
 def _is_local(source: str) -> bool:

@@ -262,7 +262,7 @@ def _job(
             chunk_grids(arrays),
             pixel_bytes(bands.rules),
             patches_per_member(record.framed_size * record.per_patch, grid.patches_per_row, IMAGE_MEMBER),
-            centered=centered_axes(pinned=True),
+            centered=centered_axes(placed=True),
         ),
         options=options,
     )

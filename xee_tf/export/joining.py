@@ -94,7 +94,7 @@ class ShardTasks:
         References to the parts of each block.
     finished : mapping of int to WrittenShard
         Shards that an interrupted write has completed.
-    at : dict
+    block_of : dict
         The block of each task that writes a single block; filled by `join`.
     """
 
@@ -104,7 +104,7 @@ class ShardTasks:
     token: str
     blocks: Mapping[Block, TaskRef]
     finished: Mapping[int, WrittenShard]
-    at: dict[Key, Block] = field(default_factory=dict)
+    block_of: dict[Key, Block] = field(default_factory=dict)
 
     def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef | WrittenShard]:
         """Add the tasks of all shards; return references to these.
@@ -168,7 +168,7 @@ class ShardTasks:
                 add_task(self.tasks, self._key("write", *block), store.place, self.blocks[block], offsets)
                 for block in blocks
             ]
-            self.at.update((ref.key, block) for ref, block in zip(written, blocks, strict=True))
+            self.block_of.update((ref.key, block) for ref, block in zip(written, blocks, strict=True))
             before = add_task(self.tasks, self._key("row", row), parts_of_row, written, before)
             placed |= dict.fromkeys(blocks, before)
         return placed

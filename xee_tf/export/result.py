@@ -88,7 +88,7 @@ class ExportResult(Summarized):
 
     def _resumed_text(self) -> str:
         if self.resumed == len(self.files):
-            return "all shards were already complete; nothing was computed"
+            return "all shards were already complete"
         return f"{self.resumed:,} of {len(self.files):,} shards were already complete"
 
 

@@ -21,7 +21,7 @@ from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, chunks_by_plane, keys_by_home
 from xee_tf.graph.declared import declared_planes
 from xee_tf.graph.order import ordering_tasks
-from xee_tf.graph.placing import place_blocks
+from xee_tf.graph.placing import place_tasks, workers_by_block
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
     ChunkedArray,
@@ -109,17 +109,18 @@ def arrays_of_blocks(
     declared = declared_planes(sources[: len(bands)], bands)
     common = add_value(tasks, f"work-{name}-{token}", BlockWork(layout, declared, work))
     blocks = []
-    at: dict[Key, Block] = {}
+    block_of: dict[Key, Block] = {}
     for number, step in enumerate(np.ndindex(*steps.values())):
         own = planes.keys[number * count : (number + 1) * count]
         own_keys = keys_by_home(homes, own)
         loaded: dict[Block, Ref] = {block: list(map(TaskRef, keys)) for block, keys in own_keys.items()}
         step_name = "-".join([name, *map(str, step), token])
-        done, placed = block_tasks(tasks, layout, homes, loaded, common, step_name)
+        done, found = block_tasks(tasks, layout, homes, loaded, common, step_name)
         blocks.append(done)
-        at |= placed | {key: block for block, keys in own_keys.items() for key in keys}
+        block_of |= found | {key: block for block, keys in own_keys.items() for key in keys}
     empty, order = ordering_tasks(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
-    places = place_blocks(layout, at)
+    workers = workers_by_block(layout)
+    places = place_tasks(workers, block_of)
     layers = {
         f"sources-{token}": layer_of(planes.graph, merge_annotations(planes.annotations, places)),
         f"{name}-{token}": layer_of(tasks | empty, places),
@@ -129,7 +130,7 @@ def arrays_of_blocks(
             f"{name}-band-{output.name}-{token}",  # "-band-" prevents conflicts with names of layers
             output,
             layers,
-            layout,
+            workers,
             windows,
             blocks,
             order,
@@ -231,7 +232,7 @@ def _stitched(
     name: str,
     output: ArraySpec,
     layers: Mapping[str, Any],
-    layout: BlockLayout,
+    workers: Mapping[Block, str],
     windows: Mapping[Block, Window],
     blocks: Sequence[Mapping[Block, TaskRef]],
     order: Sequence[Sequence[TaskRef]],
@@ -247,7 +248,7 @@ def _stitched(
         edges[1], {column: (window.left, window.right) for (_, column), window in windows.items()}
     )
     turn = iter(order)
-    at: dict[Key, Block] = {}
+    block_of: dict[Key, Block] = {}
     for row, column in np.ndindex(len(rows), len(columns)):
         target = Window(*edges[0][row : row + 2], *edges[1][column : column + 2])
         needed = list(product(rows[row], columns[column]))
@@ -256,10 +257,10 @@ def _stitched(
             key = (name, *index, *zeros, row, column)
             refs = [results[block] for block in needed]
             add_task(tasks, key, _stitch, output.name, len(lead), target, parts, refs, *next(turn))
-            at[key] = needed[0]
+            block_of[key] = needed[0]
     ones = tuple((1,) * length for length in lead)
     whole = tuple((length,) for length in output.shape)
-    graph = _stacked({**layers, name: layer_of(tasks, place_blocks(layout, at))})
+    graph = _stacked({**layers, name: layer_of(tasks, place_tasks(workers, block_of))})
     return Array(graph, name, (*ones, *whole, *chunks), dtype=output.dtype)
 
 

@@ -17,9 +17,10 @@ from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_stri
 from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.graph.declared import DeclaredPlane, declared_planes
 from xee_tf.graph.order import in_order
-from xee_tf.graph.placing import place_blocks
+from xee_tf.graph.placing import place_tasks, workers_by_block
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
+    Annotations,
     ChunkedArray,
     Graph,
     Key,
@@ -119,13 +120,16 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
     for (number, block), loaded_chunks in loaded_groups.items():
         loaded[number][block] = loaded_chunks
     blocks = []
+    places: list[Annotations] = []
     for job, chunks_at, own_chunks in zip(jobs, homes, loaded, strict=True):
         planes = declared_planes(job.arrays, job.bands)
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, planes, job.work))
-        done, at = block_tasks(graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks)
+        done, block_of = block_tasks(
+            graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks
+        )
         blocks.append(done)
-        graph = graph.annotated(place_blocks(job.layout, at))
-    return graph, blocks
+        places.append(place_tasks(workers_by_block(job.layout), block_of))
+    return graph.annotated(*places), blocks
 
 
 def order_blocks(
@@ -224,12 +228,12 @@ def block_tasks(
     -------
     blocks : dict
         References to the results of the blocks.
-    at : dict
+    block_of : dict
         The block of each task, including those that load chunks.
     """
     strips: dict[tuple[Block, str | None], TaskRef] = {}
     blocks = {}
-    at: dict[Key, Block] = {ref.key: home for home, ref in loaded.items() if isinstance(ref, TaskRef)}
+    block_of: dict[Key, Block] = {ref.key: home for home, ref in loaded.items() if isinstance(ref, TaskRef)}
     for block in layout.blocks() if chosen is None else sorted(chosen):
         pieces = [piece for piece in layout.pieces(*block) if piece.home != block]
         needed = sorted({(piece.home, piece.part if layout.separate_strips else None) for piece in pieces})
@@ -238,12 +242,12 @@ def block_tasks(
                 key = ("-".join(filter(None, ("strips", part, name))), *home)
                 args = work, homes[home], loaded[home], part
                 strips[home, part] = add_task(tasks, key, BlockWork.keep_strips, *args)
-                at[key] = home
+                block_of[key] = home
         kept = [strips[each] for each in needed]
         chunks, own = homes.get(block, []), loaded.get(block, [])
         blocks[block] = add_task(tasks, (name, *block), BlockWork.do, work, block, chunks, own, kept)
-        at[name, *block] = block
-    return blocks, at
+        block_of[name, *block] = block
+    return blocks, block_of
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,7 @@ class BlockWork:
         loaded: Sequence[NDArray[Any]],
         strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
     ) -> Any:
-        """Do the work of one block, with its own chunks and the strips of earlier blocks."""
+        """Do the work of one block, with its own chunks and the strips of other blocks."""
         limit_in_worker()
         own = dict(self._checked(chunks, loaded))
         kept = {

@@ -1,10 +1,10 @@
 """Place the tasks of blocks on the workers of a cluster, so that little data moves between them.
 
-Dask's scheduler gives a task to a worker that has one of its inputs, whatever the others are, if that worker
-has less to do. The strips of neighboring blocks would then draw whole chunks to other workers: for patches of
-256 pixels and a kernel of 32, all of the raster moved on four workers. Each worker therefore gets a band of
-columns of blocks; only the strips between the bands move. All workers process the same rows, so that shards
-are completed in order.
+Dask's scheduler may give a task to any worker that has one of its inputs, even a small one, if that worker
+has less to do. Whole chunks would then follow the strips of neighboring blocks to other workers: for patches
+of 256 pixels and a kernel of 32, all of the raster moved between four workers. Each worker therefore gets a
+band of columns of blocks; only the strips between the bands move. All workers process the same rows, so that
+shards are completed in order.
 
 Placements are preferences: other workers take over if a worker is lost or has too much to do.
 """
@@ -20,12 +20,17 @@ from dask.base import get_scheduler
 from xee_tf.blocks import Block, BlockLayout
 from xee_tf.graph.tasks import Annotations, Key
 
-__all__ = ["centered_axes", "cluster_client", "on_cluster", "place_blocks"]
+__all__ = ["centered_axes", "cluster_client", "on_cluster", "place_tasks", "workers_by_block"]
 
 
 def cluster_client() -> Any:
     """Return the distributed client that Dask would compute with, or None."""
-    owner = getattr(get_scheduler(), "__self__", None)
+    try:
+        owner = getattr(get_scheduler(), "__self__", None)
+    except RuntimeError:  # an asynchronous client
+        from distributed import default_client
+
+        return default_client()
     classes = type(owner).__mro__  # users may have a subclass
     return owner if any(each.__module__.startswith("distributed.") for each in classes) else None
 
@@ -35,49 +40,50 @@ def on_cluster() -> bool:
     return cluster_client() is not None
 
 
-def centered_axes(*, pinned: bool) -> tuple[bool, bool]:
+def centered_axes(*, placed: bool) -> tuple[bool, bool]:
     """Return along which axes, y and x, patches belong to the block of their center; see `BlockAxis`.
 
     Parameters
     ----------
-    pinned : bool
-        Whether `place_blocks` applies: Dask forgets annotations when it optimizes a lazy array.
+    placed : bool
+        Whether the tasks are placed on workers: Dask forgets this when it optimizes a lazy array.
     """
     if not on_cluster():
         return False, False
-    return not (pinned and _threads_by_worker()), True
+    return not (placed and _threads_by_worker()), True
 
 
-def place_blocks(layout: BlockLayout, tasks: Mapping[Key, Block]) -> Annotations:
-    """Return annotations that place the tasks of blocks on workers.
+def workers_by_block(layout: BlockLayout) -> dict[Block, str]:
+    """Return the address of the worker for each block.
+
+    The result is empty without a cluster; if the cluster is adaptive, because its workers are not known yet;
+    if the client is asynchronous, which cannot ask for the workers here; if the user has placed the tasks
+    with `dask.annotate`; and if workers have different resources, which the scheduler ignores when it gives a
+    task to a worker other than the preferred one.
+    """
+    threads = _threads_by_worker()
+    return _divide(layout, threads) if threads else {}
+
+
+def place_tasks(workers: Mapping[Block, str], block_of: Mapping[Key, Block]) -> Annotations:
+    """Return annotations that place tasks on workers.
 
     Parameters
     ----------
-    layout : BlockLayout
-        The blocks.
-    tasks : mapping
+    workers : mapping
+        The result of `workers_by_block`.
+    block_of : mapping
         The block of each task.
-
-    Returns
-    -------
-    mapping
-        Empty without a cluster; if the cluster is adaptive, because its workers are not known yet; if the
-        user has placed the tasks with `dask.annotate`; and if workers have different resources, which the
-        scheduler ignores when it gives a task to a worker other than the preferred one.
     """
-    threads = _threads_by_worker()
-    if not threads:
-        return {}
-    workers = _workers_by_block(layout, threads)
-    placed = {key: [workers[block]] for key, block in tasks.items() if block in workers}
-    return {"workers": placed, "allow_other_workers": dict.fromkeys(placed, True)}
+    found = {key: [workers[block]] for key, block in block_of.items() if block in workers}
+    return {"workers": found, "allow_other_workers": dict.fromkeys(found, True)} if found else {}
 
 
 def _threads_by_worker() -> dict[str, int]:
     """Return the number of threads of each worker by its address, or nothing if tasks cannot be placed."""
     client = cluster_client()
     adaptive = getattr(getattr(client, "cluster", None), "_adaptive", None) is not None
-    if client is None or adaptive or "workers" in dask.get_annotations():
+    if client is None or client.asynchronous or adaptive or "workers" in dask.get_annotations():
         return {}
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if len({tuple(sorted(worker["resources"].items())) for worker in workers.values()}) > 1:
@@ -85,7 +91,7 @@ def _threads_by_worker() -> dict[str, int]:
     return {address: worker["nthreads"] for address, worker in sorted(workers.items())}
 
 
-def _workers_by_block(layout: BlockLayout, threads: Mapping[str, int]) -> dict[Block, str]:
+def _divide(layout: BlockLayout, threads: Mapping[str, int]) -> dict[Block, str]:
     """Divide the columns of blocks between workers; if there are more workers, each column by its rows."""
     blocks = list(layout.blocks())
     rows, columns = (sorted({block[axis] for block in blocks}) for axis in (0, 1))

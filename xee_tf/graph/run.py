@@ -133,10 +133,16 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
     Raises
     ------
     OptionError
-        If it needs data that is persisted on another cluster than the one that would compute it.
+        If it needs data that is persisted on another cluster than the one that would compute it, or if the
+        client of the cluster is asynchronous.
     """
     _require_reachable(delayed.__dask_graph__())
     if client := cluster_client():
+        if client.asynchronous:
+            raise OptionError(
+                "The current Dask client is asynchronous, so that this call cannot wait for the result. Pass "
+                "compute=False and await client.compute(...), or use a synchronous client."
+            )
         return _run_on_cluster(client, delayed, progress)
     scheduler, pool = dask.config.get("scheduler", None), dask.config.get("pool", None)
     if isinstance(scheduler, Executor):

@@ -79,9 +79,9 @@ class Graph:
     tasks: Tasks = field(default_factory=dict)
     annotations: Annotations = field(default_factory=dict)
 
-    def annotated(self, annotations: Annotations) -> Graph:
-        """Return the graph with further annotations."""
-        return Graph(self.tasks, merge_annotations(self.annotations, annotations))
+    def annotated(self, *annotations: Annotations) -> Graph:
+        """Return the graph with further annotations; see `merge_annotations`."""
+        return Graph(self.tasks, merge_annotations(self.annotations, *annotations))
 
     def delayed(self, name: str, result: TaskRef) -> Delayed:
         """Return a Delayed that computes the result of one task."""
@@ -132,9 +132,13 @@ def layer_of(tasks: Mapping[Key, Any], annotations: Annotations) -> Layer:
     return MaterializedLayer(tasks, annotations={name: values.get for name, values in found.items()})
 
 
-def merge_annotations(first: Annotations, second: Annotations) -> Annotations:
-    """Return all annotations of both; of a task that has the same one in both, that of the first."""
-    return {name: {**second.get(name, {}), **first.get(name, {})} for name in {**first, **second}}
+def merge_annotations(*annotations: Annotations) -> Annotations:
+    """Return all annotations; if several have the same one for a task, the first."""
+    merged: dict[str, dict[Key, Any]] = {}
+    for each in reversed(annotations):
+        for name, values in each.items():
+            merged.setdefault(name, {}).update(values)
+    return merged
 
 
 def by_key(keys: Iterable[Key], value: Any) -> dict[Key, Any]:

@@ -339,7 +339,7 @@ def _predict(
         chunk_grids(arrays[: len(bands)]),
         pixel_bytes(rules),
         1,
-        centered=centered_axes(pinned=False),
+        centered=centered_axes(placed=False),
     )
     predicted = arrays_of_blocks(
         _NAME,

@@ -65,7 +65,8 @@ class PredictOptions(Options):
     blend : {"crop", "hann"}, default "crop"
         What to do with the overlap of predictions. "crop" cuts it off. "hann" averages the predictions of
         overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine). It
-        requires float outputs and a model with ``input_overlap_size``.
+        requires float outputs and a model with ``input_overlap_size``. The last bits depend on the chunks of
+        the image, and on whether the prediction is made on a cluster.
     skip_masked : bool, default True
         Whether to skip tiles in which all pixels are masked. Their result is masked in either case.
     augment : {"d4"}, optional

@@ -107,6 +107,6 @@ def predict_to_cog(
     require_writable(location)
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
-    remedy = f"declare smaller types, for example {example}, or write a .zarr"
+    remedy = f"declare smaller types, for example {example}, or write a .zarr."
     write_raster(predicted, location, if_exists=if_exists, progress=progress, remedy=remedy)
     return location

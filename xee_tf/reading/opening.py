@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +27,10 @@ from xee_tf.sidecars import (
     ShardInfo,
     check_order,
     describe_export,
+    differing_keys,
     find_records,
     find_shards,
+    image_manifests,
     listed_shards,
     manifest_name,
     prefix_of,
@@ -38,6 +41,7 @@ from xee_tf.storage import Location
 __all__ = ["open_export"]
 
 _DEFAULTS = ReadOptions()
+_THREADS = 16  # paths to look for at the same time: each may need a request
 
 
 def open_export(mixer: Exported | Mixer, options: ReadOptions = _DEFAULTS) -> OpenedExport:
@@ -67,6 +71,8 @@ def _open(source: Described, options: ReadOptions) -> OpenedExport:
     total = described.total_patches if patches is None else len(patches)
 
     locations = _locate_shards(options, location, manifest, listed)
+    if not beside:
+        _require_same_patches(described, locations)
     known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
     if known and location is not None and not beside and locations != listed_shards(location, known):
         known = ()  # predictions, for example
@@ -151,7 +157,9 @@ def _locate_shards(
         paths = [each.path if isinstance(each, ShardInfo) else each for each in listed]
         if any(isinstance(path, str) and not path for path in paths):
             raise OptionError("records contains an empty path: pass the paths of the shards, in order.")
-        locations = [file for path in paths for file in find_shards(Location.of(path, storage_options))]
+        given = [Location.of(path, storage_options) for path in paths]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            locations = [file for files in pool.map(find_shards, given) for file in files]
         if not locations:
             raise OptionError("records is empty: pass the shards in order, or omit it.")
         check_order(locations)
@@ -164,6 +172,17 @@ def _locate_shards(
         if manifest is None or not manifest.shards or names or prefix_of(mixer).siblings():
             raise
         return listed_shards(mixer, manifest.shards)  # a server without folder listings
+
+
+def _require_same_patches(mixer: Mixer, shards: Sequence[Location]) -> None:
+    """Raise an error if shards belong to an export with other patches, according to its manifest."""
+    for location, manifest in image_manifests(shards).items():
+        wrong = [] if manifest.grid is None else differing_keys(mixer, manifest.grid)
+        if wrong:
+            raise RecordError(
+                f"{prefix_of(location)}* are the shards of another export: {wrong[0]} in {location.name}. "
+                "Open them with the mixer of that export."
+            )
 
 
 def _read_layout(

@@ -47,6 +47,7 @@ from xee_tf.sidecars.shard_files import (
     describe_files,
     find_records,
     find_shards,
+    image_manifests,
     listed_shards,
 )
 
@@ -88,6 +89,7 @@ __all__ = [
     "find_tables",
     "has_prefix",
     "image_files",
+    "image_manifests",
     "is_image",
     "is_unchanged",
     "listed_shards",

@@ -17,7 +17,7 @@ _ENDING = re.compile(rf"-({SHARD}|{MIXER}|{IMAGE_MANIFEST}|{TABLE_MANIFEST})$")
 
 
 def missing_error(location: Location, message: str) -> MissingShardError:
-    """Return an error with a message, and with what is found instead.
+    """Return an error whose message also says what was found instead.
 
     This is a bucket or folder that does not exist, a run that has not finished, or other files.
 
@@ -25,7 +25,7 @@ def missing_error(location: Location, message: str) -> MissingShardError:
     --------
     >>> Location.of("memory://missing-error/scene-00000.tfrecord").write_bytes(b"")
     >>> print(missing_error(Location.of("memory://missing-error/scene"), "No export was found."))
-    No export was found. Files with such names: scene-00000.tfrecord.
+    No export was found. Files with similar names: scene-00000.tfrecord.
     >>> print(missing_error(Location.of("memory://missing-error/other"), "No export was found."))
     No export was found. No name in memory://missing-error starts with 'other'.
     """
@@ -55,5 +55,5 @@ def _look(location: Location) -> str:
     if unfinished := explain_unfinished(prefix) or explain_unfinished(table_location(prefix)):
         return unfinished
     if names := list(prefix.listed()):
-        return f"Files with such names: {abbreviated(names, most=_MOST)}."
+        return f"Files with similar names: {abbreviated(names, most=_MOST)}."
     return f"No name in {folder} starts with {prefix.name!r}."

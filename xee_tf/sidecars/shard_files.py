@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import count, islice, pairwise
 
-from xee_tf.display import abbreviated, counted
+from xee_tf.display import counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
 from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.interrupted import require_whole
@@ -33,6 +33,7 @@ __all__ = [
     "describe_files",
     "find_records",
     "find_shards",
+    "image_manifests",
     "listed_shards",
     "require_all_shards",
 ]
@@ -92,12 +93,12 @@ def find_shards(records: Location) -> list[Location]:
             f"{records} describes the records of an export, and contains none: pass the TFRecord files, or "
             f"their prefix, such as {destination_of(records)}."
         )
-    if records.is_folder():
+    if (kind := _kind(records)) == "directory":
         raise OptionError(
             f"{records} is a folder: pass the TFRecord files in it, in order, or their prefix, such as "
             f"{records.child('prediction')}."
         )
-    if records.exists():
+    if kind is not None:
         return [records]
     if records.is_pattern:
         if found := records.matching():
@@ -111,6 +112,16 @@ def find_shards(records: Location) -> list[Location]:
             records, f"{records} was not found: expected TFRecord files, or their prefix, as records."
         )
     return found
+
+
+def _kind(location: Location) -> str | None:
+    """Return whether a path is a "file" or a "directory", with one request to S3; None if neither."""
+    if location.is_local or location.is_web:  # on web servers, only a listing tells a folder from a file
+        return "directory" if location.is_folder() else "file" if location.exists() else None
+    try:
+        return str(location.info()["type"])
+    except (MissingShardError, NotADirectoryError):
+        return None
 
 
 def _numbered(prefix: Location, files: Sequence[Location], source: Location) -> list[Location]:
@@ -127,13 +138,25 @@ def _numbered(prefix: Location, files: Sequence[Location], source: Location) -> 
                 "remove one of them, or pass the shards as records=[...]."
             )
         found[number] = file
-    missing = sorted(set(range(max(found, default=0))) - set(found))
-    if missing:
+    last = max(found, default=-1)
+    if missing := last + 1 - len(found):
+        absent = (number for number in count() if number not in found)
         raise MissingShardError(
-            f"{_missing(missing, f' of {source}')}, but {found[max(found)].name} exists. Every later patch "
+            f"{_missing(absent, missing, f' of {source}')}, but {found[last].name} exists. Every later patch "
             "would be misplaced; download the missing files again."
         )
     return [found[number] for number in sorted(found)]
+
+
+def image_manifests(files: Sequence[Location]) -> dict[Location, ImageManifest]:
+    """Return the manifests of the images to which shards belong, according to their names."""
+    sides = dict.fromkeys(
+        file.without_suffix(match[0]).with_suffix(IMAGE_MANIFEST)
+        for file in files
+        if (match := re.search(f"{SHARD}$", file.name))
+    )
+    manifests = {side: read_manifest(side) for side in sides}
+    return {side: found for side, found in manifests.items() if isinstance(found, ImageManifest)}
 
 
 def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Location] | None]:
@@ -224,14 +247,16 @@ Pass them in numerical order.
                 "Pass them in numerical order."
             )
         if step > 1:
-            missing = list(range(int(before[2]) + 1, int(after[2])))
             raise MissingShardError(
-                f"{_missing(missing)} between {first.name} and {second.name}. Every later patch would be "
-                "misplaced."
+                f"{_missing(count(int(before[2]) + 1), step - 1)} between {first.name} and "
+                f"{second.name}. Every later patch would be misplaced."
             )
 
 
-def _missing(numbers: Sequence[int], of: str = "") -> str:
-    if len(numbers) == 1:
-        return f"Shard {numbers[0]}{of} is missing"
-    return f"Shards {abbreviated(numbers, most=10)}{of} are missing"
+def _missing(numbers: Iterable[int], total: int, of: str = "") -> str:
+    """Say that the first `total` of the numbers, which may be very many, are missing."""
+    first = ", ".join(map(str, islice(numbers, total if total <= 11 else 10)))
+    if total == 1:
+        return f"Shard {first}{of} is missing"
+    more = f" and {total - 10:,} more" if total > 11 else ""
+    return f"Shards {first}{more}{of} are missing"

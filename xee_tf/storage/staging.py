@@ -262,11 +262,12 @@ def remove_lock(file: Location, holder: bytes) -> None:
             file.remove()
         return
     aside = file.temporary().path
-    os.rename(file.path, aside)
-    if Location(aside).read_bytes() != holder:
-        with suppress(FileExistsError):
-            os.link(aside, file.path)
-    os.remove(aside)
+    with storage_errors("delete", file.path):
+        os.rename(file.path, aside)
+        if Location(aside).read_bytes() != holder:
+            with suppress(FileExistsError):
+                os.link(aside, file.path)
+        os.remove(aside)
 
 
 def _delete(folder: Location) -> None:

@@ -15,10 +15,9 @@ from xee_tf.errors import OptionError, RecordError
 
 __all__ = ["cast", "common_dtype", "common_nodata"]
 
-_REMEDY = "choose another dtype="
-_MARKS = (
-    " If this value marks missing pixels, pass it as nodata= with a dtype= that can represent it, or write "
-    "NaN instead of it and pass another nodata=."
+_REMEDY = (
+    "choose another dtype=. If this value marks missing pixels, pass it as nodata= with a dtype= that can "
+    "represent it, or write NaN instead of it."
 )
 
 
@@ -71,7 +70,7 @@ def common_nodata(
         if dtype.itemsize == 8:
             raise OptionError(
                 "A GeoTIFF has one float64 nodata value for all bands, but every value of both "
-                f"{dtype} and float64 can be valid in one of the bands {list(dtypes)}: {remedy}."
+                f"{dtype} and float64 can be valid in one of the bands {list(dtypes)}: {remedy}"
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
 
@@ -100,7 +99,7 @@ def cast(
     fill : float, optional
         Value that marks missing pixels in `array`, in addition to NaN.
     remedy : str
-        End of the error message for a value that `dtype` cannot represent.
+        End of the error message for a value that `dtype` cannot represent: one or more sentences.
 
     Returns
     -------
@@ -182,8 +181,7 @@ class _Cast:
 
     def _require_none(self, wrong: npt.NDArray[np.bool_], block: npt.NDArray[Any]) -> None:
         if wrong.any():
-            marks = _MARKS if self.dtype.kind != "f" and self.remedy == _REMEDY else ""
             raise RecordError(
                 f"Band {self.name!r} contains {block[wrong][0]}, which {self.dtype} cannot represent: "
-                f"{self.remedy}.{marks}"
+                f"{self.remedy}"
             )

@@ -112,7 +112,7 @@ def to_cog(
     dataset = image_dataset(raster, split=isinstance(raster, xr.DataArray))
     require_free(location, if_exists)
     require_writable(location)
-    remedy = "cast it first, for example with astype('int32'), or write a Zarr"
+    remedy = "cast it first, for example with astype('int32'), or write a Zarr store."
     write_raster(dataset, location, if_exists=if_exists, progress=progress, remedy=remedy)
     return location
 
