@@ -119,7 +119,7 @@ def export_image(
         return results if jobs[0].label else results[""]
     complete = {job.label: results[job.label] if source.compute else job for job in jobs if job not in todo}
     stores: list[ShardStore] = []
-    with aborted_on_failure(stores):
+    with aborted_on_failure(stores if source.compute else []):
         for job in todo:
             names, if_exists = job.plan.names, job.plan.options.if_exists
             staging, earlier = begin(names.prefix, names.existing, if_exists, source.compute, job.identity)
