@@ -973,6 +973,21 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
             "pass the mixer, a.json, as the first argument, and the shards as records=[...] if they are.",
             "pass the mixer, a.json.",
         ),
+        (
+            "inspect",
+            "If they have other names, pass them as records=[...], in order.",
+            "If they have other names, give them to xee-tf upload image before the mixer, in order.",
+        ),
+        (
+            "export",
+            "cannot be resumed: the option compressed was True and is now False.",
+            "cannot be resumed: the option --compress was True and is now False.",
+        ),
+        (
+            "predict",
+            "chunks of the input 'B4' were y: 512, x: 512 and are now y: 256, x: 256.",
+            "chunks of the input 'B4' (--chunk) were y: 512, x: 512 and are now y: 256, x: 256.",
+        ),
         ("export", "Use max_file_size, not edge.", "Use --max-file-size, not edge."),
         ("predict", "output_bands['p'] is 3", "--output-bands['p'] is 3"),
         (

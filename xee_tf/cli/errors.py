@@ -54,6 +54,9 @@ _ADVICE = (
     (r"Pass them as storage_options=\{\.\.\.\}", "Set the environment variables of the store"),
     (r"Pass storage_options=\{[^}]*\}, or set", "Set"),
     (r"Check the storage options", "Check the environment variables and the configuration of the store"),
+    (r"(chunks of the (?:input|output) '[^']*') were", r"\1 (--chunk) were"),
+    (r"in the same chunks;", "in the same chunks (--chunk);"),
+    (r"pass (them|the shards) as records=\[\.\.\.\]", r"give \1 to xee-tf upload image before the mixer"),
     (r"open it with rioxarray\.open_rasterio", "show it with rio info"),
     (
         r"Select the bands without it, for example ds\[\[.*?\]\]",
@@ -111,8 +114,10 @@ def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequen
 
     def replace_name(match: re.Match[str]) -> str:
         name = match[0]
-        starts = match.start() == 0 and message[match.end() :].startswith(" must ")
-        return flags[name].name if name in flags and (starts or name not in paths) else name
+        before, after = message[: match.start()], message[match.end() :]
+        sure = not before and after.startswith(" must ")
+        sure = sure or (before.endswith(" option ") and f" option {name}" not in paths)
+        return flags[name].name if name in flags and (sure or name not in paths) else name
 
     for pattern, advice in _ADVICE:
         if (match := re.search(pattern, message)) and match[0] not in paths:
@@ -179,8 +184,15 @@ _OPTION = re.compile(
 )
 
 
-_NAME = re.compile(r"^[a-z]+(?= must )|(?<![\w'\"/\\.-])[a-z]+(?:_[a-z]+)+(?=[,.:;)\[]?(?:\s|$|'))")
-"""An option that starts a message, or one whose name has several words."""
+_NAME = re.compile(
+    r"""
+    ^[a-z]+(?=\ must\ )
+    | (?<=\ option\ )[a-z]+(?=\ was\ )
+    | (?<![\w'"/\\.-])[a-z]+(?:_[a-z]+)+(?=[,.:;)\[]?(?:\s|$|'))
+    """,
+    re.VERBOSE,
+)
+"""An option that starts a message, one that had another value, or one whose name has several words."""
 
 
 def _to_shell(value: str) -> str:
