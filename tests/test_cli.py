@@ -408,6 +408,12 @@ def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):
     assert "GDAL, which opens it, takes credentials and addresses from its own environment" in error
 
 
+def test_url_with_one_slash(files, capsys):
+    for tokens in (["s3:/bucket/a.tif", "out/s"], [*files, "s3:/bucket/s"]):
+        assert main(["export", *tokens]) == 1
+        assert "has one slash where a URL has two: pass s3://bucket/" in capsys.readouterr().err
+
+
 def test_credentials_come_from_the_environment(monkeypatch, files, capsys):
     """Commands have no storage options."""
     pytest.importorskip("s3fs")
@@ -419,7 +425,10 @@ def test_credentials_come_from_the_environment(monkeypatch, files, capsys):
     assert main(["export", *files, "s3://bucket/s"]) == 1
     error = capsys.readouterr().err
     assert "no credentials were found" in error
-    assert "Set the environment variables of the store, or log in with the command of the store." in error
+    assert (
+        "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws configure."
+        in error
+    )
 
 
 def test_unknown_band_lists_the_available_ones(files, tmp_path, capsys):

@@ -23,7 +23,7 @@ from xee_tf.gdal_cache import limit_to
 from xee_tf.georef import image_dataset, read_georef, same_grid
 from xee_tf.options import integer
 from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, RECORDS, TABLE_MANIFEST
-from xee_tf.storage import storage_errors
+from xee_tf.storage import Location, storage_errors
 
 __all__ = ["open_rasters"]
 
@@ -126,6 +126,7 @@ def _with_paths(paths: Sequence[str], images: Sequence[Any], crs: str | None) ->
 
 
 def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
+    Location.of(source)  # raises an error if it looks like a URL with one slash
     path = PurePosixPath(source.rstrip("/"))
     if _is_local(source) and not os.path.exists(source):
         if any(os.path.exists(f"{source}-{name}") for name in (MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
