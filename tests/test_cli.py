@@ -305,7 +305,9 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
         ("s-00000.tfrecord.gz", "s-00000.tfrecord.gz is a file of an export, not a raster"),
         ("s", "s is the prefix of an export, not a raster"),
         ("note.txt", "note.txt cannot be opened as a raster: GDAL does not know its format"),
-        ("folder", "folder cannot be opened as a raster"),
+        ("folder", "folder cannot be opened as a raster: it is a folder, but not a Zarr store."),
+        (".", "it is a folder, but not a Zarr store; it contains exports (s-mixer.json)"),
+        ("store", "it is a Zarr store, whose name must end with .zarr"),
         ("s.zarr", "s.zarr does not exist, or is not a Zarr store"),
     ],
 )
@@ -313,6 +315,8 @@ def test_files_that_are_no_rasters(name, message, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "zarr.json").write_text("{}")
     (tmp_path / "note.txt").write_text("no raster")
     raster({"B4": random_band((32, 32))}).tfexport("s", patch_dimensions=16)
     assert main(["export", name, "out/x"]) == 1
@@ -821,6 +825,23 @@ def test_file_without_a_reader_is_an_error(tmp_path, capsys):
     assert main(["export", str(tmp_path / "cube.nc"), str(tmp_path / "s")]) == 1
     fix = "pip install h5netcdf" if find_spec("h5netcdf") is None else "may be damaged"
     assert re.search(rf"cube\.nc could not be opened as NetCDF\. .*{fix}\.\n$", capsys.readouterr().err)
+
+
+def test_damaged_chunk_is_named(tmp_path, capsys):
+    raster({"B4": random_band((32, 32))}).to_zarr(tmp_path / "cube.zarr", zarr_format=2, consolidated=False)
+    chunk = tmp_path / "cube.zarr" / "B4" / "0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-200] + bytes(200))
+    assert main(["export", str(tmp_path / "cube.zarr"), str(tmp_path / "s"), "--patch-dimensions", "16"]) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"cube\.zarr/B4 cannot be read: .*\. It may be damaged or incomplete", error)
+
+
+@pytest.mark.skipif(find_spec("h5netcdf") is None, reason="needs a reader of NetCDF")
+def test_netcdf_is_closed_after_an_error(tmp_path):
+    raster({"B4": random_band((32, 32))}).to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
+    command = [sys.executable, "-m", "xee_tf", "export", "cube.nc", "s"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert re.fullmatch(r"xee-tf export: A patch of 256 pixels does not fit.*\n", done.stderr)
 
 
 def test_cache_of_gdal_has_two_rows_of_chunks_of_strips(tmp_path):

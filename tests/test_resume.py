@@ -113,7 +113,8 @@ def test_readers_recognize_a_run_that_has_not_finished(tmp_path):
             if read is xee_tf.verify and name.endswith(".json"):
                 continue  # it reports problems
             with pytest.raises(
-                MissingShardError, match=f"writing {tmp_path}/scene was interrupted: run it again"
+                MissingShardError,
+                match=f"writing {tmp_path}/scene was interrupted: run it again with if_exists='resume'",
             ):
                 read(tmp_path / name)
     export(Watched(), tmp_path / "scene")
