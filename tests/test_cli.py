@@ -1016,6 +1016,16 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
         ),
         (
             "predict",
+            "the model's option input_tile_size was 128 x 128 and is now 256 x 256",
+            "the model's option --input-tile-size was 128 x 128 and is now 256 x 256",
+        ),
+        (
+            "inspect",
+            "was interrupted: run it again with if_exists='resume'.",
+            "was interrupted: run it again with --resume.",
+        ),
+        (
+            "predict",
             "chunks of the input 'B4' were y: 512, x: 512 and are now y: 256, x: 256.",
             "chunks of the input 'B4' (--chunk) were y: 512, x: 512 and are now y: 256, x: 256.",
         ),
