@@ -120,13 +120,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2
         )
     except Exception as error:
-        from xee_tf.cli.errors import USER_ERRORS, describe_error, options_to_flags
+        from xee_tf.cli.errors import describe_error, options_to_flags
 
         # cyclopts raises an ImportError of its own from that of a command's module.
         cause = error.__cause__ if isinstance(error, ImportError) and not apps else error
-        if not isinstance(cause, USER_ERRORS):
+        if cause is None or (described := describe_error(cause)) is None:
             raise
-        message = options_to_flags(describe_error(cause), _arguments(apps), tokens)
+        message = options_to_flags(described, _arguments(apps), tokens)
         return _fail(names, _suggest_commas(message, cause, apps, tokens), 1)
     finally:
         warnings.formatwarning = format_warning

@@ -305,7 +305,9 @@ def test_errors_are_one_line_and_exit_1(arguments, message, tmp_path, monkeypatc
         ("s-00000.tfrecord.gz", "s-00000.tfrecord.gz is a file of an export, not a raster"),
         ("s", "s is the prefix of an export, not a raster"),
         ("note.txt", "note.txt cannot be opened as a raster: GDAL does not know its format"),
-        ("folder", "folder cannot be opened as a raster"),
+        ("folder", "folder cannot be opened as a raster: it is a folder, but not a Zarr store."),
+        (".", "it is a folder, but not a Zarr store; it contains exports (s-mixer.json)"),
+        ("store", "it is a Zarr store, whose name must end with .zarr"),
         ("s.zarr", "s.zarr does not exist, or is not a Zarr store"),
     ],
 )
@@ -313,6 +315,8 @@ def test_files_that_are_no_rasters(name, message, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "zarr.json").write_text("{}")
     (tmp_path / "note.txt").write_text("no raster")
     raster({"B4": random_band((32, 32))}).tfexport("s", patch_dimensions=16)
     assert main(["export", name, "out/x"]) == 1
@@ -408,6 +412,12 @@ def test_raster_in_a_bucket_that_does_not_exist(s3_server, monkeypatch, capsys):
     assert "GDAL, which opens it, takes credentials and addresses from its own environment" in error
 
 
+def test_url_with_one_slash(files, capsys):
+    for tokens in (["s3:/bucket/a.tif", "out/s"], [*files, "s3:/bucket/s"]):
+        assert main(["export", *tokens]) == 1
+        assert "has one slash where a URL has two: pass s3://bucket/" in capsys.readouterr().err
+
+
 def test_credentials_come_from_the_environment(monkeypatch, files, capsys):
     """Commands have no storage options."""
     pytest.importorskip("s3fs")
@@ -419,7 +429,10 @@ def test_credentials_come_from_the_environment(monkeypatch, files, capsys):
     assert main(["export", *files, "s3://bucket/s"]) == 1
     error = capsys.readouterr().err
     assert "no credentials were found" in error
-    assert "Set the environment variables of the store, or log in with the command of the store." in error
+    assert (
+        "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in with aws configure."
+        in error
+    )
 
 
 def test_unknown_band_lists_the_available_ones(files, tmp_path, capsys):
@@ -814,6 +827,24 @@ def test_file_without_a_reader_is_an_error(tmp_path, capsys):
     assert re.search(rf"cube\.nc could not be opened as NetCDF\. .*{fix}\.\n$", capsys.readouterr().err)
 
 
+def test_damaged_chunk_is_named(tmp_path, capsys):
+    raster({"B4": random_band((32, 32))}).to_zarr(tmp_path / "cube.zarr", zarr_format=2, consolidated=False)
+    chunk = tmp_path / "cube.zarr" / "B4" / "0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-200] + bytes(200))
+    assert main(["export", str(tmp_path / "cube.zarr"), str(tmp_path / "s"), "--patch-dimensions", "16"]) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"cube\.zarr/B4 cannot be read: .*\. It may be damaged or incomplete", error)
+
+
+@pytest.mark.skipif(find_spec("h5netcdf") is None, reason="needs a reader of NetCDF")
+def test_netcdf_is_closed_before_python_ends(tmp_path):
+    raster({"B4": random_band((32, 32))}).to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
+    script = "import sys; from xee_tf_cli import main; sys.exit(main())"  # as the script of pip
+    command = [sys.executable, "-c", script, "export", "cube.nc", "s", "--patch-dimensions", "16"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stderr == ""
+
+
 def test_cache_of_gdal_has_two_rows_of_chunks_of_strips(tmp_path):
     """Otherwise, GDAL reads each strip once for each chunk along it."""
     values = np.zeros((2, 64, 60_000), "uint16")
@@ -972,6 +1003,31 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
             "upload image",
             "pass the mixer, a.json, as the first argument, and the shards as records=[...] if they are.",
             "pass the mixer, a.json.",
+        ),
+        (
+            "inspect",
+            "If they have other names, pass them as records=[...], in order.",
+            "If they have other names, give them to xee-tf upload image before the mixer, in order.",
+        ),
+        (
+            "export",
+            "cannot be resumed: the option compressed was True and is now False.",
+            "cannot be resumed: the option --compress was True and is now False.",
+        ),
+        (
+            "predict",
+            "the model's option input_tile_size was 128 x 128 and is now 256 x 256",
+            "the model's option --input-tile-size was 128 x 128 and is now 256 x 256",
+        ),
+        (
+            "inspect",
+            "was interrupted: run it again with if_exists='resume'.",
+            "was interrupted: run it again with --resume.",
+        ),
+        (
+            "predict",
+            "chunks of the input 'B4' were y: 512, x: 512 and are now y: 256, x: 256.",
+            "chunks of the input 'B4' (--chunk) were y: 512, x: 512 and are now y: 256, x: 256.",
         ),
         ("export", "Use max_file_size, not edge.", "Use --max-file-size, not edge."),
         ("predict", "output_bands['p'] is 3", "--output-bands['p'] is 3"),

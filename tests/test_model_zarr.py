@@ -156,7 +156,7 @@ def test_store_with_another_prediction_is_an_error(tmp_path):
     (tmp_path / "calls").mkdir()
     model = model_of(tmp_path / "calls")
     store = predict_to_zarr(model, scene(), tmp_path / "out.zarr")
-    with pytest.raises(DestinationExistsError, match=r"the output 'twice' was .* and is now"):
+    with pytest.raises(DestinationExistsError, match=r"the output 'twice' were time: 2, .* are now time: 1,"):
         predict_to_zarr(model, scene().isel(time=[0]), store)
     with pytest.raises(DestinationExistsError, match="resume is False"):
         predict_to_zarr(model, scene(), store, resume=False)
@@ -223,27 +223,36 @@ DIFFERENT = {
         "the model was the function <lambda> and is now the function sum",
     ),
     "bands": ({"model": index(bands=["A", "B"])}, "the model's option bands was None"),
-    "overlap": ({"model": index(input_overlap_size=2)}, r"option input_overlap_size was Size\(x=0, y=0\)"),
+    "overlap": (
+        {"model": index(input_overlap_size=2)},
+        "option input_overlap_size was 0 x 0 and is now 2 x 2",
+    ),
     "output": ({"model": index(output_bands={"p": "float64"})}, "the model's option output_bands"),
     "augment": ({"augment": "d4"}, "the option augment was None and is now d4"),
     "pixels": ({"image": image(1)}, "the input 'B' is not the same as before"),
     "one band": ({"image": image().assign(A=image(1).A)}, "the input 'A' is not the same as before"),
     "names": (
         {"image": image().rename(A="C")},
-        r"the list of bands was \['B', 'A'\] and is now \['B', 'C'\]",
+        "the bands were B, A and are now B, C",
     ),
-    "order": ({"image": image()[["A", "B"]]}, "the list of bands was"),
+    "order": ({"image": image()[["A", "B"]]}, "the bands were B, A and are now A, B"),
     "place": ({"image": image().assign_coords(x=image().x + 30)}, "the grid of the result was"),
     "crs": ({"crs": "EPSG:32634"}, "the grid of the result was .*EPSG:32633.* and is now .*EPSG:32634"),
-    "size": ({"image": image().isel(y=slice(16))}, "the output 'p' was .*y: 32.* and is now .*y: 16"),
-    "chunks": ({"image": image().chunk(x=16)}, "the output 'p' was|the input 'B' is not the same"),
+    "size": (
+        {"image": image().isel(y=slice(16))},
+        "sizes of the output 'p' were y: 32, x: 32 and are now y: 16, x: 32",
+    ),
+    "chunks": (
+        {"image": image().chunk(x=16)},
+        "chunks of the output 'p' were|chunks of the input 'B' were y: 16, x: 32 and",
+    ),
     "nodata": (
         {"image": image().assign(B=image().B.assign_attrs(_FillValue=0.0))},
-        r"nodata of the input 'B' was \(\) and is now \(0.0,\)",
+        "nodata of the input 'B' was none and is now 0.0",
     ),
     "nodata by another name": (
         {"image": image().assign(A=image().A.assign_attrs(noDataValue="17"))},
-        r"nodata of the input 'A' was \(\) and is now \(17.0,\)",
+        "nodata of the input 'A' was none and is now 17.0",
     ),
 }
 
@@ -295,7 +304,7 @@ def test_other_nodata_is_a_different_prediction(key, tmp_path):
     model = index(output_bands={"p": "int32"})
     predict_to_zarr(model, filled(11), tmp_path / "p.zarr")
     predict_to_zarr(model, filled([11.0]), tmp_path / "p.zarr")
-    with pytest.raises(DestinationExistsError, match=r"'A' was \(11,\) and is now \(12,\)"):
+    with pytest.raises(DestinationExistsError, match="'A' was 11 and is now 12"):
         predict_to_zarr(model, filled(12), tmp_path / "p.zarr")
 
 
@@ -337,7 +346,9 @@ def test_signature_of_the_model_is_compared(tmp_path, monkeypatch):
     monkeypatch.setattr(type(model.connector), "signature", signature)
     predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
     served["dtype"] = "float64"
-    with pytest.raises(DestinationExistsError, match=r"the model's input 'pixels' was .* and is now"):
+    with pytest.raises(
+        DestinationExistsError, match="dtype of the model's input 'pixels' was float32 and is now float64"
+    ):
         predict_to_zarr(model, image().astype("int32"), tmp_path / "p.zarr")
 
 

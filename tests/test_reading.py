@@ -163,6 +163,14 @@ def test_shard_numbers_above_99999_and_similar_prefixes(tmp_path):
     assert [file.name for file in find_records(Location.of(tmp_path / "smixer.json"))] == ["s00000.tfrecord"]
 
 
+def test_raster_is_no_file_of_records(tmp_path):
+    (tmp_path / "scene.TIF").touch()
+    (tmp_path / "scene.zarr").mkdir()
+    for name in ("scene.TIF", "scene.zarr"):
+        with pytest.raises(OptionError, match=f"{name} is a raster file, not a TFRecord file: open it with"):
+            find_shards(Location.of(tmp_path / name))
+
+
 def test_memory_does_not_depend_on_shard_numbers(tmp_path):
     prefix = Location.of(tmp_path / "prediction")
     last = tmp_path / "prediction-200000000001.tfrecord"

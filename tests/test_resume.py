@@ -115,7 +115,8 @@ def test_readers_recognize_a_run_that_has_not_finished(tmp_path):
             if read is xee_tf.verify and name.endswith(".json"):
                 continue  # it reports problems
             with pytest.raises(
-                MissingShardError, match=f"writing {tmp_path}/scene was interrupted: run it again"
+                MissingShardError,
+                match=f"writing {tmp_path}/scene was interrupted: run it again with if_exists='resume'",
             ):
                 read(tmp_path / name)
     export(Watched(), tmp_path / "scene")
@@ -137,6 +138,15 @@ def test_differences_are_refused_and_named(tmp_path, finished):
         export(Source(), tmp_path / "scene", default_value=7)
     with pytest.raises(DestinationExistsError, match="the option kernel_size was"):
         export(Source(), tmp_path / "scene", kernel_size=3)
+    with pytest.raises(DestinationExistsError, match="resumed: the bands were B4 and are now renamed"):
+        Source().image().rename(B4="renamed").tfexport(tmp_path / "scene", **OPTIONS)
+    other = Source().image().assign(B4=lambda image: image.B4.assign_attrs(units="m"))
+    with pytest.raises(DestinationExistsError, match="units of the band 'B4' were None and are now m"):
+        other.tfexport(tmp_path / "scene", **OPTIONS)
+    with pytest.raises(
+        DestinationExistsError, match=r"chunks of the input 'B4' were .32, 256. and are now .64, 256."
+    ):
+        Source().image().chunk(y=64).tfexport(tmp_path / "scene", **OPTIONS)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     export(Source(seed=1), tmp_path / "scene", if_exists="overwrite")
     np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "scene")["B4"], Source(seed=1).values)

@@ -455,6 +455,10 @@ def test_differences_are_named_in_order():
     other = {"the model": Content("2", "the function g"), "the option blend": "hann"}
     assert difference(**other) == "the model was the function f and is now the function g"
     assert difference(**{"the model": Content("1", "another path")}) == ""
+    long = run_identity({"the grid": "a" * 500 + "b"}, {}).explain_difference(
+        run_identity({"the grid": "a" * 500 + "c"}, {}).to_json()
+    )
+    assert long == f"the grid was ...{'a' * 50}c and is now ...{'a' * 50}b"
     assert difference(["B"]) == "the input 'C' is missing now"
     assert difference(["B", "C", "D"]) == "the input 'D' was not part of it"
     assert "another version" in run_identity(parts, {}).explain_difference({"format": 4})

@@ -295,6 +295,22 @@ def test_upload_replaces_own_stores_only(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"thesis.zarr", "u.zarr"}
 
 
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("s3:/b/scene", "pass s3://b/scene, or"),
+        (Path("gs://b/scene"), "pass the string gs://b/scene, or"),
+        ("simplecache::az:/b/scene", "pass az://b/scene, or"),
+        ("file:/b/scene", "pass file:///b/scene, or"),
+    ],
+)
+def test_url_with_one_slash_is_no_local_folder(path, advice):
+    with pytest.raises(DestinationError, match=f"has one slash where a URL has two: {advice}"):
+        Location.of(path)
+    assert Location.of("./s3:/scene").is_local
+    assert Location.of("c:/scene").is_local
+
+
 def test_unknown_filesystem():
     with pytest.raises(
         DestinationError, match="nosuch://bucket/scene cannot be opened: fsspec does not know"

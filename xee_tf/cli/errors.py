@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from traceback import walk_tb
+from typing import Any
 
 from cyclopts import Argument, CycloptsError
 from rasterio.errors import RasterioIOError
@@ -16,10 +18,9 @@ from xee_tf.export import IMAGE_SPELLING
 from xee_tf.models import MODEL_SPELLING
 from xee_tf.options import READ_SPELLING, Spelling
 
-__all__ = ["USER_ERRORS", "describe_error", "find_replacement", "join_values", "options_to_flags"]
+__all__ = ["describe_error", "find_replacement", "join_values", "options_to_flags"]
 
-USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
-"""Errors that are printed as one line. All others are bugs and have a traceback."""
+_USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
 
 _SPELLINGS: Mapping[str, Spelling] = {
     "export": IMAGE_SPELLING,
@@ -54,6 +55,10 @@ _ADVICE = (
     (r"Pass them as storage_options=\{\.\.\.\}", "Set the environment variables of the store"),
     (r"Pass storage_options=\{[^}]*\}, or set", "Set"),
     (r"Check the storage options", "Check the environment variables and the configuration of the store"),
+    (r"(chunks of the (?:input|output) '[^']*') were", r"\1 (--chunk) were"),
+    (r"in the same chunks;", "in the same chunks (--chunk);"),
+    (r"pass (them|the shards) as records=\[\.\.\.\]", r"give \1 to xee-tf upload image before the mixer"),
+    (r"run it again with if_exists='resume'", "run it again with --resume"),
     (r"open it with rioxarray\.open_rasterio", "show it with rio info"),
     (
         r"Select the bands without it, for example ds\[\[.*?\]\]",
@@ -63,12 +68,33 @@ _ADVICE = (
 """Python code in messages, as patterns, and what to write instead."""
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the message of an error; for one of GDAL, the cause, which names the file."""
+def describe_error(error: BaseException) -> str | None:
+    """Return the message of an error; None for a bug, which has a traceback.
+
+    Errors while rasters are read name the file: those of GDAL in their cause, others not at all.
+    """
     if isinstance(error, RasterioIOError) and error.__cause__ is not None:
-        why = str(error.__cause__).rstrip(".")
-        return f"A raster cannot be read: {why}. It may be damaged or incomplete: copy or download it again."
-    return str(error)
+        file, why = "A raster", str(error.__cause__)
+    elif found := _file_read(error):
+        file, why = found, str(error)
+    else:
+        return str(error) if isinstance(error, _USER_ERRORS) else None
+    why = why.rstrip(".")
+    return f"{file} cannot be read: {why}. It may be damaged or incomplete: copy or download it again."
+
+
+def _file_read(error: BaseException) -> str:
+    """Return the file or Zarr array that xarray was reading when an error was raised; empty if none."""
+    if isinstance(error, XeeTFError | MemoryError) or getattr(error, "errno", None) is not None:
+        return ""
+    for frame, _ in walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("xarray.backends.") and frame.f_code.co_name == "__getitem__":
+            array: Any = frame.f_locals.get("self")
+            zarr = getattr(getattr(array, "_array", None), "store_path", None)
+            file = zarr or getattr(getattr(array, "datastore", None), "_filename", None)
+            return str(file or "A raster").removeprefix("file://")
+    return ""
 
 
 def find_replacement(command: Sequence[str], flag: str) -> str:
@@ -111,8 +137,10 @@ def options_to_flags(message: str, arguments: Iterable[Argument], tokens: Sequen
 
     def replace_name(match: re.Match[str]) -> str:
         name = match[0]
-        starts = match.start() == 0 and message[match.end() :].startswith(" must ")
-        return flags[name].name if name in flags and (starts or name not in paths) else name
+        before, after = message[: match.start()], message[match.end() :]
+        sure = not before and after.startswith(" must ")
+        sure = sure or (before.endswith(" option ") and f" option {name}" not in paths)
+        return flags[name].name if name in flags and (sure or name not in paths) else name
 
     for pattern, advice in _ADVICE:
         if (match := re.search(pattern, message)) and match[0] not in paths:
@@ -179,8 +207,15 @@ _OPTION = re.compile(
 )
 
 
-_NAME = re.compile(r"^[a-z]+(?= must )|(?<![\w'\"/\\.-])[a-z]+(?:_[a-z]+)+(?=[,.:;)\[]?(?:\s|$|'))")
-"""An option that starts a message, or one whose name has several words."""
+_NAME = re.compile(
+    r"""
+    ^[a-z]+(?=\ must\ )
+    | (?<=\ option\ )[a-z]+(?=\ was\ )
+    | (?<![\w'"/\\.-])[a-z]+(?:_[a-z]+)+(?=[,.:;)\[]?(?:\s|$|'))
+    """,
+    re.VERBOSE,
+)
+"""An option that starts a message, one that had another value, or one whose name has several words."""
 
 
 def _to_shell(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import warnings
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ import rioxarray
 import xarray as xr
 
 import xee_tf
-from xee_tf.display import counted
+from xee_tf.display import abbreviated, counted
 from xee_tf.errors import GridMismatchError, OptionError, StorageError
 from xee_tf.gdal_cache import limit_to
 from xee_tf.georef import image_dataset, read_georef, same_grid
 from xee_tf.options import integer
-from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, RECORDS, TABLE_MANIFEST
-from xee_tf.storage import storage_errors
+from xee_tf.sidecars import IMAGE_MANIFEST, MIXER, RECORDS, TABLE_MANIFEST, folder_exports
+from xee_tf.storage import Location, storage_errors
 
 __all__ = ["open_rasters"]
 
@@ -126,6 +127,7 @@ def _with_paths(paths: Sequence[str], images: Sequence[Any], crs: str | None) ->
 
 
 def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
+    Location.of(source)  # raises an error if it looks like a URL with one slash
     path = PurePosixPath(source.rstrip("/"))
     if _is_local(source) and not os.path.exists(source):
         if any(os.path.exists(f"{source}-{name}") for name in (MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
@@ -138,7 +140,9 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
                 warnings.filterwarnings(
                     "ignore", "Failed to open Zarr store with consolidated", RuntimeWarning
                 )
-                return xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
+                found = xr.open_dataset(source, decode_coords="all", chunks={}, **engine)  # type: ignore[arg-type]
+                atexit.register(found.close)  # otherwise h5py prints an error when Python ends
+                return found
         except FileNotFoundError as error:
             form = "a Zarr store" if engine else "a NetCDF file"
             raise StorageError(f"{source} does not exist, or is not {form}.") from error
@@ -203,6 +207,8 @@ def _explain(source: str, message: str) -> str:
     name = source.rpartition("/")[2]
     if name.endswith((*RECORDS, MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
         return _EXPORT.format(source=source, what="a file")
+    if os.path.isdir(source):
+        return f"{source} cannot be opened as a raster: {_describe_folder(source)}."
     if _is_local(source):
         why = message.rstrip(".")
         if "not recognized" in message:
@@ -215,6 +221,16 @@ def _explain(source: str, message: str) -> str:
         f"{source} cannot be opened as a raster: {why}. GDAL, which opens it, takes credentials and "
         "addresses from its own environment variables, such as AWS_PROFILE and AWS_S3_ENDPOINT."
     )
+
+
+def _describe_folder(folder: str) -> str:
+    if any(os.path.exists(os.path.join(folder, name)) for name in (".zgroup", "zarr.json")):
+        return "it is a Zarr store, whose name must end with .zarr"
+    why = "it is a folder, but not a Zarr store"
+    if exports := folder_exports(Location.of(folder)):
+        names = abbreviated([export.name for export in exports], most=3)
+        why += f"; it contains exports ({names}), which xee-tf upload image and xee-tf upload table convert"
+    return why
 
 
 def _has_netcdf_reader() -> bool:

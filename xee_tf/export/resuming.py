@@ -8,7 +8,6 @@ from typing import Any
 from xee_tf.export.job import ExportJob
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
-from xee_tf.geometry import Size
 from xee_tf.identity import Content, RunIdentity, run_identity
 from xee_tf.sidecars import (
     ExportNames,
@@ -28,21 +27,19 @@ def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
     """Return the identity of an export; see `xee_tf.identity.IdentityOptions` for `identity`."""
     plan = job.plan
     parts: dict[str, Any] = {
-        f"the option {name}": _shown(value)
+        f"the option {name}": value
         for name, value in vars(plan.options).items()
         if name not in _WITHOUT_EFFECT
     }
     for each in fields(plan.grid):
-        parts[f"the {each.name} of the grid"] = _shown(getattr(plan.grid, each.name))
-    parts["the list of bands"] = [str(band) for band in plan.bands]
-    parts["how the bands are written"] = repr(plan.band_plan.rules)
+        parts[f"the {each.name} of the grid"] = getattr(plan.grid, each.name)
+    parts["the bands"] = [band.name for band in plan.bands]
+    for band in plan.bands:
+        parts[f"the band {band.name!r}"] = band
+    parts["the rules for the pixels of bands"] = plan.band_plan.rules
     for dim, values in plan.band_plan.coords.items():
         parts[f"the coordinate {dim!r}"] = Content.of(values)
     return run_identity(parts, dict(zip(plan.band_plan.sources, job.arrays, strict=True)), identity)
-
-
-def _shown(value: Any) -> Any:
-    return f"{value.x} x {value.y}" if isinstance(value, Size) else value
 
 
 def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: bool) -> ExportResult | None:

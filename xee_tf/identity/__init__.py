@@ -1,6 +1,21 @@
 """Identities of functions, models, inputs and runs by their content, independent of the process."""
 
 from xee_tf.identity.content import content_hash
-from xee_tf.identity.run import Content, IdentityOptions, RunIdentity, explain_other, run_identity
+from xee_tf.identity.run import (
+    Content,
+    IdentityOptions,
+    RunIdentity,
+    array_attributes,
+    explain_other,
+    run_identity,
+)
 
-__all__ = ["Content", "IdentityOptions", "RunIdentity", "content_hash", "explain_other", "run_identity"]
+__all__ = [
+    "Content",
+    "IdentityOptions",
+    "RunIdentity",
+    "array_attributes",
+    "content_hash",
+    "explain_other",
+    "run_identity",
+]

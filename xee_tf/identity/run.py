@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from dask.base import is_dask_collection
 
-from xee_tf.errors import OptionError, excerpt, shorten
+from xee_tf.errors import OptionError, excerpt
+from xee_tf.geometry import Size
 from xee_tf.identity.content import Hasher, content_hash, hash_bytes
 from xee_tf.identity.files import UnknownContentError
 from xee_tf.identity.graphs import input_hash, input_hasher
 from xee_tf.options import Options, option
 
-__all__ = ["Content", "IdentityOptions", "RunIdentity", "explain_other", "run_identity"]
+__all__ = [
+    "Content",
+    "IdentityOptions",
+    "RunIdentity",
+    "array_attributes",
+    "explain_other",
+    "run_identity",
+]
 
-_FORMAT = 6  # of the JSON; 1 to 4 were descriptions of predictions only
+_FORMAT = 7  # of the JSON; 1 to 4 were descriptions of predictions only
+_SHOWN = 200  # characters of a value in a message
 _PART_BYTES = 64 << 20  # an array that is not lazy is hashed in parts of this size
 _VOUCH = (
     "If you know that it is the same, name its version in every run, from the first one on, as in "
@@ -29,7 +39,7 @@ _VOUCH = (
 )
 _COMPARED = (
     "files and Zarr stores are compared by path, size and time, arrays in memory by value, and functions by "
-    "their code; random numbers without a seed are different in every session"
+    "their code, all in the same chunks; random numbers without a seed are different in every session"
 )
 
 
@@ -74,14 +84,15 @@ class Content:
     ----------
     value : str or None
         A text or hash that is compared; None if it cannot be determined.
-    shown : str, default ""
-        What messages show of it.
+    shown : str or mapping of str to str, default ""
+        What messages show of it: a text, or the text of each attribute, of which the first one that differs
+        is shown.
     advice : str, default ""
         What to do if the value is None, and otherwise what is compared.
     """
 
     value: str | None
-    shown: str = ""
+    shown: str | Mapping[str, str] = ""
     advice: str = ""
 
     @classmethod
@@ -137,18 +148,44 @@ class RunIdentity:
             if value == part.value:
                 continue
             if shown != part.shown:
-                return f"{name} was {shorten(shown, 200)} and is now {shorten(part.shown, 200)}"
+                return _difference(name, shown, part.shown)
             return f"{name} is not the same as before" + (f" ({part.advice})" if part.advice else "")
         return next((f"{name} is missing now" for name in before if name not in self.parts), "")
 
 
-def _stored_parts(found: Any) -> Mapping[str, Sequence[str]] | None:
+def _difference(name: str, before: str | Mapping[str, str], now: str | Mapping[str, str]) -> str:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = [each for each in {**now, **before} if before.get(each) != now.get(each)]
+        name, before, now = f"{names[0]} of {name}", before.get(names[0], "None"), now.get(names[0], "None")
+    before, now = str(before), str(now)
+    # Long texts are cut where they differ.
+    same = len(os.path.commonprefix([before, now])) if max(len(before), len(now)) > _SHOWN else 0  # noqa: RUF071
+    start = max(0, same - _SHOWN // 4)
+    subject = name.partition(" of ")[0]
+    was, is_now = ("were", "are") if subject.endswith("s") and " option " not in subject else ("was", "is")
+    return f"{name} {was} {_cut(before, start)} and {is_now} now {_cut(now, start)}"
+
+
+def _cut(text: str, start: int) -> str:
+    end = start + _SHOWN
+    return ("..." if start else "") + " ".join(text[start:end].split()) + ("..." if text[end:] else "")
+
+
+def _stored_parts(found: Any) -> Mapping[str, tuple[str, str | Mapping[str, str]]] | None:
     """Return the parts in a description from `RunIdentity.to_json`; None if they are not valid."""
     valid = isinstance(found, Mapping) and all(
-        isinstance(part, Sequence) and len(part) == 2 and all(isinstance(each, str) for each in part)
+        isinstance(part, Sequence) and len(part) == 2 and _are_texts([part[0]]) and _is_shown(part[1])
         for part in found.values()
     )
     return found if valid else None
+
+
+def _is_shown(found: Any) -> bool:
+    return _are_texts(found.values() if isinstance(found, Mapping) else [found])
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
 
 
 def explain_other(identity: RunIdentity, stored: Any) -> str:
@@ -167,7 +204,8 @@ def run_identity(
     ----------
     parts : mapping of str to Content or object
         Options, grids, the model and so on, in the order in which differences are reported. The keys are
-        names for messages, such as "the option blend". Values that are no `Content` are compared as text.
+        names for messages, such as "the option blend". Values that are no `Content` are compared as text;
+        of dataclasses, messages show the field that differs.
     inputs : mapping of str to object
         Arrays and tables by name: of xarray, numpy, pandas or Dask.
     identity : str, optional
@@ -180,23 +218,65 @@ def run_identity(
     """
     found = {"the option identity": Content(str(identity), repr(identity))}
     for name, part in parts.items():
-        found[name] = part if isinstance(part, Content) else Content(str(part), str(part))
+        found[name] = part if isinstance(part, Content) else Content(str(part), _shown(part))
     hasher = input_hasher()
     for name, value in inputs.items():
         found[f"the input {name!r}"] = _input(value, identity, hasher)
     return RunIdentity(found)
 
 
+def _shown(value: Any) -> str | dict[str, str]:
+    if is_dataclass(value) and not isinstance(value, Size):
+        return {each.name: _text(getattr(value, each.name)) for each in fields(value)}
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """Return what messages show of a value: no brackets and no names of classes."""
+    if isinstance(value, Size):
+        return f"{value.x} x {value.y}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "none"
+    if is_dataclass(value):
+        return " ".join(f"{each.name} {_text(getattr(value, each.name))}" for each in fields(value))
+    return str(value)
+
+
+def array_attributes(
+    dtype: Any, dims: Sequence[Hashable], shape: Sequence[int], chunks: Sequence[Sequence[int]] | None
+) -> dict[str, str]:
+    """Return what messages show of an array, whose dimensions need not have names.
+
+    Examples
+    --------
+    >>> array_attributes(np.dtype("int16"), ("y", "x"), (9, 8), ((4, 4, 1), (8,)))
+    {'dtype': 'int16', 'sizes': 'y: 9, x: 8', 'chunks': 'y: 4, x: 8'}
+    """
+    largest = [max(sizes, default=0) for sizes in chunks or ()]
+    shown = {"dtype": str(dtype), "sizes": _sizes(dims, shape)}
+    return {**shown, "chunks": _sizes(dims, largest)} if chunks is not None else shown
+
+
+def _sizes(dims: Sequence[Hashable], sizes: Sequence[int]) -> str:
+    if not dims:
+        return str(tuple(sizes))
+    return ", ".join(f"{dim}: {size}" for dim, size in zip(dims, sizes, strict=False))
+
+
 def _input(value: Any, identity: str | None, hasher: Hasher) -> Content:
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", ())
-    dims = getattr(value, "dims", range(len(shape)))
-    sizes = ", ".join(f"{dim}: {size}" for dim, size in zip(dims, shape, strict=False))
-    shown = "" if dtype is None else f"{dtype} ({sizes})"
+    dims = tuple(getattr(value, "dims", ()))
+    shown: dict[str, str] = {}
+    if dtype is not None:
+        chunks = getattr(value, "chunks", None)
+        shown = array_attributes(dtype, dims, shape, chunks if isinstance(chunks, tuple) else None)
     try:
         compared = f"named {identity}" if identity is not None else _input_hash(value, hasher)
     except UnknownContentError as error:
         return Content(None, shown, f"{error}. {_VOUCH}")
-    return Content(hash_bytes([compared.encode(), shown.encode()]).hex(), shown, _COMPARED)
+    # Chunks of an array with a name may be different.
+    kind = [shown.get(name, "") for name in ("dtype", "sizes")]
+    return Content(hash_bytes([text.encode() for text in (compared, *kind)]).hex(), shown, _COMPARED)
 
 
 def _input_hash(value: Any, hasher: Hasher) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from xee_tf.georef import GeoRef, band_nodata, read_georef
-from xee_tf.identity import Content, RunIdentity, run_identity
+from xee_tf.identity import Content, RunIdentity, array_attributes, run_identity
 from xee_tf.models import ModelSpec
 from xee_tf.predict.image import Prediction
 
@@ -37,28 +37,26 @@ def identify_run(spec: ModelSpec, prediction: Prediction, identity: str | None =
         parts[f"the option {name}"] = getattr(prediction.options, name)
     for name, value in sorted(caller.properties.items()):
         parts[f"the property {name!r} of the image, which is an input of the model,"] = Content.of(value)
-    parts["the list of bands"] = list(prediction.variables)
+    parts["the bands"] = list(prediction.variables)
     parts["the grid of the result"] = _grid(result_georef)
     parts["the grid of the image"] = _grid(prediction.georef)
     for key, band in predicted.data_vars.items():
-        sizes = ", ".join(f"{dim}: {size}" for dim, size in band.sizes.items())
-        fill = band.attrs.get("_FillValue")
-        parts[f"the output {key!r}"] = (
-            f"{band.dtype} ({sizes}) with chunks {band.chunks}, _FillValue {fill!r}"
-        )
+        shown = array_attributes(band.dtype, band.dims, band.shape, band.chunks)
+        shown["_FillValue"] = repr(band.attrs.get("_FillValue"))
+        parts[f"the output {key!r}"] = Content(repr((shown, band.chunks)), shown)
     for dim in predicted.dims:
         if dim in predicted.coords and dim not in (result_georef.x_dim, result_georef.y_dim):
             parts[f"the coordinate {dim!r}"] = Content.of(np.asarray(predicted.coords[dim].values))
     for name, variable in prediction.variables.items():
-        parts[f"nodata of the input {name!r}"] = repr(band_nodata(variable, name))
+        parts[f"nodata of the input {name!r}"] = band_nodata(variable, name)
         inner = list(map(str, prediction.bands[name].dims))
-        parts[f"the list of dimensions of the input {name!r} that go to the model as a whole"] = inner
+        parts[f"the dimensions of the input {name!r} that go to the model as a whole"] = inner
     # Sizes and types that may come from the signature of the model.
-    parts["the size of the model's tiles"] = repr(caller.tiles)
+    parts["the model's tiles"] = caller.tiles
     for feed in caller.feeds:
-        parts[f"the model's input {feed.input!r}"] = repr(feed)
+        parts[f"the model's input {feed.input!r}"] = feed
     for output in caller.outputs:
-        parts[f"the model's output {output.name!r}"] = repr(output)
+        parts[f"the model's output {output.name!r}"] = output
     return run_identity(parts, prediction.variables, identity)
 
 

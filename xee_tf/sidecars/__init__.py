@@ -18,6 +18,7 @@ from xee_tf.sidecars.find import (
     find_exports,
     find_sources,
     find_tables,
+    folder_exports,
     require_missing,
 )
 from xee_tf.sidecars.interrupted import require_whole
@@ -87,6 +88,7 @@ __all__ = [
     "find_shards",
     "find_sources",
     "find_tables",
+    "folder_exports",
     "has_prefix",
     "image_files",
     "image_manifests",

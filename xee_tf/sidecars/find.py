@@ -25,6 +25,7 @@ from xee_tf.sidecars.names import (
     is_image,
     manifest_location,
     prefix_of,
+    refuse_raster,
     table_location,
 )
 from xee_tf.sidecars.shard_files import require_all_shards
@@ -73,14 +74,6 @@ class ExportedTable(Protocol):
     def manifest(self) -> Location:
         """The manifest."""
 
-
-_RASTERS = {
-    ".tif": "rioxarray.open_rasterio",
-    ".tiff": "rioxarray.open_rasterio",
-    ".nc": "xarray.open_dataset",
-    ".zarr": "xarray.open_zarr",
-}
-"""Suffixes of raster files that users pass by mistake, and the functions that open them."""
 
 Exported = PathLike | Location | ExportedImage
 """An image export: the path of its mixer, manifest, folder or prefix, or the export result."""
@@ -267,9 +260,7 @@ def _locate(source: Any, storage_options: Mapping[str, Any] | None) -> Location:
     """Return the location of a source; raise an error if its name is that of a raster file."""
     _check_source(source)
     location = Location.of(source, storage_options)
-    for suffix, function in _RASTERS.items():
-        if location.name.lower().endswith(suffix):
-            raise OptionError(f"{location} is a raster file, not an export: open it with {function}.")
+    refuse_raster(location, "an export")
     return location
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xee_tf.errors import DestinationError
+from xee_tf.errors import DestinationError, OptionError
 from xee_tf.storage import Location, PathLike
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "is_image",
     "manifest_location",
     "prefix_of",
+    "refuse_raster",
     "shard_name",
     "table_location",
 ]
@@ -44,11 +45,26 @@ RECORDS = (".tfrecord", ".tfrecord.gz")
 SHARD = r"(\d{5}|[1-9]\d{5,})\.tfrecord(\.gz)?"
 """Regular expression for the part of a shard name after the prefix of an image."""
 
+_RASTERS = {
+    ".tif": "rioxarray.open_rasterio",
+    ".tiff": "rioxarray.open_rasterio",
+    ".nc": "xarray.open_dataset",
+    ".zarr": "xarray.open_zarr",
+}
+"""Suffixes of raster files that users pass by mistake, and the functions that open them."""
+
 # Suffixes of export files, and of raster files passed by mistake.
 _NO_PREFIX = re.compile(
     r"(-\d{5,})?\.tfrecords?(\.gz)?$|-?mixer\.json$|\.json$|(-(image|table))?\.tfexport$|\.tiff?$",
     re.IGNORECASE,
 )
+
+
+def refuse_raster(location: Location, expected: str) -> None:
+    """Raise an error if a path that should be that of `expected` has the suffix of a raster file."""
+    for suffix, function in _RASTERS.items():
+        if location.name.lower().endswith(suffix):
+            raise OptionError(f"{location} is a raster file, not {expected}: open it with {function}.")
 
 
 def export_prefix(

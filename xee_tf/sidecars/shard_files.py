@@ -24,6 +24,7 @@ from xee_tf.sidecars.names import (
     is_image,
     manifest_location,
     prefix_of,
+    refuse_raster,
     shard_name,
 )
 from xee_tf.storage import Location
@@ -93,7 +94,9 @@ def find_shards(records: Location) -> list[Location]:
             f"{records} describes the records of an export, and contains none: pass the TFRecord files, or "
             f"their prefix, such as {destination_of(records)}."
         )
-    if (kind := _kind(records)) == "directory":
+    if (kind := _kind(records)) is not None:
+        refuse_raster(records, "a TFRecord file")
+    if kind == "directory":
         raise OptionError(
             f"{records} is a folder: pass the TFRecord files in it, in order, or their prefix, such as "
             f"{records.child('prediction')}."

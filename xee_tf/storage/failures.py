@@ -52,9 +52,22 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Correct its name, or create it first.",
     ),
     (
-        frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}),
+        frozenset({"NoCredentialsError", "PartialCredentialsError"}),  # of S3
         "no credentials were found",
-        "Pass them as storage_options={...}, or log in with the command of the store.",
+        "Pass storage_options={'profile': '...'}, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, or log in with aws configure.",
+    ),
+    (
+        frozenset({"DefaultCredentialsError"}),  # of Google
+        "no credentials were found",
+        "Pass storage_options={'token': 'key.json'}, or set GOOGLE_APPLICATION_CREDENTIALS to the path of a "
+        "key file, or log in with gcloud auth application-default login.",
+    ),
+    (
+        frozenset({"CredentialUnavailableError"}),  # of Azure
+        "no credentials were found",
+        "Pass storage_options={'account_key': '...'}, or set AZURE_STORAGE_ACCOUNT_KEY or "
+        "AZURE_STORAGE_CONNECTION_STRING, or log in with az login.",
     ),
     (
         frozenset(

@@ -48,6 +48,7 @@ __all__ = [
     "commit",
     "discard",
     "interruption",
+    "is_resumable",
     "look",
     "recover",
     "sync",
@@ -233,6 +234,11 @@ def _take_up(earlier: Staging) -> Staging | None:
         return None  # another run took it at the same time
     earlier.take_up()
     return earlier
+
+
+def is_resumable(folder: Location) -> bool:
+    """Return whether the run of a staging folder can be resumed."""
+    return folder.child(_IDENTITY).exists()
 
 
 def _interrupted(destination: Location, identity: Identity, compute: bool) -> Staging | None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 import fsspec
@@ -41,6 +42,8 @@ _EXTRAS = {
 
 # Protocols of what contains files, and not only changes how they are read, as a cache does.
 _CONTAINERS = frozenset({"dir", "libarchive", "tar", "zip"})
+
+_ONE_SLASH = re.compile(r"([a-z][a-z0-9_+-]+):/(?!/)")
 
 _WEB = frozenset({"http", "https"})
 
@@ -89,7 +92,7 @@ class Location:
         Raises
         ------
         DestinationError
-            If the path is empty.
+            If the path is empty, or a URL without its second slash.
         OptionError
             If `path` is not a string or path-like.
 
@@ -112,6 +115,8 @@ class Location:
         text = str(path)
         if not text:
             raise DestinationError("The path is empty: pass a name such as 'out/scene'.")
+        for link in text.split("::"):
+            _check_slashes(link, given)
         if "::" in text:
             return cls(text, options)
         scheme, separator, rest = text.partition("://")
@@ -604,6 +609,22 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def _check_slashes(url: str, path: PathLike) -> None:
+    """Raise an error for ``s3:/bucket``, which would be a file in a local folder ``s3:``.
+
+    A `pathlib.Path` removes a slash of a URL.
+    """
+    match = _ONE_SLASH.match(url)
+    if match and match[1] in fsspec.available_protocols():
+        kind = "the string " if isinstance(path, PurePath) else ""
+        slashes = ":///" if match[1] in ("file", "local") else "://"
+        whole = match[1] + slashes + url[match.end() :]
+        raise DestinationError(
+            f"{url} has one slash where a URL has two: pass {kind}{whole}, or "
+            f"{os.curdir}{os.sep}{url} for a local folder of this name."
+        )
 
 
 def remove_all(files: Sequence[Location]) -> None:

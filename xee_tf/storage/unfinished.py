@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from xee_tf.storage.journal import is_resumable
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import TOKEN
 from xee_tf.storage.staging import is_working, staging_folders, token_of
@@ -26,7 +27,8 @@ def explain_unfinished(destination: Location) -> str:
         return ""
     if any(map(is_working, folders)):
         return f"A run is writing {destination}: try again when it has finished."
-    return f"A run that was writing {destination} was interrupted: run it again in the same way."
+    how = " with if_exists='resume'" if any(map(is_resumable, folders)) else ""
+    return f"A run that was writing {destination} was interrupted: run it again{how}."
 
 
 def explain_unfinished_in(folder: Location) -> str:
