@@ -11,7 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.coords import BoundingBox as RasterioBox
 
+import xee_tf
 from tests.optional import optional
+from tests.rasters import raster
 from tests.strategies import georefs
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
@@ -323,3 +325,14 @@ def test_a_region_without_a_location_in_the_crs_of_the_raster():
     mercator = GeoRef(pyproj.CRS(3857), Affine(1000, 0, 0, 0, -1000, 0), Size(x=10, y=10))
     with pytest.raises(OptionError, match=r"outside the raster.*\(10, 90, 10, 90\) in EPSG:4326"):
         region_window({"type": "Point", "coordinates": [10, 90]}, mercator)
+
+
+def test_crs_that_cannot_be_converted():
+    """The text is valid, but PROJ does not know its operation."""
+    wkt = pyproj.CRS("EPSG:3395").to_wkt("WKT1_GDAL")
+    wkt = wkt[: wkt.rindex("]")] + ',EXTENSION["PROJ4","+proj=foo"]]'
+    ds = raster({"a": np.zeros((64, 64))})
+    with pytest.raises(
+        xee_tf.GeoreferenceError, match="cannot be converted from 'WGS 84 / World Mercator' to"
+    ):
+        ds.tfexport.plan(patch_dimensions=8, region=(7e5, 4e6, 8e5, 5e6), region_crs=wkt)

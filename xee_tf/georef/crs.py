@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyproj
+from pyproj.exceptions import ProjError
 
-from xee_tf.errors import GeoreferenceError, excerpt
+from xee_tf.errors import GeoreferenceError, excerpt, shorten
 from xee_tf.georef.coordinates import Points
 from xee_tf.georef.crs_files import require_no_files
 
@@ -283,7 +284,13 @@ def point_transformer(source: pyproj.CRS, target: pyproj.CRS) -> PointTransform:
     """
     if same_crs(source, target):
         return lambda points: points
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    try:
+        transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        names = " to ".join(excerpt(each.name) for each in (source, target))
+        raise GeoreferenceError(
+            f"Coordinates cannot be converted from {names}: {shorten(str(error).partition(': (')[0])} Check both CRSs."
+        ) from error
 
     def transform(points: Points) -> Points:
         # pyproj converts an array of one point to a float, about which NumPy warns.
