@@ -288,8 +288,9 @@ def point_transformer(source: pyproj.CRS, target: pyproj.CRS) -> PointTransform:
         transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
     except ProjError as error:
         names = " to ".join(excerpt(each.name) for each in (source, target))
+        why = shorten(str(error).partition(": (")[0])
         raise GeoreferenceError(
-            f"Coordinates cannot be converted from {names}: {shorten(str(error).partition(': (')[0])} Check both CRSs."
+            f"Coordinates cannot be converted from {names}: {why} Check both CRSs."
         ) from error
 
     def transform(points: Points) -> Points:
