@@ -257,21 +257,22 @@ class BlockLayout:
         grid = self.planes[plane]
         window = grid.window(iy, ix)
         row, column = self.home(plane, iy, ix)
-        top, left = max(self.y.tail(row), window.top), max(self.x.tail(column), window.left)
-        bottom, right = min(self.y.head(row), window.bottom), min(self.x.head(column), window.right)
-        strips = {
-            "top": Window(window.top, bottom, window.left, window.right),
-            "bottom": Window(top, window.bottom, window.left, window.right),
-            "left": Window(window.top, window.bottom, window.left, right),
-            "right": Window(window.top, window.bottom, left, window.right),
-        }
-        strips = {
-            part: strip
-            for part, strip in strips.items()
-            if strip.top < strip.bottom and strip.left < strip.right
-        }
-        pixels = sum(strip.size.pixels for strip in strips.values())
-        return strips if pixels <= 0.75 * window.size.pixels else {"chunk": window}
+        top, bottom, left, right = window.top, window.bottom, window.left, window.right
+        above, below = min(self.y.head(row), bottom), max(self.y.tail(row), top)
+        before, after = min(self.x.head(column), right), max(self.x.tail(column), left)
+        strips = {}
+        if above > top:
+            strips["top"] = Window(top, above, left, right)
+        if below < bottom:
+            strips["bottom"] = Window(below, bottom, left, right)
+        if before > left:
+            strips["left"] = Window(top, bottom, left, before)
+        if after < right:
+            strips["right"] = Window(top, bottom, after, right)
+        rows = max(0, above - top) + max(0, bottom - below)
+        columns = max(0, before - left) + max(0, right - after)
+        height, width = bottom - top, right - left
+        return strips if rows * width + columns * height <= 0.75 * height * width else {"chunk": window}
 
     @property
     def separate_strips(self) -> bool:

@@ -200,8 +200,10 @@ class ExportPlan(Summarized):
         """Number of Dask tasks, if one task per block loads the source chunks."""
         layout = self.block_layout
         homes = layout.chunks_by_home().values()
-        kept = [set().union(*(layout.strips(*chunk) for chunk in chunks)) for chunks in homes]
-        strips = sum(len(parts) if layout.separate_strips else len(parts) > 0 for parts in kept)
+        if layout.separate_strips:
+            strips = sum(len(set().union(*(layout.strips(*chunk) for chunk in chunks))) for chunks in homes)
+        else:
+            strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
         blocks = sum(1 for _ in layout.blocks())
         rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
         if upload_service(self.names.prefix) is not None:
