@@ -44,13 +44,16 @@ def run(small: bool) -> Iterator[Measurement]:
 
 def main(chunks: int) -> None:
     import dask.array as da
+    import fsspec
+    import moto.server
     import xarray as xr
     from distributed import Client, LocalCluster
 
     import xee_tf
     from benchmarks.pixels import georeference
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    for name in ("distributed", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     side = chunks * _CHUNK
     folder = tempfile.TemporaryDirectory()
     values = np.random.default_rng(0).integers(0, 255, (side, side)).astype("float32")
@@ -64,8 +67,16 @@ def main(chunks: int) -> None:
         _difference, input_tile_size=256, input_overlap_size=_KERNEL // 2, output_bands=["d"]
     )
     patches: dict[str, Any] = {"patch_dimensions": 256}
+    server = moto.server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    s3 = {"endpoint_url": f"http://{host}:{port}", "key": "benchmark", "secret": "benchmark"}
+    fsspec.filesystem("s3", **s3).mkdir("benchmark")
+    # The records of a row of patches have more than 5 MiB on each worker, enough for a part of an upload.
+    upload = {"patch_dimensions": 512, "compressed": False, "storage_options": s3}
     jobs: dict[str, Callable[[str], Any]] = {
         "export": lambda path: ds.tfexport(path, **patches),
+        "export to S3": lambda path: ds.tfexport(f"s3://benchmark{path}", **upload),
         f"export, kernel {_KERNEL}": lambda path: ds.tfexport(path, **patches, kernel_size=_KERNEL),
         f"predict_to_zarr, overlap {_KERNEL // 2}": lambda path: xee_tf.predict_to_zarr(
             model, ds, f"{path}.zarr"
@@ -85,6 +96,7 @@ def main(chunks: int) -> None:
                 job(f"{folder.name}/{workers}-{number}")
                 received = client.run(_received).values()
             moved[name].append(sum(received) / (3 * values.nbytes))
+    server.stop()
     folder.cleanup()
     print(json.dumps(moved))
 

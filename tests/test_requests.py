@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import Client, LocalCluster
 
 import xee_tf
 from tests.conftest import every_bucket
@@ -76,6 +78,31 @@ def test_each_byte_is_uploaded_once(bucket, kind, monkeypatch):
         found = {request.kind for request in log if request.key in shards}
         assert found <= {"head", "begin", "part", "complete"}
         assert bucket.proxy.totals().copied == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_workers_upload_their_own_records(bucket, tmp_path, small_blocks, workers, compressed):
+    values = random_band((1536, 2048))
+    lazy = da.map_blocks(_gradient, chunks=((512,) * 3, (512,) * 4), dtype="f4", meta=np.empty((0, 0), "f4"))
+    ds = raster(dict.fromkeys("abc", values)).assign(dict.fromkeys("abc", (("y", "x"), lazy)))
+    options = {"patch_dimensions": 512, "compressed": compressed, "max_file_size": 20_000_000}
+    ds.tfexport(tmp_path / "scene", **options)
+    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=":0")
+    with cluster, Client(cluster):
+        files = ds.tfexport(f"{bucket.url}/run/scene", storage_options=bucket.options, **options).files
+    shards = [Location.of(file.path, bucket.options).read_bytes() for file in files]
+    assert shards == [path.read_bytes() for path in sorted(tmp_path.glob("*.tfrecord*"))]
+    parts = [request.up for request in bucket.proxy.log if request.kind == "part"]
+    assert sum(parts) == sum(map(len, shards))
+    # Two workers have 6 MiB each of a row of patches. What is smaller is joined: on four workers, or compressed.
+    assert len(parts) == (4 if compressed or workers == 1 else 6)
+    assert min(parts) > 5 << 20
+
+
+def _gradient(block_info=None):
+    (rows, columns) = block_info[None]["array-location"]
+    return (np.arange(*rows)[:, None] * 7 ^ np.arange(*columns) * 13).astype("f4")
 
 
 @every_bucket

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, product
 from typing import Any
@@ -10,10 +10,22 @@ from typing import Any
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
 from xee_tf.graph import Graph, TaskRef, add_task
-from xee_tf.shards import FileStore, Part, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
+from xee_tf.shards import (
+    FileStore,
+    Part,
+    Segment,
+    SequentialStore,
+    ShardStore,
+    UploadStore,
+    WrittenShard,
+    place_runs,
+)
 from xee_tf.storage import Earlier, Staging, upload_service
 
 __all__ = ["ShardTasks", "blocks_to_do", "rows_before", "store_of", "task_name"]
+
+# Bytes before compression of a row of patches on a worker that are enough for a part of an upload (5 MiB).
+_SEGMENT_BYTES = {False: 5 << 20, True: 10 << 20}
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
@@ -118,8 +130,10 @@ class ShardTasks:
                 shard: self._finish(shard, *self._first(shard), self._blocks_of(shard, parts))
                 for shard in self._missing()
             }
+        elif isinstance(self.store, UploadStore):
+            added = self._upload(self.store, ordered)
         else:
-            added = self._write_rows(ordered)
+            added = self._collect(ordered)
         return [self.finished.get(number) or added[number] for number in range(self.plan.shards)]
 
     @property
@@ -176,31 +190,102 @@ class ShardTasks:
     def _shards_of(self, row: int) -> list[int]:
         return [shard for shard in self.plan.shards_of(row) if shard not in self.finished]
 
-    def _write_rows(self, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
-        """Add tasks that write the rows of blocks in turn; return those that complete the shards."""
-        states: dict[int, TaskRef] = {}
+    def _collect(self, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
+        """Add tasks that write each shard when its last row of blocks is encoded; return them."""
         complete: dict[int, TaskRef] = {}
-        store, rows = self.store, self._rows()
-        if isinstance(store, UploadStore):
-            uploads = add_task(self.graph.tasks, self._key("create"), store.create_uploads, self._missing())
-        for number, (row, blocks) in enumerate(rows):
-            parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
-            shards = self._shards_of(row)
-            following = self._shards_of(rows[number + 1][0]) if number + 1 < len(rows) else []
-            for shard in shards:
-                if isinstance(store, UploadStore):
-                    key = self._key("append", row, shard)
-                    states[shard] = add_task(
-                        self.graph.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
-                    )
-                    if shard not in following:
-                        complete[shard] = self._finish(shard, uploads, *self._first(shard), states[shard])
-                elif shard not in following:
-                    needed = self._blocks_of(shard, self.blocks)
-                    complete[shard] = self._finish(shard, *self._first(shard), needed, turns)
-            done = [(complete if shard in complete else states).get(shard) for shard in shards]
-            add_task(self.graph.tasks, _written(self.token, row).key, wait_for, *filter(None, done))
+        for row, blocks, ending in self._rows_with_ending_shards():
+            turns = [sizes[block] for block in blocks]
+            for shard in ending:
+                needed = self._blocks_of(shard, self.blocks)
+                complete[shard] = self._finish(shard, *self._first(shard), needed, turns)
+            self._end_row(row, [complete[shard] for shard in ending])
         return complete
+
+    def _upload(self, store: UploadStore, sizes: Mapping[Block, TaskRef]) -> dict[int, TaskRef]:
+        """Add tasks that upload the segments of the rows of blocks; return those that complete the shards."""
+        uploads = add_task(self.graph.tasks, self._key("create"), store.create_uploads, self._missing())
+        pushed: dict[int, list[TaskRef]] = {shard: [] for shard in self._missing()}
+        carries: dict[int, TaskRef] = {}
+        complete: dict[int, TaskRef] = {}
+        for row, blocks, ending in self._rows_with_ending_shards():
+            done = []
+            for number, (segment, own, beside) in enumerate(self._segments(row, blocks)):
+                shard, parts = segment.shard, [self.blocks[block] for block in own]
+                values = segment, carries.get(shard), parts, [sizes[block] for block in own]
+                key = self._key("push", row, number)
+                done.append(self.graph.add_beside(beside, key, store.push, uploads, *values))
+                pushed[shard].append(done[-1])
+                key = self._key("carry", row, number)
+                carries[shard] = self.graph.add_beside(beside, key, store.carry, *values)
+            for shard in ending:
+                first, last = self._first(shard), carries.get(shard)
+                complete[shard] = self._finish(shard, uploads, *first, pushed[shard], last)
+                done.append(complete[shard])
+            self._end_row(row, done)
+        return complete
+
+    def _segments(
+        self, row: int, blocks: Sequence[Block]
+    ) -> Iterator[tuple[Segment, Sequence[Block], TaskRef]]:
+        """Yield the segments of a row of blocks, each with its blocks and one whose worker uploads it.
+
+        On a cluster, a segment is a part of a row of patches: the blocks of one worker or, if their records
+        are too small for a part of an upload, of several neighbors.
+        """
+        if len({self._worker(block) for block in blocks}) == 1:
+            for shard in self._shards_of(row):
+                yield Segment(shard), blocks, self.blocks[blocks[0]]
+            return
+        layout, width = self.plan.block_layout, self.plan.grid.patches_per_row
+        groups = self._groups(blocks)
+        for shard, patch_row in product(self._shards_of(row), layout.y.owned(row)):
+            patches = self.plan.patch_shards.patches_of(shard)
+            for group in groups:
+                columns = self._columns(group)
+                runs = range(
+                    max(patch_row * width + columns.start, patches.start),
+                    min(patch_row * width + columns.stop, patches.stop),
+                )
+                if runs:
+                    yield Segment(shard, runs), group, self.blocks[self._widest(group)]
+
+    def _groups(self, blocks: Sequence[Block]) -> list[list[Block]]:
+        """Divide a row of blocks by worker, and join neighbors that are too small for a part of an upload."""
+        least = _SEGMENT_BYTES[self.plan.compressed] / (self.plan.record_bytes * self.plan.record.per_patch)
+        groups: list[list[Block]] = [[]]
+        for _, own in groupby(blocks, self._worker):
+            if len(self._columns(groups[-1])) >= least:
+                groups.append([])
+            groups[-1].extend(own)
+        if len(groups) > 1 and len(self._columns(groups[-1])) < least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+        return groups
+
+    def _widest(self, blocks: Sequence[Block]) -> Block:
+        """Return a block of the worker with the most patches; of several workers, another for each row."""
+        by_worker = [list(own) for _, own in groupby(blocks, self._worker)]
+        widths = [len(self._columns(own)) for own in by_worker]
+        widest = [own[0] for own, width in zip(by_worker, widths, strict=True) if width == max(widths)]
+        return widest[blocks[0][0] % len(widest)]
+
+    def _worker(self, block: Block) -> str | None:
+        return self.graph.worker_of(self.blocks[block])
+
+    def _columns(self, blocks: Sequence[Block]) -> range:
+        """Return the columns of the patches of neighboring blocks."""
+        owned = [self.plan.block_layout.x.owned(column) for _, column in blocks]
+        return range(owned[0].start, owned[-1].stop) if owned else range(0)
+
+    def _rows_with_ending_shards(self) -> Iterator[tuple[int, list[Block], list[int]]]:
+        """Yield the rows of blocks, each with the shards that have no patches in the rows after it."""
+        rows = self._rows()
+        following = [self._shards_of(row) for row, _ in rows[1:]] + [[]]
+        for (row, blocks), later in zip(rows, following, strict=True):
+            yield row, blocks, [shard for shard in self._shards_of(row) if shard not in later]
+
+    def _end_row(self, row: int, written: Sequence[TaskRef]) -> None:
+        """Add the task that waits until a row of blocks is written; see `rows_before`."""
+        add_task(self.graph.tasks, _written(self.token, row).key, wait_for, *written)
 
     def _missing(self) -> list[int]:
         return [shard for shard in range(self.plan.shards) if shard not in self.finished]

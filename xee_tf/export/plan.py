@@ -197,7 +197,7 @@ class ExportPlan(Summarized):
 
     @cached_property
     def tasks(self) -> int:
-        """Number of Dask tasks, if one task per block loads the source chunks."""
+        """Number of Dask tasks in one process, if one task per block loads the source chunks."""
         layout = self.block_layout
         homes = layout.chunks_by_home().values()
         if layout.separate_strips:
@@ -207,7 +207,7 @@ class ExportPlan(Summarized):
         blocks = sum(1 for _ in layout.blocks())
         rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
         if upload_service(self.names.prefix) is not None:
-            joining = rows + sum(len(self.shards_of(row)) for row in range(len(layout.y)))
+            joining = rows + 2 * sum(len(self.shards_of(row)) for row in range(len(layout.y)))
         elif not self.names.prefix.is_local:
             joining = rows - 1  # nothing waits for the last row
         else:

@@ -83,6 +83,10 @@ class Graph:
         """Return the graph with further annotations; see `merge_annotations`."""
         return Graph(self.tasks, merge_annotations(self.annotations, *annotations))
 
+    def worker_of(self, task: TaskRef) -> str | None:
+        """Return the address of the worker on which a task is placed; see `xee_tf.graph.placing`."""
+        return next(iter(self.annotations.get("workers", {}).get(task.key, ())), None)
+
     def add_beside(self, other: TaskRef, key: Key, function: Callable[..., Any], *args: Any) -> TaskRef:
         """Add a task with the annotations of another one, so that it runs on the same worker."""
         for values in self.annotations.values():

@@ -22,7 +22,7 @@ from xee_tf.shards.scan import inflated, read_pieces, scan_file, whole_frames
 from xee_tf.shards.sequential_store import SequentialStore
 from xee_tf.shards.shard import Shard, file_stamp, shard_spans
 from xee_tf.shards.store import OneFile, ShardStore, aborted_on_failure, commit_once
-from xee_tf.shards.upload_store import Appended, UploadStore
+from xee_tf.shards.upload_store import Carry, Pushed, Segment, UploadStore
 from xee_tf.shards.whole import check_file, checked_rows
 
 __all__ = [
@@ -31,12 +31,14 @@ __all__ = [
     "IMAGE_MEMBER",
     "PREDICTION_MEMBER",
     "TABLE_MEMBER",
-    "Appended",
     "AppendingStore",
+    "Carry",
     "FileStore",
     "OneFile",
     "Part",
+    "Pushed",
     "Run",
+    "Segment",
     "SequentialStore",
     "Shard",
     "ShardStore",

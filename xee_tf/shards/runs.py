@@ -93,6 +93,10 @@ class Part:
     pieces: tuple[Sequence[Any], ...] = ()
     inode: int = 0
 
+    def __sizeof__(self) -> int:
+        """Size in bytes, by which Dask decides where tasks run and when a worker has too much in memory."""
+        return object.__sizeof__(self) + sum(len(piece) for pieces in self.pieces for piece in pieces)
+
     @classmethod
     def in_memory(cls, shard: int, runs: Iterable[tuple[Run, Sequence[Any]]]) -> Part:
         """Create a part whose bytes stay in memory."""
@@ -242,6 +246,11 @@ class WrittenShard:
     masked: NDArray[np.float64]
     upload: str = ""
     tags: tuple[str, ...] = ()
+
+    def __sizeof__(self) -> int:
+        """Size in bytes; see `Part`."""
+        arrays: list[NDArray[Any]] = [getattr(self, name) for name in _ARRAYS]
+        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
 
     @classmethod
     def of_runs(cls, number: int, file: ShardInfo, runs: Sequence[Run]) -> WrittenShard:

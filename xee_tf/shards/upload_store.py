@@ -1,19 +1,24 @@
 """A store in S3, Azure or Google Cloud, in which each byte is uploaded once, as a part of an object.
 
 An object does not appear until its upload is completed, so the uploads are the staged shards. The number of a
-part decides its place in the object. The runs of a row of blocks are appended to what is left from the row
-before, divided into parts of at least 8 MiB, and what remains is left for the next row. The beginning of a
-shard waits for the index in its header, and is uploaded last.
+part decides its place in the object.
+
+The runs of a shard are divided into segments: consecutive runs that one worker has. Each segment is uploaded
+by its worker in parts of at least 5 MiB; a smaller one is carried to the next segment. The sizes of the
+segments before one decide the numbers of its parts, but not when they are uploaded. The beginning of a
+compressed shard waits for the index in its header, and is uploaded last.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import chain, repeat
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError
@@ -31,7 +36,7 @@ from xee_tf.storage import (
     write_uploads,
 )
 
-__all__ = ["Appended", "UploadStore"]
+__all__ = ["Carry", "Pushed", "Segment", "UploadStore"]
 
 _PART = 8 << 20
 _THREADS = 4  # concurrent uploads of a process: each needs several times the memory of a part
@@ -45,26 +50,67 @@ def _uploaders(pid: int) -> ThreadPoolExecutor:
 
 
 @dataclass(frozen=True)
-class Appended:
-    """The state of a shard after some of its runs were appended.
+class Carry:
+    """What a segment of a shard leaves for the next one.
+
+    Parameters
+    ----------
+    number : int
+        Number of the next part.
+    rest : bytes
+        The end of the segment, and of those before, if it is too small for a part.
+    """
+
+    number: int = _HEAD
+    rest: bytes = b""
+
+    def __sizeof__(self) -> int:
+        """Size in bytes; see `Part`."""
+        return object.__sizeof__(self) + len(self.rest)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded of a segment.
 
     Parameters
     ----------
     runs : tuple of Run
-        The runs.
+        The runs of the segment.
     head : bytes
-        The beginning of the shard without its header, which is uploaded last; empty if there are too few
-        bytes for a part.
-    rest : bytes
-        The end of the shard, which is too small for a part.
+        The beginning of the shard, without its header, if it is in this segment.
     tags : mapping of int to str
         The tags of the uploaded parts by their numbers.
     """
 
     runs: tuple[Run, ...] = ()
     head: bytes = b""
-    rest: bytes = b""
     tags: Mapping[int, str] = field(default_factory=dict)
+
+    def __sizeof__(self) -> int:
+        """Size in bytes; see `Part`."""
+        return object.__sizeof__(self) + len(self.head)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive records of a shard.
+
+    Parameters
+    ----------
+    shard : int
+        Number of the shard.
+    runs : range, optional
+        The sort keys of the runs (`Run.first`). Default: all runs of the shard.
+    """
+
+    shard: int
+    runs: range | None = None
+
+    def of(self, blocks: Iterable[Sequence[Part]]) -> list[tuple[Run, Sequence[Any]]]:
+        """Return the runs of the segment in these blocks, each with its bytes, in order."""
+        pairs = pairs_in_order(blocks, self.shard)
+        return pairs if self.runs is None else [pair for pair in pairs if pair[0].first in self.runs]
 
 
 @dataclass(frozen=True)
@@ -95,7 +141,7 @@ class UploadStore(StagedStore):
         return max(_PART, self.shard_bytes // self.service.MOST_PARTS)
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
-        """Keep the runs of a block in memory, until `append` uploads them."""
+        """Keep the runs of a block in memory, until `push` uploads them."""
         return Part.in_memory(shard, runs)
 
     def create_uploads(self, shards: Sequence[int]) -> dict[int, str]:
@@ -112,45 +158,60 @@ class UploadStore(StagedStore):
             write_uploads(folder, known)
         return known
 
-    def append(
-        self,
-        uploads: Mapping[int, str],
-        shard: int,
-        before: Appended | None,
-        blocks: Iterable[Sequence[Part]],
-        order: Any = None,
-    ) -> Appended:
-        """Append the runs of a row of blocks to a shard.
+    def carry(
+        self, segment: Segment, before: Carry | None, blocks: Iterable[Sequence[Part]], order: Any = None
+    ) -> Carry:
+        """Return what a segment leaves for the next one; nothing is uploaded.
 
         Parameters
         ----------
-        uploads : mapping of int to str
-            The result of `create_uploads`.
-        shard : int
-            Number of the shard.
-        before : Appended or None
-            The state after the row of blocks before.
+        segment : Segment
+            The segment.
+        before : Carry or None
+            What the segment before leaves; None for the first one.
         blocks : iterable of sequence of Part
-            The parts of each block of the row; parts of other shards are ignored.
+            The parts of each block with runs of the segment; others are ignored.
         order : object
             Not used: results that let Dask process the blocks in order.
         """
+        before = before or Carry()
+        pieces = _pieces(segment.of(blocks), before)
+        ends = self._divide(pieces, before)
+        return Carry(before.number + len(ends), b"".join(pieces[ends[-1] if ends else 0 :]))
+
+    def push(
+        self,
+        uploads: Mapping[int, str],
+        segment: Segment,
+        before: Carry | None,
+        blocks: Iterable[Sequence[Part]],
+        order: Any = None,
+    ) -> Pushed:
+        """Upload a segment, with what is carried to it, except what `carry` leaves for the next one.
+
+        `uploads` is the result of `create_uploads`; for the others, see `carry`.
+        """
         self.start()
-        state = before or Appended()
-        packed = pairs_in_order(blocks, shard)
-        runs = (*state.runs, *(run for run, _ in packed))
-        pieces = chain([state.rest], chain.from_iterable(pieces for _, pieces in packed))
-        # Later parts are larger, because the size of a table is not known in advance.
-        grown = self.part_bytes << len(state.tags) // (self.service.MOST_PARTS // 5)
-        sizes = chain([] if state.head else [self.service.SMALLEST_PART], repeat(grown))
-        *bodies, rest = _join(pieces, sizes)
-        head = state.head or (bodies.pop(0) if bodies else b"")
-        numbered = dict(enumerate(bodies, _HEAD + 1 + len(state.tags)))
-        tags = {**state.tags, **self._upload(shard, uploads[shard], numbered)}
-        return Appended(runs, head, rest, tags)
+        before = before or Carry()
+        runs = segment.of(blocks)
+        pieces = _pieces(runs, before)
+        edges = [0, *self._divide(pieces, before)]
+        bodies = {
+            number: b"".join(pieces[start:stop])
+            for number, (start, stop) in enumerate(pairwise(edges), before.number)
+        }
+        head = bodies.pop(_HEAD, b"") if self._keeps_head(before) else b""
+        tags = self._upload(segment.shard, uploads[segment.shard], bodies)
+        return Pushed(tuple(run for run, _ in runs), head, tags)
 
     def finish(
-        self, uploads: Mapping[int, str], shard: int, first_record: int, header: int | None, state: Appended
+        self,
+        uploads: Mapping[int, str],
+        shard: int,
+        first_record: int,
+        header: int | None,
+        segments: Sequence[Pushed],
+        last: Carry | None,
     ) -> WrittenShard:
         """Upload the rest of a shard, and its head.
 
@@ -162,22 +223,49 @@ class UploadStore(StagedStore):
             Number of the shard, and number of its first record.
         header : int or None
             Size of the header in bytes; 0 if the shard is not compressed. None: the size that is needed.
-        state : Appended
-            The state after the last row of blocks.
+        segments : sequence of Pushed
+            The results of `push`, in order.
+        last : Carry or None
+            What the last segment leaves; None if there are no segments.
         """
         self.start()
-        begin, crc, size = begin_shard(state.runs, first_record, header)
-        written = self.written(shard, size, crc, state.runs)
+        runs = [run for each in segments for run in each.runs]
+        begin, crc, size = begin_shard(runs, first_record, header)
+        written = self.written(shard, size, crc, runs)
         if (before := self.finished(written)) is not None:
             return before
-        head, rest = (state.head, state.rest) if state.head else (state.rest, b"")
-        head = begin + head[len(MEMBER_HEADER) if begin else 0 :]
-        bodies = {_HEAD: head} | ({_HEAD + 1 + len(state.tags): rest} if rest else {})
-        tags = {**state.tags, **self._upload(shard, uploads[shard], bodies)}
+        carry = last or Carry()
+        bodies = {carry.number: carry.rest} if carry.rest or carry.number == _HEAD else {}
+        if begin:
+            head = bodies.get(_HEAD, b"".join(each.head for each in segments))
+            bodies[_HEAD] = begin + head[len(MEMBER_HEADER) :]
+        tags = dict(chain.from_iterable(each.tags.items() for each in segments))
+        tags |= self._upload(shard, uploads[shard], bodies)
         ordered = tuple(tag for _, tag in sorted(tags.items()))
         written = replace(written, upload=uploads[shard], tags=ordered)
         write_receipt(self.receipt(shard), written)
         return written
+
+    def _divide(self, pieces: Sequence[Any], before: Carry) -> list[int]:
+        """Return how many pieces are before the end of each part; those after the last part are left."""
+        # Later parts are larger, because the size of a table is not known in advance.
+        size = self.part_bytes << before.number // (self.service.MOST_PARTS // 5)
+        least = max(self.service.SMALLEST_PART, size * 5 // 8)
+        totals = list(accumulate(map(len, pieces), initial=0))
+        ends = [0]
+        if self._keeps_head(before) and totals[-1] >= self.service.SMALLEST_PART:
+            ends.append(bisect_left(totals, self.service.SMALLEST_PART))
+        elif self._keeps_head(before):
+            return []
+        while (left := totals[-1] - totals[ends[-1]]) >= least:
+            equal = math.ceil(left / max(1, left // size))
+            end = bisect_left(totals, totals[ends[-1]] + equal)
+            ends.append(end if totals[-1] - totals[end] >= least else len(pieces))
+        return ends[1:]
+
+    def _keeps_head(self, before: Carry) -> bool:
+        """Return whether the next part is the beginning of a shard, which waits for its index."""
+        return self.names.compressed and before.number == _HEAD
 
     def commit(
         self,
@@ -240,14 +328,6 @@ class _Upload:
         self.service.complete(self.target, self.upload, self.tags)
 
 
-def _join(pieces: Iterable[Any], sizes: Iterator[int]) -> Iterator[bytes]:
-    """Join pieces to bodies of at least the given sizes; the last body is smaller, or empty."""
-    waiting: list[Any] = []
-    total, size = 0, next(sizes)
-    for piece in pieces:
-        waiting.append(piece)
-        total += len(piece)
-        if total >= size:
-            yield b"".join(waiting)
-            waiting, total, size = [], 0, next(sizes)
-    yield b"".join(waiting)
+def _pieces(runs: Iterable[tuple[Run, Sequence[Any]]], before: Carry) -> list[Any]:
+    """Return the bytes of a segment, with what is carried to it."""
+    return [before.rest, *chain.from_iterable(pieces for _, pieces in runs)]

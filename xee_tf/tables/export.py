@@ -47,7 +47,7 @@ from xee_tf.storage import (
     require_free,
     require_writable,
 )
-from xee_tf.tables.joining import TablePart, TableStore, append_parts, join_parts, table_store
+from xee_tf.tables.joining import TablePart, TableStore, Uploaded, join_parts, table_store, upload_parts
 from xee_tf.tables.options import TABLE_SPELLING
 from xee_tf.tables.rows import Rows
 from xee_tf.tables.sources import Geometry, LazyTable, Table, read_table
@@ -379,12 +379,12 @@ def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> De
         add_task(tasks, (f"table-encode-{token}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
-    appended = append_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
-    result = add_task(tasks, f"table-commit-{token}", _commit, store, parts, appended)
+    uploaded = upload_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
+    result = add_task(tasks, f"table-commit-{token}", _commit, store, parts, uploaded)
     return source.graph.delayed(f"table-export-{token}", result)
 
 
-def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[Any] | None) -> TableResult:
+def _commit(store: TableStore, parts: Sequence[TablePart], uploaded: Uploaded | None) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     target = store.names.shard(0)
@@ -392,7 +392,7 @@ def _commit(store: TableStore, parts: Sequence[TablePart], appended: Sequence[An
     rounded = {name for part in parts for name in part.rounded}
 
     def commit() -> TableResult:
-        written = join_parts(store, [part.part for part in parts], appended)
+        written = join_parts(store, [part.part for part in parts], uploaded)
         described = TableManifest(
             columns,
             (written.in_manifest(target.name, patches=False),),

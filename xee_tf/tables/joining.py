@@ -5,16 +5,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dask.system import CPU_COUNT
 
 from xee_tf.graph import Ref, TaskRef, Tasks, add_task, add_wait
 from xee_tf.shards import (
-    Appended,
+    Carry,
     FileStore,
     OneFile,
     Part,
+    Pushed,
+    Segment,
     SequentialStore,
     UploadStore,
     WrittenShard,
@@ -25,7 +26,7 @@ from xee_tf.shards import (
 from xee_tf.sidecars import TableColumn
 from xee_tf.storage import Earlier, Staging, upload_service
 
-__all__ = ["TablePart", "TableStore", "append_parts", "join_parts", "table_store"]
+__all__ = ["TablePart", "TableStore", "Uploaded", "join_parts", "table_store", "upload_parts"]
 
 _WAITING = 2 * CPU_COUNT  # parts that may wait in memory until they are uploaded
 
@@ -42,10 +43,23 @@ class TablePart:
     rounded: tuple[str, ...]
     dropped: int
 
+    def __sizeof__(self) -> int:
+        """Size in bytes; see `Part`."""
+        return object.__sizeof__(self) + self.part.__sizeof__()
+
     @property
     def without_bytes(self) -> TablePart:
         """The facts about the part."""
         return replace(self, part=self.part.without_bytes)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """The uploads of a table, what was uploaded of its parts, and what is left; see `UploadStore`."""
+
+    uploads: Mapping[int, str]
+    segments: Sequence[Pushed]
+    carry: Carry | None
 
 
 def table_store(staging: Staging, names: OneFile, earlier: Earlier) -> TableStore:
@@ -57,10 +71,10 @@ def table_store(staging: Staging, names: OneFile, earlier: Earlier) -> TableStor
     return SequentialStore(staging, names, earlier)
 
 
-def append_parts(
+def upload_parts(
     tasks: Tasks, token: str, store: TableStore, groups: Sequence[Ref], parts: list[TaskRef], *, waits: bool
-) -> list[TaskRef] | None:
-    """Add tasks that upload the parts in turn, if the store can do that; return references to their results.
+) -> TaskRef | None:
+    """Add tasks that upload the parts, if the store can do that; return a reference to an `Uploaded`.
 
     The references to the parts are replaced by references to parts without their bytes. If `waits` is true, a
     row group waits until an earlier part is uploaded, so that few parts are in memory.
@@ -68,32 +82,34 @@ def append_parts(
     if not isinstance(store, UploadStore):
         return None
     uploads = add_task(tasks, f"table-create-{token}", store.create_uploads, [0])
-    states: list[TaskRef] = []
+    pushed: list[TaskRef] = []
+    carry: TaskRef | None = None
     for number, (group, part) in enumerate(zip(groups, parts, strict=True)):
         if waits and number >= _WAITING:
             # If several tasks load a row group, other groups may need them.
-            add_wait(tasks, group if isinstance(group, TaskRef) else part, states[number - _WAITING])
-        before = states[-1] if states else None
-        states.append(
-            add_task(tasks, (f"table-append-{token}", number), _append, store, uploads, before, part)
-        )
+            add_wait(tasks, group if isinstance(group, TaskRef) else part, pushed[number - _WAITING])
+        push = (f"table-push-{token}", number)
+        pushed.append(add_task(tasks, push, _push, store, uploads, carry, part))
+        carry = add_task(tasks, (f"table-carry-{token}", number), _carry, store, carry, part)
         parts[number] = add_task(
             tasks, (f"table-facts-{token}", number), operator.attrgetter("without_bytes"), part
         )
-    return [uploads, *states[-1:]]
+    return add_task(tasks, f"table-uploaded-{token}", Uploaded, uploads, pushed, carry)
 
 
-def _append(
-    store: UploadStore, uploads: Mapping[int, str], before: Appended | None, part: TablePart
-) -> Appended:
-    return store.append(uploads, 0, before, [[part.part]])
+def _push(store: UploadStore, uploads: Mapping[int, str], before: Carry | None, part: TablePart) -> Pushed:
+    return store.push(uploads, Segment(0), before, [[part.part]])
 
 
-def join_parts(store: TableStore, parts: Sequence[Part], appended: Sequence[Any] | None) -> WrittenShard:
-    """Join the parts to one file; `appended` are the results of `append_parts`."""
+def _carry(store: UploadStore, before: Carry | None, part: TablePart) -> Carry:
+    return store.carry(Segment(0), before, [[part.part]])
+
+
+def join_parts(store: TableStore, parts: Sequence[Part], uploaded: Uploaded | None) -> WrittenShard:
+    """Join the parts to one file; `uploaded` is the result of the tasks of `upload_parts`."""
     if isinstance(store, UploadStore):
-        uploads, state = appended or ({}, Appended())
-        return store.finish(uploads, 0, 0, None, state)
+        done = uploaded or Uploaded({}, [], None)
+        return store.finish(done.uploads, 0, 0, None, done.segments, done.carry)
     if isinstance(store, SequentialStore):
         return store.finish(0, 0, None, [parts])
     header = len(shard_header([run for part in parts for run in part.runs], 0))
