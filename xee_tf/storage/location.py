@@ -142,18 +142,30 @@ class Location(Address):
             if (entry["type"] == "directory") == folders
         ]
 
-    def matching(self) -> list[Location]:
-        """Return the files that match this pattern, sorted by name."""
+    def matching(self) -> dict[Location, Mapping[str, Any]]:
+        """Return the files that match this pattern, sorted by name, each with what the store says about it.
+
+        Examples
+        --------
+        >>> for name in ("b-1", "a-1", "a-2"):
+        ...     Location.of(f"memory://matching/{name}").write_bytes(b"content")
+        >>> [(file.name, info["size"]) for file, info in Location.of("memory://matching/*-1").matching().items()]
+        [('a-1', 7), ('b-1', 7)]
+        """
         fs = self.fresh_fs
         try:
             with self._errors("list"):
-                paths = sorted(fs.glob(self.path))
+                found = fs.glob(self.path, detail=True)
         except FileNotFoundError:  # no such bucket
-            return []
+            return {}
+        return {self._with_fs_path(path): found[path] for path in sorted(found)}
+
+    def _with_fs_path(self, path: str) -> Location:
+        """Return the location of a path in the form that the filesystem uses."""
         if self._link[1]:
             scheme = self._link[0].partition("://")[0]
-            return [self._with_path(f"{scheme}://{path.lstrip('/')}") for path in paths]
-        return [Location(fs.unstrip_protocol(path), self.storage_options) for path in paths]
+            return self._with_path(f"{scheme}://{path.lstrip('/')}")
+        return Location(self.fs.unstrip_protocol(path), self.storage_options)
 
     def read_bytes(self, start: int = 0, end: int | None = None) -> bytes:
         """Read the bytes ``start..end`` of the file; by default, the whole file.
