@@ -231,5 +231,5 @@ class Address:
         return self._with_path(path.removesuffix(suffix))
 
     def temporary(self) -> Self:
-        """Return a unique hidden address in the same folder, whose name tells the process that writes it."""
+        """Return the address of a temporary file in the same folder; see `temporary_name`."""
         return self.parent.child(temporary_name(self.name))

@@ -99,7 +99,7 @@ def new_token() -> str:
 
 
 def temporary_name(name: str) -> str:
-    r"""Return a unique hidden name for a temporary file, which tells the process that writes it.
+    r"""Return a unique hidden name for a temporary file; it names the process that writes the file.
 
     Examples
     --------
