@@ -3,7 +3,7 @@
 From the bottom to the top:
 
 * files: `filesystems` (URLs), `address` (names), `local` and `objects` (what disks and stores need),
-  `location` (access to a file); their errors: `failures`, `credentials`
+  `location` and `store_file` (access to a file); their errors: `failures`, `credentials`
 * what processes leave for each other: `processes` (is it alive?), `notes` (small files), `staging` (what a
   run has not put in place yet)
 * uploads of an object in parts: `s3`, `azure`, `gcs`, `uploads`

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xee_tf.storage.address import Address, PathLike
-from xee_tf.storage.failures import StoreFile, is_inaccessible, storage_errors
+from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.filesystems import has_wildcard
 from xee_tf.storage.local import rename, write_file
 from xee_tf.storage.objects import (
@@ -25,8 +25,9 @@ from xee_tf.storage.objects import (
     remove_objects,
     remove_tree,
 )
+from xee_tf.storage.store_file import StoreFile
 
-__all__ = ["Location", "remove_all"]
+__all__ = ["Location"]
 
 
 @dataclass(frozen=True)
@@ -348,34 +349,3 @@ class Location(Address):
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
-
-
-def remove_all(files: Sequence[Location]) -> None:
-    """Delete files and folders that exist in one folder, in an object store with few requests.
-
-    Examples
-    --------
-    >>> files = [Location.of(f"memory://removed/{name}") for name in ("a", "b")]
-    >>> for file in files:
-    ...     file.write_bytes(b"")
-    >>> remove_all(files)
-    >>> [file.exists() for file in files]
-    [False, False]
-    """
-    if not files or files[0].bucket is None:
-        for file in files:
-            file.remove(recursive=True)
-        return
-    prefix = os.path.commonprefix([file.name for file in files])  # noqa: RUF071 - not paths
-    names = files[0].parent.child(prefix)
-
-    def listed(kind: str) -> list[Location]:
-        found = names.listed()
-        return [file for file in files if found.get(file.name, {}).get("type") == kind]
-
-    for folder in listed("directory"):
-        folder.remove(recursive=True)
-    with names._errors("delete"):
-        remove_objects(files[0].fs, [file.path for file in listed("file")])
-    for file in listed("file"):  # some filesystems ignore the errors of such requests
-        file.remove()

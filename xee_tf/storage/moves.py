@@ -19,9 +19,11 @@ from typing import Literal, Protocol
 from crc32c import crc32c
 
 from xee_tf.errors import DestinationError
+from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.journal import Journal
 from xee_tf.storage.local import rename, sync_all, sync_folder
-from xee_tf.storage.location import Location, remove_all
+from xee_tf.storage.location import Location
+from xee_tf.storage.objects import remove_objects
 from xee_tf.storage.seen import look
 from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr_record import ROOT_METADATA
@@ -87,7 +89,7 @@ def place_objects(
 ) -> None:
     """Put objects in place in a store in which they replace those of the same names."""
     targets = {target.name for target in (*staged, *(upload.target for upload in uploads))}
-    remove_all([file for file in old if file.name not in targets])
+    _remove_all([file for file in old if file.name not in targets])
 
     def move(target: Location) -> None:
         source = staging.staged(target)
@@ -107,6 +109,37 @@ def place_objects(
             raise
     for file, data in sidecars:
         file.write_bytes(data)
+
+
+def _remove_all(files: Sequence[Location]) -> None:
+    """Delete files and folders that exist in one folder, in an object store with few requests.
+
+    Examples
+    --------
+    >>> files = [Location.of(f"memory://removed/{name}") for name in ("a", "b")]
+    >>> for file in files:
+    ...     file.write_bytes(b"")
+    >>> _remove_all(files)
+    >>> [file.exists() for file in files]
+    [False, False]
+    """
+    if not files or files[0].bucket is None:
+        for file in files:
+            file.remove(recursive=True)
+        return
+    prefix = os.path.commonprefix([file.name for file in files])  # noqa: RUF071 - not paths
+    names = files[0].parent.child(prefix)
+
+    def listed(kind: str) -> list[Location]:
+        found = names.listed()
+        return [file for file in files if found.get(file.name, {}).get("type") == kind]
+
+    for folder in listed("directory"):
+        folder.remove(recursive=True)
+    with storage_errors("delete", names.url, local=False):
+        remove_objects(files[0].fs, [file.path for file in listed("file")])
+    for file in listed("file"):  # some filesystems ignore the errors of such requests
+        file.remove()
 
 
 def _move_over(source: Location, target: Location) -> None:
@@ -192,5 +225,5 @@ def _undo_objects(journal: Journal, staging: Staging) -> Left:
     if complete:
         return "new"
     unchanged = all(found.get(name) == known for name, known in journal.old.items())
-    remove_all([files[name] for name in found if not unchanged or name not in journal.old])
+    _remove_all([files[name] for name in found if not unchanged or name not in journal.old])
     return "old" if unchanged else "nothing"
