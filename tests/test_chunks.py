@@ -11,7 +11,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import xee_tf
-from tests.rasters import raster
+from tests.rasters import CRS, raster
 
 CHUNK = 16
 
@@ -224,7 +224,82 @@ def test_any_chunk_of_an_array_band_is_right_or_refused(tmp_path, options, kinds
         use = partial(exported, image_with(band), folder, tensor_depths={"B4": 3}, **options)
         message = refused_or_right(use, right)
         assert (message is None) == (kind in RIGHT)
-        assert message is None or message.startswith("Band 'B4': chunk (1, 2)")
+        assert message is None or message.startswith(
+            "Band 'B4': chunk (0, 1, 2), with time 0 to 2, y 16 to 31 and x 32 to 47, "
+        )
+
+
+def changed_steps(kind, chunk):
+    """Return a band of 4 steps in which one chunk, with `chunk` steps, is changed, and its right values."""
+    right = np.random.default_rng(0).integers(1, 9, (4, 32, 48)).astype("f4")
+    chunks = ((chunk,) * (4 // chunk), (CHUNK,) * 2, (CHUNK,) * 3)
+
+    def load(block_info=None):
+        step, row, column = block_info[None]["chunk-location"]
+        part = right[step * chunk :, row * CHUNK :, column * CHUNK :][:chunk, :CHUNK, :CHUNK].copy()
+        return KINDS[kind](part) if (step, row, column) == (0, 1, 2) else part
+
+    return da.map_blocks(load, chunks=chunks, dtype="f4", meta=np.empty((0, 0, 0), "f4")), right
+
+
+def exported_by_step(image, path):
+    image.tfexport(path / "scene", patch_dimensions=CHUNK, split_dim="time")
+    return np.stack([xee_tf.open_image(file).B4.values for file in sorted(path.glob("*-mixer.json"))])
+
+
+def exported_bands(image, path):
+    image.tfexport(path / "scene", patch_dimensions=CHUNK)
+    return xee_tf.open_image(path / "scene-mixer.json").to_dataarray().values
+
+
+def sampled_bands(image, path):
+    geopandas = pytest.importorskip("geopandas")
+    points = geopandas.points_from_xy(*(axis.ravel() for axis in np.meshgrid(image.x, image.y)))
+    image.tfexport.table(geopandas.GeoDataFrame(geometry=points, crs=CRS), path / "rows")
+    rows = xee_tf.open_table(path / "rows.tfrecord.gz")
+    return np.stack([rows[f"B{number}"].to_numpy().reshape(32, 48) for number in (1, 2, 3, 4)])
+
+
+def predicted_bands(image, path):
+    model = xee_tf.Model.from_function(
+        lambda tiles: tiles, input_tile_size=CHUNK, output_bands={"p": {"type": "float", "shape": [4]}}
+    )
+    return model.predict_image(image, merge=False).p.values
+
+
+def geotiff_of_bands(image, path):
+    xee_tf.to_cog(image, path / "b.tif")
+    with rasterio.open(path / "b.tif") as file:
+        return file.read()
+
+
+SELECTIONS = {
+    "split_dim": ("time", exported_by_step),
+    "predict each step": ("time", predicted),
+    "export bands": ("band", exported_bands),
+    "sample bands": ("band", sampled_bands),
+    "predict bands": ("band", predicted_bands),
+    "GeoTIFF": ("band", geotiff_of_bands),
+}
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [["swapped", "nested", "first", "longer", "scalar", "list", "wider"], *SOME[1:]],
+    ids=("some", "all"),
+)
+@pytest.mark.parametrize("chunk", [2, 4])
+@pytest.mark.parametrize("use", SELECTIONS)
+def test_chunks_are_checked_before_steps_and_bands_are_selected(tmp_path, use, chunk, kinds):
+    dim, function = SELECTIONS[use]
+    for kind in kinds:
+        steps, right = changed_steps(kind, chunk)
+        image = raster({"B4": right[0]}).B4.expand_dims({dim: 4}).copy(data=steps).assign_attrs(crs=CRS)
+        (folder := tmp_path / kind).mkdir()
+        message = refused_or_right(lambda: function(image, folder), right)  # noqa: B023
+        assert (message is None) == (kind in RIGHT)
+        where = f"Band 'B4': chunk (0, 1, 2), with {dim} 0 to {chunk - 1}, y 16 to 31 and x 32 to 47, "
+        assert message is None or message.startswith(where)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +350,11 @@ def test_any_chunk_of_a_table_is_right_or_refused(tmp_path, dtype, shape, kinds)
         (folder := tmp_path / kind).mkdir()
         message = refused_or_right(lambda: table_of(column, folder), right)  # noqa: B023
         assert (message is None) == (kind in RIGHT)
-        assert message is None or message.startswith("Column 'p': chunk 1, with the rows 4 to 7, ")
+        assert message is None or message.startswith(
+            "Column 'p': chunk (1, 0), with row 4 to 7 and value 0 to 3, "
+            if shape
+            else "Column 'p': chunk 1, with the rows 4 to 7, "
+        )
 
 
 @pytest.mark.parametrize(

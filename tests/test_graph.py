@@ -336,6 +336,25 @@ def test_image_and_prediction_share_chunks():
     assert len(source.loads) == 9
 
 
+@pytest.mark.parametrize("dim", ["time", "band"])
+def test_series_and_predictions_share_chunks(dim):
+    loads = []
+
+    def load(block, block_info=None):
+        loads.append(tuple(block_info[0]["chunk-location"]))
+        return block
+
+    values = random_band((4, 64, 96))
+    cube = da.from_array(values, chunks=(2, 32, 32)).map_blocks(load, meta=np.empty((0, 0, 0), "f4"))
+    series = raster({"a": values[0]}).a.expand_dims({dim: 4}).copy(data=cube)
+    model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=32, output_bands=["d"])
+    predicted = model.predict_image(series.assign_attrs(crs="EPSG:32633"), merge=False)
+    found, prediction = dask.compute(series, predicted)
+    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(prediction.d, values if dim == "time" else values[0])
+    assert len(loads) == len(set(loads)) == 12
+
+
 def test_ordering_a_long_chain_is_fast():
     """Tasks must have a single root: with separate roots, 10,000 chunks took a minute and 10 GB."""
     array = da.from_array(Counting((51_200, 51_200)), chunks=1024, meta=np.empty((0, 0), "f4"))

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from affine import Affine
 
+from xee_tf.chunks import check_chunks
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef.conventions import (
     Raster,
@@ -143,7 +144,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     if isinstance(image, xr.Dataset):
         if not image.data_vars:
             raise OptionError("The image has no bands: it is a Dataset without variables.")
-        image = with_own_nodata(image)
+        image = _with_checked_chunks(with_own_nodata(image))
         if not split or not any(_BAND in variable.dims for variable in image.data_vars.values()):
             return image
         x_dim, y_dim = spatial_dims(image)
@@ -162,11 +163,27 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
         raise OptionError(f"An image must be an xarray Dataset or DataArray; got {type(image).__name__}.")
     x_dim, y_dim = spatial_dims(image)
     image = with_set_nodata(image)
+    if image.ndim > 2 and image.chunks:
+        named = "The image" if image.name is None else f"Band {str(image.name)!r}"
+        image = image.copy(deep=False, data=check_chunks(image.variable, named).data)
     if not split or _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, {*image.coords, *image.dims}, ())
         return name_dims(image.to_dataset(name=name), x_dim, y_dim)
     return _split_bands(image.to_dataset(name=_WHOLE), {_WHOLE: _band_names(image)}, x_dim, y_dim)
+
+
+def _with_checked_chunks(dataset: xr.Dataset) -> xr.Dataset:
+    """Let the chunks of bands with extra dimensions be checked before a step is selected.
+
+    `xee_tf.graph.declared` checks bands of shape (y, x), from which nothing is selected before.
+    """
+    bands = {name: band.variable for name, band in dataset.data_vars.items() if band.ndim > 2 and band.chunks}
+    if not bands:
+        return dataset
+    x_dim, y_dim = spatial_dims(dataset)
+    checked = {name: check_chunks(band, f"Band {str(name)!r}") for name, band in bands.items()}
+    return name_dims(dataset.assign(checked), x_dim, y_dim)
 
 
 def _split_bands(

@@ -2,7 +2,6 @@
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
-from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.placing import centered_axes, on_cluster, place_tasks, workers_by_block
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
@@ -37,7 +36,6 @@ __all__ = [
     "arrays_of_blocks",
     "arrays_of_boxes",
     "centered_axes",
-    "checked_chunk",
     "chunk_grids",
     "each_chunk",
     "first_of",

@@ -1,8 +1,4 @@
-"""Check that chunks are what Dask declares.
-
-A chunk of another shape or dtype would be broadcast, cropped or wrapped silently. Dask does not compare what
-a function returns with the ``dtype`` and ``chunks`` that `dask.array.map_blocks` was given.
-"""
+"""Check that the chunks of the planes of blocks are what Dask declares."""
 
 from __future__ import annotations
 
@@ -15,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.blocks import ChunkGrid
-from xee_tf.errors import ChunkError
+from xee_tf.chunks import checked_chunk
 from xee_tf.graph.tasks import ChunkedArray
 
-__all__ = ["DeclaredPlane", "checked_chunk", "declared_planes"]
+__all__ = ["DeclaredPlane", "declared_planes"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,7 @@ class DeclaredPlane:
         Raises
         ------
         ChunkError
-            If it is no numpy array, or has another shape, or a dtype whose values the declared dtype may not
-            be able to hold.
+            See `xee_tf.chunks.checked_chunk`.
 
         Examples
         --------
@@ -61,33 +56,6 @@ class DeclaredPlane:
         )
         shape = (*self.steps, *window.shape)
         return checked_chunk(f"Band {self.band!r}: {where}", values, shape, self.dtype)
-
-
-def checked_chunk(named: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a chunk in the declared dtype; raise an error as `DeclaredPlane.checked` does.
-
-    Strings and objects may have any width. `named` names the band and the chunk in the message.
-    """
-    if not isinstance(values, np.ndarray) or isinstance(values, np.ma.MaskedArray):
-        raise ChunkError(
-            f"{named} is a {type(values).__name__} instead of a numpy array. Convert what the function "
-            "returns: masked arrays with .filled(...), others with numpy.asarray."
-        )
-    if values.shape != shape:
-        raise ChunkError(
-            f"{named} has the shape {values.shape} instead of {shape}, which its array declares. Declare the "
-            "chunks that the function returns: `chunks` of dask.array.map_blocks."
-        )
-    plain: NDArray[Any] = np.asarray(values)  # a numpy.matrix has other rules of indexing
-    if dtype.kind not in "biufcmM" or plain.dtype == dtype:
-        return plain
-    if not np.can_cast(plain.dtype, dtype, "safe"):
-        raise ChunkError(
-            f"{named} has the dtype {plain.dtype} instead of {dtype}, which its array declares. Declare the "
-            "dtype that the function returns (`dtype` of dask.array.map_blocks, `output_dtypes` of "
-            "xarray.apply_ufunc), or convert its result with astype."
-        )
-    return plain.astype(dtype)
 
 
 def declared_planes(arrays: Sequence[ChunkedArray], bands: Sequence[str]) -> tuple[DeclaredPlane, ...]:

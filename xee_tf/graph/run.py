@@ -24,11 +24,11 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks import chunk_edges
+from xee_tf.chunks import checked_chunk
 from xee_tf.errors import OptionError
-from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.placing import cluster_client
 from xee_tf.graph.sources import Sources, futures_in
-from xee_tf.graph.tasks import Tasks, add_task, first_of
+from xee_tf.graph.tasks import Tasks, add_task, first_of, layer_of
 
 __all__ = ["each_chunk", "run_graph", "store_chunks"]
 
@@ -109,7 +109,7 @@ def store_chunks(
             key = (name, number, *index)
             done.append(add_task(tasks, key, _store_chunk, target, place, TaskRef(chunk), band, array.dtype))
     result = add_task(tasks, f"all-{name}", first_of, done)
-    layers = {f"sources-{name}": sources.graph, name: tasks}
+    layers = {f"sources-{name}": layer_of(sources.graph, sources.annotations), name: tasks}
     graph = HighLevelGraph(layers, {f"sources-{name}": set(), name: {f"sources-{name}"}})
     delayed = Delayed(result.key, graph, layer=name)
     with dask.config.set(scheduler="threads") if in_this_process else nullcontext():

@@ -23,11 +23,13 @@ import dask
 # Converts graphs of tuples to graphs of task objects; Dask has no public function for this.
 from dask._task_spec import convert_legacy_graph
 from dask.array.core import Array
+from dask.blockwise import Blockwise
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef
 from dask.utils import ensure_dict
 
+from xee_tf.chunks import source_of_checked
 from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.graph.tasks import Annotations, ChunkedArray, Graph, Key, Ref, by_key, first_of
@@ -103,8 +105,12 @@ class Sources:
                 # Dask loses annotations when it fuses tasks.
                 annotated = any(layer.annotations for layer in graph.layers.values())
                 unfused = annotated or not fused
+                wanted = list(flatten([keys[number] for number in numbers]))
+                if unfused:
+                    # Chunks are shared with other computations under the keys of the user's own arrays.
+                    wanted += _sources_of_checked(graph)
                 with dask.config.set({"optimization.fuse.active": False}) if unfused else nullcontext():
-                    graph = optimize(graph, list(flatten([keys[number] for number in numbers])))
+                    graph = optimize(graph, wanted)
             for layer in graph.layers.values() if isinstance(graph, HighLevelGraph) else ():
                 for name, value in (layer.annotations or {}).items():
                     annotations.setdefault(name, {}).update(by_key(layer, value))
@@ -245,6 +251,16 @@ class Sources:
 def futures_in(graph: Mapping[Key, Any]) -> list[Any]:
     """Return the Futures in a graph: chunks that are persisted on a cluster."""
     return [node for node in graph.values() if _is_future(node)]
+
+
+def _sources_of_checked(graph: HighLevelGraph) -> list[Key]:
+    """Return the key of one chunk of each array whose chunks are checked: Dask then keeps all its tasks."""
+    sources = {name: source_of_checked(name) for name in graph.layers}
+    return [
+        (source, *(0 for _ in graph.layers[name].output_indices))
+        for name, source in sources.items()
+        if source in graph.layers and isinstance(graph.layers[name], Blockwise)
+    ]
 
 
 def _chunk_keys(array: Any, indices: Sequence[tuple[int, ...]]) -> list[Key]:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from xee_tf.chunks import checked_chunk
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
-from xee_tf.graph import checked_chunk
 from xee_tf.models import (
     STRING,
     Item,

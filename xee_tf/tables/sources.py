@@ -16,10 +16,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from xee_tf.chunks import check_chunks, checked_chunk
 from xee_tf.display import quoted
 from xee_tf.errors import ChunkError, GeoreferenceError, OptionError
 from xee_tf.georef import read_crs, same_crs, wrap_longitude
-from xee_tf.graph import Graph, Ref, Sources, checked_chunk
+from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of, read_names
 from xee_tf.sidecars import TableColumn
 from xee_tf.tables.rows import Rows, Values, select_columns
@@ -239,7 +240,12 @@ def _read_dataset(dataset: xr.Dataset, columns: Sequence[str] | None) -> Rows | 
     # Columns first, then coordinates of the rows.
     ordered = sorted(along, key=lambda name: name not in dataset.data_vars)
     names = select_columns(ordered, columns)
-    chosen = {name: along[name].transpose(rows, ...) for name in names}
+    chosen = {
+        name: check_chunks(along[name], f"Column {name!r}").transpose(rows, ...)
+        if along[name].ndim > 1
+        else along[name]
+        for name in names
+    }
     if not any(variable.chunks for variable in chosen.values()):
         return Rows.of(column_values(_numpy(variable), name) for name, variable in chosen.items())
     table = xr.Dataset(chosen).drop_vars(dataset.indexes, errors="ignore")

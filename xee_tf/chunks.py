@@ -1,0 +1,127 @@
+"""Check that chunks are what Dask declares.
+
+A chunk of another shape or dtype would be broadcast, cropped or wrapped silently. Dask does not compare what
+a function returns with the ``dtype`` and ``chunks`` that `dask.array.map_blocks` was given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.tokenize import tokenize
+from numpy.typing import NDArray
+
+from xee_tf.errors import ChunkError
+
+__all__ = ["check_chunks", "checked_chunk", "source_of_checked"]
+
+_PREFIX = "checked-"
+
+
+def checked_chunk(named: str, values: Any, shape: Sequence[float], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a chunk in the declared dtype.
+
+    Parameters
+    ----------
+    named : str
+        The band and the chunk, for error messages.
+    values : object
+        The chunk.
+    shape : sequence of float
+        The declared shape; NaN where Dask does not know a length.
+    dtype : numpy.dtype
+        The declared dtype. Strings and objects may have any width.
+
+    Raises
+    ------
+    ChunkError
+        If it is no numpy array, or has another shape, or a dtype whose values the declared dtype may not be
+        able to hold.
+
+    Examples
+    --------
+    >>> checked_chunk("Band 'B4': chunk (0, 0)", np.ones((2, 2), "u1"), (2, 2), np.dtype("f4")).dtype
+    dtype('float32')
+    """
+    if not isinstance(values, np.ndarray) or isinstance(values, np.ma.MaskedArray):
+        raise ChunkError(
+            f"{named} is a {type(values).__name__} instead of a numpy array. Convert what the function "
+            "returns: masked arrays with .filled(...), others with numpy.asarray."
+        )
+    if len(values.shape) != len(shape) or any(
+        length != declared and not math.isnan(declared)
+        for length, declared in zip(values.shape, shape, strict=True)
+    ):
+        raise ChunkError(
+            f"{named} has the shape {values.shape} instead of {tuple(shape)}, which its array declares. "
+            "Declare the chunks that the function returns: `chunks` of dask.array.map_blocks."
+        )
+    plain: NDArray[Any] = np.asarray(values)  # a numpy.matrix has other rules of indexing
+    if dtype.kind not in "biufcmM" or plain.dtype == dtype:
+        return plain
+    if not np.can_cast(plain.dtype, dtype, "safe"):
+        raise ChunkError(
+            f"{named} has the dtype {plain.dtype} instead of {dtype}, which its array declares. Declare the "
+            "dtype that the function returns (`dtype` of dask.array.map_blocks, `output_dtypes` of "
+            "xarray.apply_ufunc), or convert its result with astype."
+        )
+    return plain.astype(dtype)
+
+
+def check_chunks(variable: xr.Variable, named: str) -> xr.Variable:
+    """Return a variable whose chunks are checked when they are loaded, before anything selects from them.
+
+    An index would silently select from a chunk that is longer than declared, and raise an error of numpy for
+    one with fewer axes.
+
+    Parameters
+    ----------
+    variable : Variable
+        Returned unchanged if it has no chunks.
+    named : str
+        What it is, for error messages: ``"Band 'B4'"``.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> wrong = da.zeros((2, 4, 4), chunks=2).map_blocks(lambda chunk: chunk[0], dtype="f8")
+    >>> check_chunks(xr.Variable(("time", "y", "x"), wrong), "Band 'B4'").isel(time=0).values
+    Traceback (most recent call last):
+    xee_tf.errors.ChunkError: Band 'B4': chunk (0, 0, 0), with time 0 to 1, y 0 to 1 and x 0 to 1, has ...
+    """
+    array = variable.data
+    if variable.chunks is None or str(array.name).startswith(_PREFIX):
+        return variable
+    check = _Check(named, tuple(map(str, variable.dims)), array.chunks, array.dtype)
+    name = f"{_PREFIX}{tokenize(named, check.dims)[:8]}-{array.name}"
+    checked = array.map_blocks(check, dtype=array.dtype, meta=array._meta, name=name)
+    return variable.copy(deep=False, data=checked)
+
+
+def source_of_checked(name: str) -> str | None:
+    """Return the name of the array whose chunks another one checks; None for other arrays."""
+    return name.removeprefix(_PREFIX).partition("-")[2] if name.startswith(_PREFIX) else None
+
+
+@dataclass(frozen=True)
+class _Check:
+    named: str
+    dims: tuple[str, ...]
+    chunks: tuple[tuple[float, ...], ...]
+    dtype: np.dtype[Any]
+
+    def __call__(self, values: Any, block_id: tuple[int, ...]) -> NDArray[Any]:
+        at = list(zip(self.dims, self.chunks, block_id, strict=True))
+        starts = [sum(lengths[:number]) for _, lengths, number in at]
+        shape = tuple(lengths[number] for _, lengths, number in at)
+        ranges = [
+            f"{dim} {start} to {start + length - 1}"
+            for dim, start, length in zip(self.dims, starts, shape, strict=True)
+        ]
+        where = f"chunk {block_id}, with {', '.join(ranges[:-1])} and {ranges[-1]},"
+        return checked_chunk(f"{self.named}: {where}", values, shape, self.dtype)
