@@ -24,9 +24,7 @@ from xee_tf.graph import (
     add_task,
     first_of,
     order_blocks,
-    place_tasks,
     work_on_blocks,
-    workers_by_block,
 )
 from xee_tf.shards import FileStore, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
@@ -84,7 +82,7 @@ def export_graph(
         ]
     )
     joiners = [
-        ShardTasks(graph.tasks, job.plan, store, token, parts, done)
+        ShardTasks(graph, job.plan, store, token, parts, done)
         for job, store, token, parts, done in zip(jobs, stores, tokens, blocks, finished, strict=True)
     ]
     ordered = order_blocks(
@@ -99,12 +97,9 @@ def export_graph(
         ],
     )
     results = []
-    places = []
     for job, store, token, joiner, done in zip(jobs, stores, tokens, joiners, ordered, strict=True):
         commit = _commit(job, store, len(joiner.finished))
         results.append(add_task(graph.tasks, task_name("commit", token), commit, joiner.join(done)))
-        places.append(place_tasks(workers_by_block(job.plan.block_layout), joiner.block_of))
-    graph = graph.annotated(*places)
     found = dict(zip((job.label for job in jobs), results, strict=True))
     return _delayed(graph, found, complete, order)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, groupby, product
 from typing import Any
 
 from xee_tf.blocks import Block
 from xee_tf.export.plan import ExportPlan
-from xee_tf.graph import Key, TaskRef, Tasks, add_task
+from xee_tf.graph import Graph, TaskRef, add_task
 from xee_tf.shards import FileStore, Part, SequentialStore, ShardStore, UploadStore, WrittenShard, place_runs
 from xee_tf.storage import Earlier, Staging, upload_service
 
@@ -82,8 +82,8 @@ class ShardTasks:
 
     Parameters
     ----------
-    tasks : dict
-        The tasks by their keys; modified in place.
+    graph : Graph
+        The tasks of the blocks; modified in place.
     plan : ExportPlan
         The plan of the export.
     store : ShardStore
@@ -94,17 +94,14 @@ class ShardTasks:
         References to the parts of each block.
     finished : mapping of int to WrittenShard
         Shards that an interrupted write has completed.
-    block_of : dict
-        The block of each task that writes a single block; filled by `join`.
     """
 
-    tasks: Tasks
+    graph: Graph
     plan: ExportPlan
     store: ShardStore
     token: str
     blocks: Mapping[Block, TaskRef]
     finished: Mapping[int, WrittenShard]
-    block_of: dict[Key, Block] = field(default_factory=dict)
 
     def join(self, ordered: Mapping[Block, TaskRef]) -> list[TaskRef | WrittenShard]:
         """Add the tasks of all shards; return references to these.
@@ -141,7 +138,7 @@ class ShardTasks:
     def _finish(self, shard: int, *values: Any) -> TaskRef:
         """Add the task that completes a shard."""
         store: Any = self.store
-        return add_task(self.tasks, self._key("shard", shard), store.finish, *values)
+        return add_task(self.graph.tasks, self._key("shard", shard), store.finish, *values)
 
     def _blocks_of(self, shard: int, found: Mapping[Block, TaskRef]) -> list[TaskRef]:
         """Return references to the results of the blocks that have records of a shard, or of their rows."""
@@ -163,13 +160,16 @@ class ShardTasks:
         for row, blocks in self._rows():
             headers = {shard: self.plan.header_size(shard) for shard in self._shards_of(row)}
             known = [sizes[block] for block in blocks]
-            offsets = add_task(self.tasks, self._key("offsets", row), place_runs, headers, known, offsets)
+            offsets = add_task(
+                self.graph.tasks, self._key("offsets", row), place_runs, headers, known, offsets
+            )
             written = [
-                add_task(self.tasks, self._key("write", *block), store.place, self.blocks[block], offsets)
+                self.graph.add_beside(
+                    self.blocks[block], self._key("write", *block), store.place, self.blocks[block], offsets
+                )
                 for block in blocks
             ]
-            self.block_of.update((ref.key, block) for ref, block in zip(written, blocks, strict=True))
-            before = add_task(self.tasks, self._key("row", row), parts_of_row, written, before)
+            before = add_task(self.graph.tasks, self._key("row", row), parts_of_row, written, before)
             placed |= dict.fromkeys(blocks, before)
         return placed
 
@@ -182,7 +182,7 @@ class ShardTasks:
         complete: dict[int, TaskRef] = {}
         store, rows = self.store, self._rows()
         if isinstance(store, UploadStore):
-            uploads = add_task(self.tasks, self._key("create"), store.create_uploads, self._missing())
+            uploads = add_task(self.graph.tasks, self._key("create"), store.create_uploads, self._missing())
         for number, (row, blocks) in enumerate(rows):
             parts, turns = [self.blocks[block] for block in blocks], [sizes[block] for block in blocks]
             shards = self._shards_of(row)
@@ -191,7 +191,7 @@ class ShardTasks:
                 if isinstance(store, UploadStore):
                     key = self._key("append", row, shard)
                     states[shard] = add_task(
-                        self.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
+                        self.graph.tasks, key, store.append, uploads, shard, states.get(shard), parts, turns
                     )
                     if shard not in following:
                         complete[shard] = self._finish(shard, uploads, *self._first(shard), states[shard])
@@ -199,7 +199,7 @@ class ShardTasks:
                     needed = self._blocks_of(shard, self.blocks)
                     complete[shard] = self._finish(shard, *self._first(shard), needed, turns)
             done = [(complete if shard in complete else states).get(shard) for shard in shards]
-            add_task(self.tasks, _written(self.token, row).key, wait_for, *filter(None, done))
+            add_task(self.graph.tasks, _written(self.token, row).key, wait_for, *filter(None, done))
         return complete
 
     def _missing(self) -> list[int]:

@@ -134,8 +134,8 @@ class ExportOptions(Options):
         With `sequence_data`, whether to omit masked steps, so that the series are ragged.
     masked_threshold : float, default 1.0
         Patches with a larger proportion of masked pixels (masked in any band, including margins) are
-        omitted. If it is below 1, no mixer is written, as in Earth Engine; this
-        package reads the georeference from the manifest.
+        omitted. If it is below 1, no mixer is written, as in Earth Engine; this package reads the
+        georeference from the manifest.
     feature_types : {"float", "band"}, default "float"
         "float" writes all bands as float lists, as described in Earth Engine's guide. "band" writes uint8 as
         bytes, other integers as int64 lists and floats as float lists, as Earth Engine does in practice.

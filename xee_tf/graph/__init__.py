@@ -2,7 +2,7 @@
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
-from xee_tf.graph.placing import centered_axes, on_cluster, place_tasks, workers_by_block
+from xee_tf.graph.placing import centered_axes, on_cluster
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
@@ -42,9 +42,7 @@ __all__ = [
     "for_xarray",
     "on_cluster",
     "order_blocks",
-    "place_tasks",
     "run_graph",
     "store_chunks",
     "work_on_blocks",
-    "workers_by_block",
 ]

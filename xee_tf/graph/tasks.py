@@ -72,16 +72,23 @@ class Graph:
     ----------
     tasks : dict, optional
         The tasks by their keys.
-    annotations : mapping, optional
-        Annotations of the tasks.
+    annotations : dict, optional
+        Annotations of the tasks, by name, then by key.
     """
 
     tasks: Tasks = field(default_factory=dict)
-    annotations: Annotations = field(default_factory=dict)
+    annotations: dict[str, dict[Key, Any]] = field(default_factory=dict)
 
     def annotated(self, *annotations: Annotations) -> Graph:
         """Return the graph with further annotations; see `merge_annotations`."""
         return Graph(self.tasks, merge_annotations(self.annotations, *annotations))
+
+    def add_beside(self, other: TaskRef, key: Key, function: Callable[..., Any], *args: Any) -> TaskRef:
+        """Add a task with the annotations of another one, so that it runs on the same worker."""
+        for values in self.annotations.values():
+            if other.key in values:
+                values[key] = values[other.key]
+        return add_task(self.tasks, key, function, *args)
 
     def delayed(self, name: str, result: TaskRef) -> Delayed:
         """Return a Delayed that computes the result of one task."""
@@ -132,7 +139,7 @@ def layer_of(tasks: Mapping[Key, Any], annotations: Annotations) -> Layer:
     return MaterializedLayer(tasks, annotations={name: values.get for name, values in found.items()})
 
 
-def merge_annotations(*annotations: Annotations) -> Annotations:
+def merge_annotations(*annotations: Annotations) -> dict[str, dict[Key, Any]]:
     """Return all annotations; if several have the same one for a task, the first."""
     merged: dict[str, dict[Key, Any]] = {}
     for each in reversed(annotations):
