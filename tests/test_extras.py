@@ -16,7 +16,7 @@ import pytest
 
 import xee_tf
 from xee_tf.extras import extra
-from xee_tf.storage.location import _EXTRAS
+from xee_tf.storage.filesystems import EXTRAS as STORES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -184,7 +184,7 @@ def test_names_of_extras_exist() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("extra", "require")
         if isinstance(node.args[0], ast.Constant)
     }
-    assert names | set(_EXTRAS.values()) <= set(EXTRAS)
+    assert names | set(STORES.values()) <= set(EXTRAS)
 
 
 def test_error_for_a_missing_package(monkeypatch) -> None:

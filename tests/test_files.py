@@ -611,7 +611,7 @@ def test_temporary_files_are_private(tmp_path, monkeypatch):
 def test_temporary_files_replace_nothing(tmp_path, monkeypatch):
     """Not even if someone guesses the name."""
     (tmp_path / "thesis.txt").write_text("mine")
-    monkeypatch.setattr(Location, "temporary", lambda self: self.parent.child(".guessed.tmp"))
+    monkeypatch.setattr("xee_tf.storage.local.temporary_name", lambda name: ".guessed.tmp")
     (tmp_path / ".guessed.tmp").symlink_to("thesis.txt")
     with pytest.raises(XeeTFError):
         Location.of(tmp_path / "a.json").write_bytes(b"{}")

@@ -714,10 +714,10 @@ def test_web_servers_without_byte_ranges(tmp_path, options):
 
 def test_large_files_on_servers_without_byte_ranges_raise(tmp_path, monkeypatch):
     pytest.importorskip("aiohttp")
-    from xee_tf.storage import location
+    from xee_tf.storage import objects
 
     (tmp_path / "s").write_bytes(bytes(100))
-    monkeypatch.setattr(location, "_WHOLE_FILE", 50)
+    monkeypatch.setattr(objects, "_WHOLE_FILE", 50)
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path))
     )

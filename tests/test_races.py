@@ -20,7 +20,7 @@ from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.identity import run_identity
 from xee_tf.shards import Appended, OneFile, UploadStore
 from xee_tf.storage import Earlier, Location, Staging, begin, commit, recover, write_note
-from xee_tf.storage.journal import _committed_here as committed_here
+from xee_tf.storage.journal import committed_here
 
 OPTIONS = {"patch_dimensions": 16, "max_file_size": 3000, "if_exists": "overwrite"}
 BANDS = ("B2", "B4")

@@ -51,12 +51,27 @@ def test_each_path_of_records_needs_one_request_to_be_found(bucket):
         location.write_bytes(Location.of(file.path, bucket.options).read_bytes())
     bucket.proxy.reset()
     for location in locations:
-        assert find_shards(location) == [location]
+        assert list(find_shards(location)) == [location]
     assert kinds(bucket) == {"head": len(paths)}
     with pytest.raises(xee_tf.OptionError, match="predicted is a folder: pass the TFRecord files in it"):
         find_shards(locations[0].parent)
+    bucket.proxy.reset()
     opened = xee_tf.open_image(result.mixer, paths, storage_options=bucket.options)
+    assert kinds(bucket)["head"] == len(paths)
     np.testing.assert_array_equal(opened.b, image().b)
+
+
+@pytest.mark.parametrize("records", ["copy", "copy-*.gz"])
+def test_files_that_a_listing_shows_are_not_asked_for(bucket, records):
+    result = image(seed=3).tfexport(f"{bucket.url}/run/scene", storage_options=bucket.options, **OPTIONS)
+    for number, file in enumerate(result.files):
+        copy = Location.of(f"{bucket.url}/copies/copy-{number:05d}.tfrecord.gz", bucket.options)
+        copy.write_bytes(Location.of(file.path, bucket.options).read_bytes())
+    bucket.proxy.reset()
+    opened = xee_tf.open_image(result.mixer, f"{bucket.url}/copies/{records}", storage_options=bucket.options)
+    asked = [request.key for request in bucket.proxy.log if request.kind == "head"]
+    assert [key for key in asked if key.endswith(".gz") and "*" not in key] == []
+    np.testing.assert_array_equal(opened.b, image(seed=3).b)
 
 
 @every_bucket

@@ -469,7 +469,7 @@ def test_listings_are_not_cached(server):
     assert [file.url for file in found] == [
         f"s3://bucket/more/a-0000{number}.tfrecord" for number in range(2)
     ]
-    assert found[0].storage_options == server
+    assert next(iter(found)).storage_options == server
 
     for name in ("sites.tfrecord.gz", "sites-table.tfexport", "scene-mixer.json"):
         other.pipe(f"bucket/late/run/{name}", b"")

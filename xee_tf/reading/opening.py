@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -70,13 +70,14 @@ def _open(source: Described, options: ReadOptions) -> OpenedExport:
     patches = manifest.patches if manifest is not None and beside else None
     total = described.total_patches if patches is None else len(patches)
 
-    locations = _locate_shards(options, location, manifest, listed)
+    located = _locate_shards(options, location, manifest, listed)
+    locations = [file for file, _ in located]
     if not beside:
         _require_same_patches(described, locations)
     known: Sequence[ManifestShard] = () if manifest is None else manifest.shards
     if known and location is not None and not beside and locations != listed_shards(location, known):
         known = ()  # predictions, for example
-    found = open_shards(locations, known, listed if beside else None)
+    found = open_shards(locations, known, [info for _, info in located])
     first = FirstRecord.from_shards(found)
     layout, steps = _read_layout(first, None if total else manifest)
     if layout is None:
@@ -144,9 +145,16 @@ def _open(source: Described, options: ReadOptions) -> OpenedExport:
 
 
 def _locate_shards(
-    options: ReadOptions, mixer: Location | None, manifest: ImageManifest | None, names: Collection[str]
-) -> list[Location]:
-    """Return the shards in the option `records`, or else those next to the mixer."""
+    options: ReadOptions,
+    mixer: Location | None,
+    manifest: ImageManifest | None,
+    beside: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[Location, Mapping[str, Any]]]:
+    """Return the shards in the option `records`, or else those next to the mixer.
+
+    Each one is returned with what the store said about it when it was found; `beside` are the files next to
+    the mixer, if they have been listed already.
+    """
     records, storage_options = options.records, options.storage_options
     if records is not None:
         listed: Any = records
@@ -159,19 +167,20 @@ def _locate_shards(
             raise OptionError("records contains an empty path: pass the paths of the shards, in order.")
         given = [Location.of(path, storage_options) for path in paths]
         with ThreadPoolExecutor(_THREADS) as pool:
-            locations = [file for files in pool.map(find_shards, given) for file in files]
-        if not locations:
+            located = [file for files in pool.map(find_shards, given) for file in files.items()]
+        if not located:
             raise OptionError("records is empty: pass the shards in order, or omit it.")
-        check_order(locations)
-        return locations
+        check_order([file for file, _ in located])
+        return located
     if mixer is None:
         raise OptionError("A Mixer object has no path: pass the shards as records=[...], in order.")
     try:
-        return find_records(mixer, names)
+        files = find_records(mixer, beside)
     except MissingShardError:
-        if manifest is None or not manifest.shards or names or prefix_of(mixer).siblings():
+        if manifest is None or not manifest.shards or beside or prefix_of(mixer).siblings():
             raise
-        return listed_shards(mixer, manifest.shards)  # a server without folder listings
+        files = listed_shards(mixer, manifest.shards)  # a server without folder listings
+    return [(file, beside.get(file.name, {})) for file in files]
 
 
 def _require_same_patches(mixer: Mixer, shards: Sequence[Location]) -> None:

@@ -35,7 +35,7 @@ _HEAD = 64 << 10  # bytes to read of an uncompressed file, which usually contain
 def open_shards(
     locations: Sequence[Location],
     described: Sequence[ManifestShard | None] = (),
-    listed: Mapping[str, Mapping[str, Any]] | None = None,
+    infos: Sequence[Mapping[str, Any]] = (),
 ) -> list[Shard]:
     """Determine the size, the compression and the member index, if any, of each file.
 
@@ -45,8 +45,8 @@ def open_shards(
         The files in order.
     described : sequence of ManifestShard or None
         The description of each file in the manifest. It is used if the file has the same size.
-    listed : mapping from name to mapping, optional
-        What a listing of the folder says about files, so that they need not be asked for.
+    infos : sequence of mapping
+        What the store said about each file when it was found. Files without a size there are asked for.
 
     Raises
     ------
@@ -56,15 +56,15 @@ def open_shards(
         If a file is a folder, or shorter than its index.
     """
     known = described if len(described) == len(locations) else [None] * len(locations)
-    told = {name: info for name, info in (listed or {}).items() if info.get("size") is not None}
-    infos = [told.get(location.name) for location in locations]
+    told = infos if len(infos) == len(locations) else [{}] * len(locations)
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(_probe, locations, known, infos))
+        return list(pool.map(_probe, locations, known, told))
 
 
-def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, Any] | None) -> Shard:
+def _probe(location: Location, known: ManifestShard | None, info: Mapping[str, Any]) -> Shard:
     try:
-        info = info or location.info()
+        if info.get("size") is None:
+            info = location.info()
         stamp = file_stamp(location, info)
     except FileNotFoundError:
         raise missing_error(location, f"{location} does not exist.") from None

@@ -296,7 +296,7 @@ def _matching(location: Location) -> list[Location]:
     """Return the files that match a pattern, unless a file of that name exists."""
     if not location.is_pattern or location.exists():
         return [location]
-    found = location.matching()
+    found = list(location.matching())
     if not found:
         raise missing_error(location.parent, f"No files match {location}.")
     return found

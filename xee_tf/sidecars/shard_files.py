@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import count, islice, pairwise
+from typing import Any
 
 from xee_tf.display import counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
@@ -74,10 +75,11 @@ def find_records(mixer: Location, names: Collection[str] = ()) -> list[Location]
     return found
 
 
-def find_shards(records: Location) -> list[Location]:
+def find_shards(records: Location) -> dict[Location, Mapping[str, Any]]:
     """Find the TFRecord files that a user passes: one file, a glob pattern, or the prefix of numbered files.
 
-    A path that ends with ``.tfrecord`` or ``.tfrecord.gz`` is returned as it is, even if it does not exist.
+    Each file is returned with what the store said about it, so that it need not be asked for again. A path
+    that ends with ``.tfrecord`` or ``.tfrecord.gz`` is returned as it is, even if it does not exist.
 
     Examples
     --------
@@ -88,41 +90,48 @@ def find_shards(records: Location) -> list[Location]:
     ['scene-00000.tfrecord', 'scene-00001.tfrecord']
     """
     if records.name.endswith(RECORDS) and not records.is_pattern:
-        return [records]
+        return {records: {}}
     if is_image(records):
         raise OptionError(
             f"{records} describes the records of an export, and contains none: pass the TFRecord files, or "
             f"their prefix, such as {destination_of(records)}."
         )
-    if (kind := _kind(records)) is not None:
+    if (info := _info(records)) is not None:
         refuse_raster(records, "a TFRecord file")
-    if kind == "directory":
+    if info is not None and info["type"] == "directory":
         raise OptionError(
             f"{records} is a folder: pass the TFRecord files in it, in order, or their prefix, such as "
             f"{records.child('prediction')}."
         )
-    if kind is not None:
-        return [records]
+    if info is not None:
+        return {records: info}
     if records.is_pattern:
-        if found := records.matching():
-            return found
+        if matching := records.matching():
+            return matching
         raise missing_error(records.parent, f"No files match {records}.")
     prefix = records.with_suffix("-")
-    found = _numbered(prefix, prefix.siblings(), records)
-    found = found or [file for end in RECORDS if (file := records.with_suffix(end)).exists()][:1]
-    if not found:
-        raise missing_error(
-            records, f"{records} was not found: expected TFRecord files, or their prefix, as records."
-        )
-    return found
+    listed = {prefix.sibling(name): info for name, info in prefix.listed().items()}
+    files = [file for file, info in listed.items() if info["type"] != "directory"]
+    if found := _numbered(prefix, files, records):
+        return {file: listed[file] for file in found}
+    for file in map(records.with_suffix, RECORDS):
+        if file.exists():
+            return {file: {}}
+    raise missing_error(
+        records, f"{records} was not found: expected TFRecord files, or their prefix, as records."
+    )
 
 
-def _kind(location: Location) -> str | None:
-    """Return whether a path is a "file" or a "directory", with one request to S3; None if neither."""
+def _info(location: Location) -> Mapping[str, Any] | None:
+    """Return the "type" of a path, "file" or "directory", and what else a single request to a store tells.
+
+    None if there is neither.
+    """
     if location.is_local or location.is_web:  # on web servers, only a listing tells a folder from a file
-        return "directory" if location.is_folder() else "file" if location.exists() else None
+        kind = "directory" if location.is_folder() else "file" if location.exists() else None
+        return None if kind is None else {"type": kind}
     try:
-        return str(location.info()["type"])
+        return location.info()
     except (MissingShardError, NotADirectoryError):
         return None
 

@@ -1,6 +1,21 @@
-"""Locations on local disks and in object stores, checks of destinations, staging and commits, Zarr stores."""
+"""Files on local disks and in object stores, and runs whose files appear together or not at all.
 
+From the bottom to the top:
+
+* files: `filesystems` (URLs), `address` (names), `local` and `objects` (what disks and stores need),
+  `location` and `store_file` (access to a file); their errors: `failures`, `credentials`
+* what processes leave for each other: `processes` (is it alive?), `notes` (small files), `staging` (what a
+  run has not put in place yet)
+* uploads of an object in parts: `s3`, `azure`, `gcs`, `uploads`
+* before a run: `destinations` (may it be written?), `seen` (what is there?)
+* a commit: `journal` (the file that keeps others out), `moves` (files in place, and back), `recovery` (after
+  an interruption), `runs` (begin or continue), `commits`; `unfinished` (for readers)
+* Zarr stores: `zarr_record`, `zarr`, and `claims` of stores that are written in place
+"""
+
+from xee_tf.storage.address import PathLike
 from xee_tf.storage.claims import claim, earlier_store, remove_other_runs, replace_store, staged_runs
+from xee_tf.storage.commits import commit
 from xee_tf.storage.destinations import (
     bucket_exists,
     refuse_resuming,
@@ -10,20 +25,12 @@ from xee_tf.storage.destinations import (
     require_writable,
 )
 from xee_tf.storage.failures import is_inaccessible, storage_errors
-from xee_tf.storage.journal import (
-    Earlier,
-    Upload,
-    begin,
-    clear_leftovers,
-    commit,
-    discard,
-    interruption,
-    look,
-    recover,
-)
-from xee_tf.storage.location import Location, PathLike
+from xee_tf.storage.location import Location
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
-from xee_tf.storage.staging import Staging, read_uploads, remove_leftovers, write_uploads
+from xee_tf.storage.recovery import interruption, recover
+from xee_tf.storage.runs import Earlier, begin, clear_leftovers, discard
+from xee_tf.storage.seen import look
+from xee_tf.storage.staging import Staging, read_uploads, write_uploads
 from xee_tf.storage.unfinished import explain_unfinished, explain_unfinished_in
 from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
@@ -48,7 +55,6 @@ from xee_tf.storage.zarr_record import (
     read_record,
     remove_temporary_files,
     require_own_store,
-    write_record,
 )
 
 __all__ = [
@@ -63,7 +69,6 @@ __all__ = [
     "PathLike",
     "Staging",
     "StoredBand",
-    "Upload",
     "UploadService",
     "begin",
     "beside",
@@ -90,7 +95,6 @@ __all__ = [
     "read_uploads",
     "recover",
     "refuse_resuming",
-    "remove_leftovers",
     "remove_other_runs",
     "remove_temporary_files",
     "replace_store",
@@ -106,6 +110,5 @@ __all__ = [
     "to_storable",
     "upload_service",
     "write_note",
-    "write_record",
     "write_uploads",
 ]

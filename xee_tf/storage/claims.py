@@ -14,9 +14,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from xee_tf.errors import DestinationExistsError
-from xee_tf.storage.journal import Earlier, commit, look
+from xee_tf.storage.commits import commit
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import LEASE, TOKEN, is_alive
+from xee_tf.storage.runs import Earlier
+from xee_tf.storage.seen import look
 from xee_tf.storage.staging import (
     Staging,
     is_working,

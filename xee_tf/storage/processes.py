@@ -13,7 +13,7 @@ from functools import cache
 
 import psutil
 
-__all__ = ["LEASE", "PROCESS", "TOKEN", "is_alive", "new_token", "process_token"]
+__all__ = ["LEASE", "PROCESS", "TOKEN", "is_alive", "new_token", "process_token", "temporary_name"]
 
 LEASE = 3600.0
 """Seconds for which a process of another machine counts as alive after its last sign of life."""
@@ -96,3 +96,15 @@ def is_alive(process: str, renewed: float | None) -> bool:
 def new_token() -> str:
     """Return a unique token that starts with the token of this process."""
     return f"{process_token()}-{uuid.uuid4().hex[:8]}"
+
+
+def temporary_name(name: str) -> str:
+    r"""Return a unique hidden name for a temporary file; it names the process that writes the file.
+
+    Examples
+    --------
+    >>> import re
+    >>> bool(re.fullmatch(rf"\.scene-{TOKEN}\.tmp", temporary_name("scene")))
+    True
+    """
+    return f".{name.lstrip('.')}-{new_token()}.tmp"

@@ -27,6 +27,7 @@ from xee_tf.storage.processes import LEASE, PROCESS, TOKEN, is_alive, new_token,
 __all__ = [
     "Staging",
     "is_working",
+    "last_written",
     "read_uploads",
     "remove_leftovers",
     "remove_lock",
@@ -195,6 +196,13 @@ def renewed(info: Mapping[str, Any]) -> float | None:
             return found.timestamp()
         if isinstance(found, int | float):
             return float(found)
+    return None
+
+
+def last_written(file: Location) -> float | None:
+    """Return when a file was written; None if it does not exist, or the store does not tell."""
+    with suppress(FileNotFoundError):
+        return renewed(file.fresh_fs.info(file.path))
     return None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from xee_tf.storage.journal import is_resumable
 from xee_tf.storage.location import Location
 from xee_tf.storage.processes import TOKEN
+from xee_tf.storage.runs import is_resumable
 from xee_tf.storage.staging import is_working, staging_folders, token_of
 
 __all__ = ["explain_unfinished", "explain_unfinished_in"]

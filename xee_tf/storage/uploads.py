@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from xee_tf.storage import azure, gcs, s3
-from xee_tf.storage.location import Location, PathLike
+from xee_tf.storage.address import PathLike
+from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 
 __all__ = ["UploadService", "stage_local_file", "upload_service"]

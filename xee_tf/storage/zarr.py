@@ -21,8 +21,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.storage.failures import storage_errors
-from xee_tf.storage.journal import sync
-from xee_tf.storage.location import Location, sync_folder
+from xee_tf.storage.local import sync_all, sync_folder
+from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging
 from xee_tf.storage.zarr_record import (
     BEGUN,
@@ -99,7 +99,7 @@ def _sync(store: Location, names: Iterable[str]) -> None:
     """Write folders of a store on a local disk to the disk."""
     if store.is_local:
         for name in names:
-            sync(store.child(name).path)
+            sync_all(store.child(name).path)
         sync_folder(store.path)
 
 
