@@ -211,6 +211,19 @@ class Connector(Protocol):
         """
         return None
 
+    def pinned(self) -> Connector:
+        """Return a connector of the version of the model that exists now.
+
+        A prediction uses this connector, so that all processes use the same version of the model.
+
+        Returns
+        -------
+        Connector
+            A connector whose `open` raises an error if there is another version. Default: the connector
+            itself, for a model that is never replaced, or whose latest version is used.
+        """
+        return self
+
     def content(self) -> str | None:
         """Return a hash of the model that is the same in every process.
 

@@ -27,7 +27,7 @@ from xee_tf.models import (
     plan_outputs,
 )
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.calling import choose_batch_size, predict_batches
+from xee_tf.predict.calling import choose_batch_size, pinned_spec, predict_batches
 from xee_tf.tables import (
     Table,
     check_partition,
@@ -120,6 +120,7 @@ def row_caller(
     ModelError
         If the model cannot be opened.
     """
+    spec = pinned_spec(spec)
     signature = spec.connector.signature()
     inputs = set(signature.inputs or ())
     wanted = {*spec.input_properties, *(spec.inputs or ()), *inputs}
