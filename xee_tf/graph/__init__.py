@@ -1,6 +1,6 @@
 """Build and run Dask graphs; no other subpackage creates tasks."""
 
-from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray
+from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray, shared_array
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.declared import checked_chunk
 from xee_tf.graph.placing import centered_axes, on_cluster, place_tasks, workers_by_block
@@ -18,6 +18,7 @@ from xee_tf.graph.tasks import (
     add_value,
     add_wait,
     first_of,
+    shared_value,
 )
 
 __all__ = [
@@ -46,6 +47,8 @@ __all__ = [
     "order_blocks",
     "place_tasks",
     "run_graph",
+    "shared_array",
+    "shared_value",
     "store_chunks",
     "work_on_blocks",
     "workers_by_block",
