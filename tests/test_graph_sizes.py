@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -135,3 +136,46 @@ def test_workers_unpickle_a_model_once() -> None:
             times = client.run(_times)
             assert sum(times.values()) >= 1
             assert max(times.values()) <= 1
+
+
+def test_points_of_a_sample(tmp_path: Path) -> None:
+    """Each task gets the points in its block, and the last one the properties."""
+    gpd = pytest.importorskip("geopandas")
+
+    image, count, chunks = scene(10, 20, 50), 100_000, 200
+    rng = np.random.default_rng(0)
+    places = [rng.uniform(edges.min(), edges.max(), count) for edges in (image.x.values, image.y.values)]
+    points = gpd.GeoDataFrame({"id": np.arange(count)}, geometry=gpd.points_from_xy(*places), crs=32633)
+    found = sizes(image.tfexport.table(points, tmp_path / "points", compute=False))
+    assert sum(size > LARGE for size in found) == 1  # 800 kB of properties
+    assert sum(found) < count * (24 + 8) + 4 * chunks * 4000
+    result = image.tfexport.table(points, tmp_path / "points")
+    assert xee_tf.open_table(result.path)["id"].tolist() == list(range(count))
+
+
+def test_polygons_of_a_sample(tmp_path: Path) -> None:
+    """A large polygon in many blocks is in the graph once."""
+    gpd = pytest.importorskip("geopandas")
+
+    image = scene(10, 20, 8)
+    middle = gpd.GeoSeries.from_xy([image.x.mean().item()], [image.y.mean().item()], crs=32633)
+    circle = middle.buffer(1000, quad_segs=10_000)
+    found = sizes(image.tfexport.table(circle, tmp_path / "circle", compute=False))
+    assert sum(size > LARGE for size in found) == 1
+
+
+@pytest.mark.parametrize("strings", [False, True], ids=["numbers", "strings"])
+def test_row_groups_of_a_table(strings: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row group holds its own rows, and not the strings of others."""
+    monkeypatch.setattr("xee_tf.tables.export._TASK_BYTES", 50_000)
+    numbers = np.arange(20_000)
+    table = pd.DataFrame({"a": [f"name {number}" for number in numbers] if strings else numbers})
+    written = []
+    for folder in (tmp_path, f"memory://{tmp_path.name}"):
+        found = sizes(xee_tf.export_table(table, f"{folder}/t", compute=False))
+        assert len(found) > 10
+        whole = 10 * len(table) + 16 * len(table) if strings else 8 * len(table)
+        assert sum(found) < 1.2 * whole + len(found) * 4000
+        written.append(xee_tf.export_table(table, f"{folder}/t"))
+        assert xee_tf.open_table(written[-1].path)["a"].tolist() == table["a"].tolist()
+    assert written[0].file.crc32c == written[1].file.crc32c
