@@ -142,7 +142,9 @@ class Connection(Protocol):
 
 
 class Connector(Protocol):
-    """Location of a model: immutable, hashable and picklable, without credentials or open resources.
+    """Location of a model: immutable, hashable and picklable, without open resources.
+
+    It is part of task graphs, so it should not hold credentials.
 
     Subclasses define `open` and inherit the defaults of the other methods.
 

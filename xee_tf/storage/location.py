@@ -22,7 +22,7 @@ from fsspec.core import url_to_fs
 from xee_tf.errors import DestinationError, OptionError, RecordError, XeeTFError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import check_storage_options
-from xee_tf.storage.credentials import require_credentials
+from xee_tf.storage.credentials import is_shown, require_credentials
 from xee_tf.storage.failures import StoreFile, is_inaccessible, is_other_version, storage_errors
 from xee_tf.storage.processes import new_token
 
@@ -142,7 +142,15 @@ class Location:
                 filesystem, path = url_to_fs(self.url, **self.storage_options)
         except XeeTFError:
             raise
-        except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
+        except Exception as error:
+            if is_shown(self.storage_options, error):
+                raise DestinationError(
+                    f"{self.url} cannot be opened: {type(error).__name__}. Its message is not shown, because "
+                    "it contains a value of storage_options: check these."
+                ) from None
+            # A missing package, an unknown protocol, or options that the filesystem does not have.
+            if not isinstance(error, ImportError | ValueError | TypeError | KeyError):
+                raise
             what = str(error)
             if name == "azure" and "account_name" in what:
                 what = (
@@ -154,6 +162,8 @@ class Location:
                     "fsspec does not know its protocol. Pass a local path, or a URL such as "
                     "s3://bucket/scene, gs://bucket/scene or az://container/scene."
                 )
+            elif isinstance(error, TypeError | KeyError):
+                what += ". Check the storage options."
             raise DestinationError(f"{self.url} cannot be opened: {what}") from error
         require_credentials(filesystem, self.url)
         if self._link[1] and self._link[0].endswith("://"):  # fsspec takes the path of the next link
