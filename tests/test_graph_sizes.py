@@ -167,6 +167,8 @@ def test_polygons_of_a_sample(tmp_path: Path) -> None:
 @pytest.mark.parametrize("strings", [False, True], ids=["numbers", "strings"])
 def test_row_groups_of_a_table(strings: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row group holds its own rows, and not the strings of others."""
+    if strings:
+        pytest.importorskip("pyarrow")
     monkeypatch.setattr("xee_tf.tables.export._TASK_BYTES", 50_000)
     numbers = np.arange(20_000)
     table = pd.DataFrame({"a": [f"name {number}" for number in numbers] if strings else numbers})

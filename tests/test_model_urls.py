@@ -77,7 +77,8 @@ def memory() -> Iterator[str]:
     folder = f"/{uuid.uuid4().hex}"
     fs = fsspec.filesystem("memory")
     yield f"memory:/{folder}"
-    fs.rm(folder, recursive=True)
+    if fs.exists(folder):
+        fs.rm(folder, recursive=True)
 
 
 @pytest.fixture
