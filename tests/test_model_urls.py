@@ -7,6 +7,7 @@ import http.server
 import os
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,7 +128,11 @@ def test_buckets(kind: str, bucket: Any, tmp_path: Path, temporary: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["keras", "saved"])
-def test_each_process_copies_the_model_once(kind: str, bucket: Any, tmp_path: Path) -> None:
+def test_each_process_copies_the_model_once(
+    kind: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_workers").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "of_workers"))
     upload(bucket, save(tmp_path / f"m.{kind}", 2, kind), f"m.{kind}")
     weights = f"m.{kind}" if kind == "keras" else f"m.{kind}/{VARIABLES}.data-00000-of-00001"
 
@@ -145,18 +150,14 @@ def test_each_process_copies_the_model_once(kind: str, bucket: Any, tmp_path: Pa
         for _ in range(2):
             assert set(client.run(_factor_of, prediction).values()) == {2}
         assert copies() - here == 2
-        assert {len(each) for each in client.run(_folders).values()} == {0}
+        assert set(client.run(tempfile.gettempdir).values()) == {str(tmp_path / "of_workers")}
+        assert list((tmp_path / "of_workers").glob("xee-tf-*")) == []  # copies are removed
 
 
 def _factor_of(prediction: xr.Dataset) -> float:
     """Return the factor of a prediction that is computed in threads of this process, a worker."""
     with dask.config.set(scheduler="threads"):
         return factor_of(prediction)
-
-
-def _folders() -> list[str]:
-    """Return the temporary folders of this process and others that copy models."""
-    return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("xee-tf-")]
 
 
 @pytest.mark.parametrize("kind", ["keras", "saved"])
@@ -256,6 +257,24 @@ def test_errors(kind: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.Monk
         use(f"{bucket.url}/m", key=None, secret=None, anon=False)
     with pytest.raises(OptionError, match="storage_options must be a mapping"):
         LOAD[kind](f"{bucket.url}/m", storage_options="secret")
+
+
+@pytest.mark.parametrize("link", ["zip", "simplecache", "filecache"])
+def test_archives_and_caches(link: str, memory: str, tmp_path: Path) -> None:
+    """Each version of a model is told apart, also on a filesystem on top of another one."""
+    fs = fsspec.filesystem("memory")
+    url = f"zip://in/m.keras::{memory}/m.zip" if link == "zip" else f"{link}::{memory}/m.keras"
+    states = set()
+    for factor in (2, 3):
+        path = save(tmp_path / "m.keras", factor, "keras")
+        fs.put(str(path), f"{memory}/m.keras")
+        with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+            archive.write(path, "in/m.keras")
+        fs.put(str(tmp_path / "m.zip"), f"{memory}/m.zip")
+        model = xee_tf.Model.from_keras(url, storage_options={"skip_instance_cache": True}, **OPTIONS)
+        assert factor_of(model.predict_image(scene(), merge=False)) == factor
+        states.add(model.connector.pinned())
+    assert len(states) == 2
 
 
 def test_other_places_that_look_like_models(memory: str, tmp_path: Path) -> None:
