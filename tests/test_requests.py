@@ -110,7 +110,7 @@ def test_workers_upload_their_own_records(bucket, tmp_path, small_blocks, worker
     assert shards == [path.read_bytes() for path in sorted(tmp_path.glob("*.tfrecord*"))]
     parts = [request.up for request in bucket.proxy.log if request.kind == "part"]
     assert sum(parts) == sum(map(len, shards))
-    # Two workers have 6 MiB each of a row of patches. What is smaller is joined: on four workers, or compressed.
+    # Two workers have 6 MiB each of a row of patches; on four workers, or compressed, less is joined.
     assert len(parts) == (4 if compressed or workers == 1 else 6)
     assert min(parts) > 5 << 20
 

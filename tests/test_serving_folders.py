@@ -62,8 +62,6 @@ def test_missing_and_invalid_models(tmp_path):
         xee_tf.serve(tmp_path / "none")
     with pytest.raises(ModelError, match="is empty"):
         xee_tf.serve(tmp_path)
-    with pytest.raises(OptionError, match="only from local folders"):
-        xee_tf.serve("s3://bucket/model")
     with pytest.raises(ModelError, match="cannot be loaded"):
         xee_tf.serve(touch(tmp_path, "damaged"))
     tf.saved_model.save(tf.Module(), tmp_path / "silent")

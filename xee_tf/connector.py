@@ -142,7 +142,9 @@ class Connection(Protocol):
 
 
 class Connector(Protocol):
-    """Location of a model: immutable, hashable and picklable, without credentials or open resources.
+    """Location of a model: immutable, hashable and picklable, without open resources.
+
+    It is part of task graphs, so it should not hold credentials.
 
     Subclasses define `open` and inherit the defaults of the other methods.
 
@@ -210,6 +212,19 @@ class Connector(Protocol):
             For example the time of the last change. Default: None, for a model that is never replaced.
         """
         return None
+
+    def pinned(self) -> Connector:
+        """Return a connector of the version of the model that exists now.
+
+        A prediction uses this connector, so that all processes use the same version of the model.
+
+        Returns
+        -------
+        Connector
+            A connector whose `open` raises an error if there is another version. Default: the connector
+            itself, for a model that is never replaced, or whose latest version is used.
+        """
+        return self
 
     def content(self) -> str | None:
         """Return a hash of the model that is the same in every process.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack, cast
 
 import xarray as xr
@@ -123,6 +123,7 @@ class Model(Summarized, ModelSpec):
         *,
         signature: str = "serving_default",
         tag: str = "serve",
+        storage_options: Mapping[str, Any] | None = None,
         **options: Unpack[ModelKeywords],
     ) -> Model:
         """Create a model from a folder in TensorFlow's SavedModel format.
@@ -130,11 +131,13 @@ class Model(Summarized, ModelSpec):
         Parameters
         ----------
         path : path-like
-            The folder, or a URL that fsspec can read.
+            The folder, or its URL, such as ``s3://bucket/model``.
         signature : str, default "serving_default"
             The signature that is called.
         tag : str, default "serve"
             The tag of the graph that is loaded.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
         **options
             See `Model`.
 
@@ -150,7 +153,16 @@ class Model(Summarized, ModelSpec):
         MissingModelError
             If `path` does not exist, when the model is first used.
         ModelError
-            If `path` is not a SavedModel or does not have the signature, when the model is first used.
+            If `path` is not a SavedModel or does not have the signature, when the model is first used; or if
+            the files of a URL are replaced between the creation of a lazy prediction and its computation.
+        StorageError
+            If a URL cannot be read, when the model is first used.
+
+        Notes
+        -----
+        Each process copies the files of a URL once, to a private temporary folder that is removed when the
+        model is loaded. All processes use the version that exists when the prediction is created. A local
+        model that is replaced later is loaded again.
 
         Examples
         --------
@@ -159,17 +171,26 @@ class Model(Summarized, ModelSpec):
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
-        return cls(SavedModelConnector.of(path, signature, tag), **options)
+        return cls(SavedModelConnector.of(path, signature, tag, storage_options), **options)
 
     @classmethod
     @spelled(MODEL_SPELLING, ModelSpec)
-    def from_keras(cls, path_or_model: Any, **options: Unpack[ModelKeywords]) -> Model:
+    def from_keras(
+        cls,
+        path_or_model: Any,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[ModelKeywords],
+    ) -> Model:
         """Create a model from a Keras file or a Keras model in memory.
 
         Parameters
         ----------
         path_or_model : path-like or keras.Model
-            A ``.keras`` or ``.h5`` file, or a model in memory, which is exported once, now.
+            A ``.keras`` or ``.h5`` file, its URL, such as ``s3://bucket/model.keras``, or a model in memory,
+            which is exported once, now.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
         **options
             See `Model`.
 
@@ -185,8 +206,17 @@ class Model(Summarized, ModelSpec):
         MissingModelError
             If the file does not exist, when the model is first used.
         ModelError
-            If the model in memory cannot be exported; or if Keras cannot load the file, when the model is
-            first used.
+            If the model in memory cannot be exported; if Keras cannot load the file, when the model is first
+            used; or if the file of a URL is replaced between the creation of a lazy prediction and its
+            computation.
+        StorageError
+            If a URL cannot be read, when the model is first used.
+
+        Notes
+        -----
+        Files of URLs are copied as by `from_saved_model`. A model in memory is part of the graph of each
+        prediction, which holds it once, and each process loads it once. To compute many predictions on a
+        cluster, save a large model to a bucket and pass its URL.
 
         Examples
         --------
@@ -195,7 +225,7 @@ class Model(Summarized, ModelSpec):
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
-        return cls(keras_connector(path_or_model), **options)
+        return cls(keras_connector(path_or_model, storage_options), **options)
 
     @classmethod
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)

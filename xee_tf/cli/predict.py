@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -40,14 +41,14 @@ def predict(
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     overwrite: Flag = False,
 ) -> None:
-    """Predict every pixel of rasters on one grid with a model on disk.
+    """Predict every pixel of rasters on one grid with a model on disk or in a bucket.
 
     A Zarr store is resumed after an interruption.
 
     Parameters
     ----------
     model
-        Folder of a SavedModel, or a .keras or .h5 file.
+        Folder of a SavedModel, or a .keras or .h5 file: a path or a URL, such as s3://bucket/model.keras.
     rasters
         Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
         band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,
@@ -88,7 +89,8 @@ def predict(
     if outputs := parse_names(output_bands):
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
-    is_file = PurePath(model).suffix in (".keras", ".h5")
+    path = urlsplit(model).path if "://" in model else model  # a URL may have a query
+    is_file = PurePath(path).suffix in (".keras", ".h5")
     load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     opened = load(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}

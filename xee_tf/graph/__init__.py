@@ -1,6 +1,6 @@
 """Build and run Dask graphs; no other subpackage creates tasks."""
 
-from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray
+from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray, shared_array
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.placing import centered_axes, on_cluster
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
@@ -17,6 +17,7 @@ from xee_tf.graph.tasks import (
     add_value,
     add_wait,
     first_of,
+    shared_value,
 )
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "on_cluster",
     "order_blocks",
     "run_graph",
+    "shared_array",
+    "shared_value",
     "store_chunks",
     "work_on_blocks",
 ]

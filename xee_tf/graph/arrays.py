@@ -34,7 +34,7 @@ from xee_tf.graph.tasks import (
     merge_annotations,
 )
 
-__all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes", "for_xarray"]
+__all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes", "for_xarray", "shared_array"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,17 @@ def arrays_of_boxes(
         lengths = (*chunks[:front], *((length,) for length in output.shape), *chunks[front:])
         arrays.append(Array(_stacked({**layers, own: tasks}), own, lengths, dtype=output.dtype))
     return arrays
+
+
+def shared_array(name: str, value: Any) -> Any:
+    """Return a lazy array of no dimensions whose chunk is a value that tasks share; see `add_value`.
+
+    Functions that are applied to chunks get the value as the chunk of this array.
+    """
+    name = f"{name}-{tokenize(value)}"
+    tasks: Tasks = {}
+    add_value(tasks, (name,), value)
+    return for_xarray(Array(HighLevelGraph({name: tasks}, {name: set()}), name, (), dtype=object))
 
 
 def for_xarray(array: Array) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
-from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, Pieces, cut_strips
+from xee_tf.blocks import Block, BlockLayout, Chunk, ChunkGrid, cut_strips
 from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.graph.declared import DeclaredPlane, declared_planes
 from xee_tf.graph.order import in_order
@@ -43,8 +43,11 @@ __all__ = [
     "work_on_blocks",
 ]
 
-Work = Callable[[BlockLayout, Block, Pieces], Any]
-"""A function ``work(layout, block, pieces)`` with block = (row, column) and pieces as for `assemble`."""
+Work = Callable[..., Any]
+"""A function ``work(layout, block, pieces)`` with block = (row, column) and pieces as for `assemble`.
+
+If blocks have values (`BlockJob.values`), that of the block is the last argument.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class BlockJob:
         The blocks to work on. Default: all that have patches.
     after : mapping of int to list of TaskRef
         References to results that must exist before the chunks of a row of blocks are loaded.
+    values : mapping of (int, int) to object, optional
+        A value for each of `blocks`, which only its task holds: an additional argument of the work.
     """
 
     name: str
@@ -76,6 +81,7 @@ class BlockJob:
     work: Work
     blocks: Collection[Block] | None = None
     after: Mapping[int, Sequence[TaskRef]] = field(default_factory=dict)
+    values: Mapping[Block, Any] | None = None
 
 
 def chunk_grids(arrays: Sequence[ChunkedArray]) -> tuple[ChunkGrid, ...]:
@@ -125,7 +131,7 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
         planes = declared_planes(job.arrays, job.bands)
         work = add_value(graph.tasks, f"work-{job.name}", BlockWork(job.layout, planes, job.work))
         done, block_of = block_tasks(
-            graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks
+            graph.tasks, job.layout, chunks_at, own_chunks, work, job.name, job.blocks, job.values
         )
         blocks.append(done)
         places.append(place_tasks(workers_by_block(job.layout), block_of))
@@ -201,6 +207,7 @@ def block_tasks(
     work: TaskRef,
     name: str,
     chosen: Collection[Block] | None = None,
+    values: Mapping[Block, Any] | None = None,
 ) -> tuple[dict[Block, TaskRef], dict[Key, Block]]:
     """Add tasks that do the work of every block that owns patches.
 
@@ -218,11 +225,13 @@ def block_tasks(
         References to the chunks that start in each block, in the order of `homes`. Each chunk is loaded once,
         even if several blocks need a part of it.
     work : TaskRef
-        A `BlockWork`; by reference, because it may be large (a model, or all points of a sample).
+        A `BlockWork`; by reference, because it may be large (a model, or the polygons of a sample).
     name : str
         See `BlockJob`.
     chosen : collection of (int, int), optional
         See `BlockJob.blocks`.
+    values : mapping of (int, int) to object, optional
+        See `BlockJob.values`.
 
     Returns
     -------
@@ -245,7 +254,8 @@ def block_tasks(
                 block_of[key] = home
         kept = [strips[each] for each in needed]
         chunks, own = homes.get(block, []), loaded.get(block, [])
-        blocks[block] = add_task(tasks, (name, *block), BlockWork.do, work, block, chunks, own, kept)
+        value = () if values is None else (values[block],)
+        blocks[block] = add_task(tasks, (name, *block), BlockWork.do, work, block, chunks, own, kept, *value)
         block_of[name, *block] = block
     return blocks, block_of
 
@@ -271,8 +281,9 @@ class BlockWork:
         chunks: Sequence[Chunk],
         loaded: Sequence[NDArray[Any]],
         strips: Sequence[Mapping[Chunk, Mapping[str, NDArray[Any]]]],
+        *value: Any,
     ) -> Any:
-        """Do the work of one block, with its own chunks and the strips of other blocks."""
+        """Do the work of one block, with its own chunks and value and the strips of other blocks."""
         limit_in_worker()
         own = dict(self._checked(chunks, loaded))
         kept = {
@@ -285,7 +296,7 @@ class BlockWork:
         for piece in self.layout.pieces(*block):
             chunk = (piece.plane, piece.iy, piece.ix)
             pieces.append((piece, own[chunk] if piece.home == block else kept[chunk, piece.part]))
-        return self.work(self.layout, block, pieces)
+        return self.work(self.layout, block, pieces, *value)
 
     def _checked(self, chunks: Sequence[Chunk], loaded: Sequence[Any]) -> list[tuple[Chunk, NDArray[Any]]]:
         return [

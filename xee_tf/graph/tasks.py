@@ -11,6 +11,7 @@ import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
+from dask.tokenize import tokenize
 
 __all__ = [
     "Annotations",
@@ -28,6 +29,7 @@ __all__ = [
     "first_of",
     "layer_of",
     "merge_annotations",
+    "shared_value",
 ]
 
 Key = Any
@@ -122,6 +124,12 @@ def add_value(tasks: Tasks, key: Key, value: Any) -> TaskRef:
     """Add a value that tasks share by reference: it is sent once to each worker, not with every task."""
     tasks[key] = DataNode(key, value)
     return TaskRef(key)
+
+
+def shared_value(name: str, value: Any) -> Delayed:
+    """Return a Delayed of a value that tasks share; see `add_value`. Its token is appended to the name."""
+    graph, key = Graph(), f"{name}-{tokenize(value)}"
+    return graph.delayed(key, add_value(graph.tasks, key, value))
 
 
 def add_wait(tasks: Tasks, task: TaskRef, before: TaskRef) -> None:

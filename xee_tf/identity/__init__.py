@@ -1,6 +1,7 @@
 """Identities of functions, models, inputs and runs by their content, independent of the process."""
 
 from xee_tf.identity.content import content_hash
+from xee_tf.identity.files import UnknownContentError, url_state
 from xee_tf.identity.run import (
     Content,
     IdentityOptions,
@@ -14,8 +15,10 @@ __all__ = [
     "Content",
     "IdentityOptions",
     "RunIdentity",
+    "UnknownContentError",
     "array_attributes",
     "content_hash",
     "explain_other",
     "run_identity",
+    "url_state",
 ]

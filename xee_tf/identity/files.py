@@ -92,7 +92,7 @@ def url_state(filesystem: Any, path: str) -> State:
     filesystem.invalidate_cache()
     try:
         # One request for a thousand files; web servers have no listings.
-        is_web = "http" in filesystem.protocol
+        is_web = "http" in _protocols(filesystem)
         infos = ({} if is_web else filesystem.find(path, detail=True)) or {path: filesystem.info(path)}
     except Exception as error:
         raise UnknownContentError(f"{path} cannot be listed: {error}") from error
@@ -185,8 +185,13 @@ def array_state(array: Any) -> Iterator[Any]:
 def _local_path(filesystem: Any, path: str) -> str | None:
     """Return the path on the local disk, if the filesystem is the local one or a wrapper of it."""
     filesystem = getattr(filesystem, "sync_fs", filesystem)
-    protocol = getattr(filesystem, "protocol", ())
-    return str(filesystem._strip_protocol(path)) if "file" in protocol else None
+    return str(filesystem._strip_protocol(path)) if "file" in _protocols(filesystem) else None
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    """Return the names of a filesystem; `filecache` is not `file`."""
+    found = getattr(filesystem, "protocol", ())
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _synchronous(filesystem: Any) -> Any:

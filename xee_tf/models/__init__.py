@@ -21,12 +21,13 @@ from xee_tf.models.inputs import (
     plan_feeds,
 )
 from xee_tf.models.keras import keras_connector
+from xee_tf.models.model_files import ModelFiles
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.projection import Projection
 from xee_tf.models.rows import spec_rows
 from xee_tf.models.saved_model import SavedModelConnector, load_signatures, tensorflow_message
-from xee_tf.models.saved_model_files import is_prepared, local_copy, read_meta_graph, require_saved_model
+from xee_tf.models.saved_model_files import is_prepared, read_meta_graph, require_saved_model
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, PixelType, fill_outside, type_name
 
@@ -40,6 +41,7 @@ __all__ = [
     "HostedKeywords",
     "HostedOptions",
     "Item",
+    "ModelFiles",
     "ModelKeywords",
     "ModelSpec",
     "Output",
@@ -57,7 +59,6 @@ __all__ = [
     "keras_connector",
     "listed",
     "load_signatures",
-    "local_copy",
     "missing_error",
     "plan_feeds",
     "plan_outputs",

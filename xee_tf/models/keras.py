@@ -10,25 +10,29 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from xee_tf.connector import Connector
-from xee_tf.errors import MissingModelError, ModelError
+from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
-from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, modified_time
-from xee_tf.storage import Location, PathLike
+from xee_tf.models.model_files import ModelFiles, missing_error
+from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model
+from xee_tf.storage import PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
 
 
-def keras_connector(path_or_model: Any) -> Connector:
+def keras_connector(path_or_model: Any, storage_options: Mapping[str, Any] | None = None) -> Connector:
     """Build the connector of a Keras file, or of a model in memory, which is exported now."""
-    if isinstance(path_or_model, str | os.PathLike):
-        return KerasConnector.of(path_or_model)
+    # A UPath need not be an os.PathLike.
+    if isinstance(path_or_model, str | os.PathLike) or hasattr(path_or_model, "storage_options"):
+        return KerasConnector.of(path_or_model, storage_options)
+    if storage_options is not None:
+        raise OptionError("storage_options are those of a file, and the model is in memory: omit them.")
     return ExportedKerasConnector.of(path_or_model)
 
 
@@ -40,57 +44,60 @@ class KerasConnector(Connector):
 
     Parameters
     ----------
-    path : str
-        The absolute path of the file.
+    files : ModelFiles
+        The file, local or remote; each process copies a remote file once.
     """
 
-    path: str
+    files: ModelFiles
 
     @classmethod
-    def of(cls, path: PathLike) -> KerasConnector:
-        """Create a connector from a path, which may be relative."""
-        return cls(Location.of(path).url)
+    def of(cls, path: PathLike, storage_options: Mapping[str, Any] | None = None) -> KerasConnector:
+        """Create a connector from a path, which may be relative, or a URL."""
+        return cls(ModelFiles.of(path, storage_options))
 
     def __str__(self) -> str:
-        return f"Keras model {self.path}"
+        return f"Keras model {self.files}"
 
     def open(self) -> TensorFlowConnection:
         """Load the file, export the model as a SavedModel and load that."""
-        file = Path(self.path)
-        if (file / "saved_model.pb").is_file():
-            raise ModelError(f"{self.path} is a SavedModel, not a Keras file: use Model.from_saved_model.")
-        if not file.is_file():
-            found = "the path does not exist"
-            if file.is_dir():
-                found = f"it is a folder with {sorted(os.listdir(file))[:8]}"
-            raise MissingModelError(f"There is no Keras file at {self.path}: {found}.")
+        self._require_file()
         with extra("tensorflow", "A Keras model"):
             import keras
 
-        try:
-            model = keras.saving.load_model(self.path, compile=False)
-        except Exception as error:
-            raise ModelError(f"Keras cannot load {self.path}: {error}") from error
+        with self.files.local_copy() as path:
+            try:
+                model = keras.saving.load_model(path, compile=False)
+            except Exception as error:
+                raise ModelError(f"Keras cannot load {self.files}: {error}") from error
         with tempfile.TemporaryDirectory(prefix="xee-tf-") as folder:
             _export(model, folder, str(self))
             return load_saved_model(folder, str(self))
 
     def content(self) -> str | None:
         """Hash configuration, weights and the user's own classes, without the date in a ``.keras`` file."""
-        if not zipfile.is_zipfile(self.path):
-            return content_hash(Path(self.path).read_bytes())
-        with zipfile.ZipFile(self.path) as archive:
-            names = sorted(set(archive.namelist()) - {"metadata.json", "config.json"})
-            text = archive.read("config.json").decode()
-            config = json.loads(text, object_pairs_hook=_without_addresses)
-            weights = [(name, archive.read(name)) for name in names]
-        keras = sys.modules.get("keras")
-        known = {} if keras is None else keras.saving.get_custom_objects()
-        return content_hash((config, weights, {name: known[name] for name in sorted(known) if name in text}))
+        with self.files.local_copy() as path:
+            return _content(path)
 
     def version(self) -> Hashable:
-        """Return the modification time of the file."""
-        return modified_time(self.path)
+        """Return the modification time of a local file, or what the store tells of a remote one."""
+        return self.files.version()
+
+    def pinned(self) -> KerasConnector:
+        """Return a connector of the file that exists now, if it is remote."""
+        self._require_file()
+        return replace(self, files=self.files.pinned())
+
+    def _require_file(self) -> None:
+        """Raise an error if there is no file; of a web server, reading tells."""
+        location = self.files.location
+        if location.is_web or location.fresh_fs.isfile(location.path):
+            return
+        if location.child("saved_model.pb").exists():
+            raise ModelError(f"{location} is a SavedModel, not a Keras file: use Model.from_saved_model.")
+        if location.is_folder():
+            names = list(location.entries())[:8]
+            raise MissingModelError(f"There is no Keras file at {location}: it is a folder with {names}.")
+        raise missing_error(location, "Keras file")
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,20 @@ class ExportedKerasConnector(Connector):
                 archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
                 archive.extractall(folder)
             return load_saved_model(folder, self.name)
+
+
+def _content(path: str) -> str | None:
+    """Hash a Keras file; see `KerasConnector.content`."""
+    if not zipfile.is_zipfile(path):
+        return content_hash(Path(path).read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(set(archive.namelist()) - {"metadata.json", "config.json"})
+        text = archive.read("config.json").decode()
+        config = json.loads(text, object_pairs_hook=_without_addresses)
+        weights = [(name, archive.read(name)) for name in names]
+    keras = sys.modules.get("keras")
+    known = {} if keras is None else keras.saving.get_custom_objects()
+    return content_hash((config, weights, {name: known[name] for name in sorted(known) if name in text}))
 
 
 def _without_addresses(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

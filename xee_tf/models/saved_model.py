@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +13,15 @@ from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, Te
 from xee_tf.errors import ModelError, PredictionError, shorten
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
-from xee_tf.models.saved_model_files import local_copy, read_meta_graph, require_saved_model
-from xee_tf.storage import Location, PathLike
+from xee_tf.models.model_files import ModelFiles
+from xee_tf.models.saved_model_files import read_meta_graph, require_saved_model
+from xee_tf.storage import PathLike
 
 __all__ = [
     "SavedModelConnector",
     "TensorFlowConnection",
     "load_saved_model",
     "load_signatures",
-    "modified_time",
     "tensorflow_message",
 ]
 
@@ -34,45 +32,48 @@ class SavedModelConnector(Connector):
 
     Parameters
     ----------
-    path : str
-        The absolute path of the folder, or its URL; each process downloads a remote folder.
+    files : ModelFiles
+        The folder, local or remote; each process copies a remote folder once.
     signature_name : str, default "serving_default"
         The signature that is called.
     tag : str, default "serve"
         The tag of the graph that is loaded.
     """
 
-    path: str
+    files: ModelFiles
     signature_name: str = DEFAULT_SIGNATURE
     tag: str = "serve"
 
     @classmethod
     def of(
-        cls, path: PathLike, signature: str = DEFAULT_SIGNATURE, tag: str = "serve"
+        cls,
+        path: PathLike,
+        signature: str = DEFAULT_SIGNATURE,
+        tag: str = "serve",
+        storage_options: Mapping[str, Any] | None = None,
     ) -> SavedModelConnector:
-        """Create a connector from a path, which may be relative."""
-        return cls(Location.of(path).url, signature, tag)
+        """Create a connector from a path, which may be relative, or a URL."""
+        return cls(ModelFiles.of(path, storage_options), signature, tag)
 
     def __str__(self) -> str:
         named = "" if self.signature_name == DEFAULT_SIGNATURE else f", signature {self.signature_name!r}"
-        return f"SavedModel {self.path}{named}"
+        return f"SavedModel {self.files}{named}"
 
     def open(self) -> TensorFlowConnection:
         """Load the model with its weights."""
-        folder = Location.of(self.path)
-        require_saved_model(folder)
-        with local_copy(folder) as path:
+        require_saved_model(self.files.location)
+        with self.files.local_copy() as path:
             return load_saved_model(path, str(self), self.signature_name, self.tag)
 
     def signature(self) -> Signature:
         """Read the signature from the file, without the weights."""
-        require_saved_model(Location.of(self.path))
+        require_saved_model(self.files.location)
         with extra("tensorflow", "A SavedModel"):
             import tensorflow as tf
 
         known = {
             name: found
-            for name, found in read_meta_graph(self.path, self.tag).signature_def.items()
+            for name, found in read_meta_graph(self.files.location, self.tag).signature_def.items()
             if not name.startswith("__")
         }
         if self.signature_name not in known:
@@ -89,25 +90,17 @@ class SavedModelConnector(Connector):
         return Signature(read(known[self.signature_name].inputs), read(known[self.signature_name].outputs))
 
     def version(self) -> Hashable:
-        """Return the modification times of the files, or None for a remote folder."""
-        if "://" in self.path:
-            return None
-        return tuple(
-            modified_time(f"{self.path}/{name}") for name in ("saved_model.pb", "variables/variables.index")
-        )
+        """Return the modification times of local files, or what the store tells of remote ones."""
+        return self.files.version(("saved_model.pb", "variables/variables.index"))
+
+    def pinned(self) -> SavedModelConnector:
+        """Return a connector of the files that exist now, if they are remote."""
+        require_saved_model(self.files.location)
+        return replace(self, files=self.files.pinned())
 
     def content(self) -> str | None:
         """Hash the files, local or remote, except the fingerprint, which contains a random number."""
-        folder = Location.of(self.path)
-        found = hashlib.sha256()
-        for path in sorted(folder.fs.find(folder.path)):
-            name = path[len(folder.path) :].strip("/")
-            if name == "fingerprint.pb":
-                continue
-            found.update(f"{name}\0".encode())
-            with folder.fs.open(path, "rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
-        return content_hash((found.hexdigest(), self.signature_name, self.tag))
+        return content_hash((self.files.digest({"fingerprint.pb"}), self.signature_name, self.tag))
 
 
 class TensorFlowConnection:
@@ -183,14 +176,6 @@ def load_saved_model(
     if signature_name not in found:
         raise _signature_error(name, signature_name, list(found))
     return found[signature_name]
-
-
-def modified_time(file: str) -> int | None:
-    """Return the modification time of a file in nanoseconds, or None if it does not exist."""
-    try:
-        return os.stat(file).st_mtime_ns
-    except OSError:
-        return None
 
 
 def _signature_error(model: str, name: str, known: list[str]) -> ModelError:

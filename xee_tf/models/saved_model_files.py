@@ -1,20 +1,18 @@
-"""The files of a SavedModel: checks, a local copy, and the MetaGraph."""
+"""The files of a SavedModel: checks, and the MetaGraph."""
 
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
-from xee_tf.errors import MissingModelError, ModelError
+from xee_tf.errors import ModelError
 from xee_tf.extras import extra
-from xee_tf.storage import Location
+from xee_tf.models.model_files import missing_error, model_errors
+from xee_tf.storage import Location, PathLike
 from xee_tf.tensors import STRING
 
-__all__ = ["is_prepared", "local_copy", "read_meta_graph", "require_saved_model"]
+__all__ = ["is_prepared", "read_meta_graph", "require_saved_model"]
 
 _EXPORT = (
     "Export a Keras model with model.export('folder'), and a .keras or .h5 file with "
@@ -40,27 +38,20 @@ def require_saved_model(folder: Location) -> None:
         ...
     xee_tf.errors.MissingModelError: There is no SavedModel at memory://nothing: the path does not exist.
     """
-    if folder.child("saved_model.pb").exists():
+    file = folder.child("saved_model.pb")
+    if file.exists():
         return
+    if folder.is_web:  # a server that cannot be reached has no files either
+        with model_errors(file):
+            file.read_bytes(0, 1)
     if not folder.exists():
-        raise MissingModelError(f"There is no SavedModel at {folder}: the path does not exist.")
+        raise missing_error(folder, "SavedModel")
     raise ModelError(
         f"{folder} is not a SavedModel (a folder with a file saved_model.pb): {_describe(folder)}"
     )
 
 
-@contextmanager
-def local_copy(folder: Location) -> Iterator[str]:
-    """Provide a local path of a folder: its own, or that of a temporary copy."""
-    if folder.is_local:
-        yield folder.path
-        return
-    with tempfile.TemporaryDirectory(prefix="xee-tf-") as copy:
-        folder.fs.get(folder.path.rstrip("/") + "/", copy + "/", recursive=True)
-        yield copy
-
-
-def read_meta_graph(folder: str, tag: str = "serve") -> Any:
+def read_meta_graph(folder: PathLike | Location, tag: str = "serve") -> Any:
     """Read the MetaGraphDef of a SavedModel: its signatures and, in TensorFlow 2, the object graph.
 
     Raises
@@ -72,8 +63,10 @@ def read_meta_graph(folder: str, tag: str = "serve") -> Any:
         from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     path = Location.of(folder).child("saved_model.pb")
+    with model_errors(path):
+        data = path.read_bytes()
     try:
-        graphs = SavedModel.FromString(path.read_bytes()).meta_graphs
+        graphs = SavedModel.FromString(data).meta_graphs
     except Exception:  # of protobuf, whose own class has no types
         raise ModelError(
             f"{path} is damaged: it is not a SavedModel message. Export the model again."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from xee_tf.options import integer
 from xee_tf.predict.tiles import Tiles, check_tile_size, plan_tiles
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["TileCaller", "choose_batch_size", "predict_batches", "tile_caller"]
+__all__ = ["TileCaller", "choose_batch_size", "pinned_spec", "predict_batches", "tile_caller"]
 
 # Limits of a batch if the user does not set its size: larger batches are hardly faster, and the layers of the
 # model need more memory.
@@ -99,6 +99,12 @@ class TileCaller:
             raise PredictionError(
                 "The model returned tiles of different sizes in different batches."
             ) from None
+
+
+def pinned_spec(spec: ModelSpec) -> ModelSpec:
+    """Return the specification of the version of the model that exists now; see `Connector.pinned`."""
+    connector = spec.connector.pinned()
+    return spec if connector is spec.connector else replace(spec, connector=connector)
 
 
 def tile_caller(

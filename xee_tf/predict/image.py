@@ -44,7 +44,7 @@ from xee_tf.names import check_key, check_variables
 from xee_tf.options import check_flags
 from xee_tf.predict.averaging import SPREAD, Blend
 from xee_tf.predict.block import BlockPredictor, OutputBand
-from xee_tf.predict.calling import TileCaller, tile_caller
+from xee_tf.predict.calling import TileCaller, pinned_spec, tile_caller
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
@@ -96,6 +96,7 @@ def predict_image(
     """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
     _require_model(spec)
     check_flags(merge=merge)
+    spec = pinned_spec(spec)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
     georef = read_georef(dataset, options.crs, options.transform)
     values = dict(image.attrs if options.properties is None else options.properties)

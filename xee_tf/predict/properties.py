@@ -14,6 +14,7 @@ import xarray as xr
 from xee_tf.chunks import checked_chunk
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
+from xee_tf.graph import shared_array, shared_value
 from xee_tf.models import (
     STRING,
     Item,
@@ -27,7 +28,7 @@ from xee_tf.models import (
     plan_outputs,
 )
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.calling import choose_batch_size, predict_batches
+from xee_tf.predict.calling import choose_batch_size, pinned_spec, predict_batches
 from xee_tf.tables import (
     Table,
     check_partition,
@@ -38,6 +39,8 @@ from xee_tf.tables import (
 )
 
 __all__ = ["predict_properties"]
+
+_MODEL = "xee-tf-model"  # name of the tasks that hold a model
 
 
 def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None = None) -> Any:
@@ -52,7 +55,8 @@ def predict_properties(spec: ModelSpec, table: Table, *, batch_size: int | None 
         empty = _with_columns(
             meta, {out.name: np.empty((0, *out.shape), out.dtype) for out in caller.outputs}
         )
-        return table.map_partitions(_predict_partition, caller, meta=empty)
+        # By reference, because every task would hold the model.
+        return table.map_partitions(_predict_partition, shared_value(_MODEL, caller), meta=empty)
     raise table_type_error(table)
 
 
@@ -120,6 +124,7 @@ def row_caller(
     ModelError
         If the model cannot be opened.
     """
+    spec = pinned_spec(spec)
     signature = spec.connector.signature()
     inputs = set(signature.inputs or ())
     wanted = {*spec.input_properties, *(spec.inputs or ()), *inputs}
@@ -218,22 +223,15 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
         "output",
     )
     variables = [_whole_rows(table[name].transpose(rows, ...), rows) for name in caller.columns]
-    declared = [(each.shape[1:], each.dtype) for each in variables]
-
-    def call(*arrays: npt.NDArray[Any]) -> Any:
-        count = len(arrays[0]) if np.ndim(arrays[0]) else 0
-        columns = {
-            name: _values(checked_chunk(f"Column {name!r}: a chunk", values, (count, *shape), dtype), name)
-            for name, values, (shape, dtype) in zip(caller.columns, arrays, declared, strict=True)
-        }
-        predicted = tuple(caller.call(columns).values())
-        return predicted if len(predicted) > 1 else predicted[0]
-
+    predictor: Any = _ChunkPredictor(caller, tuple((each.shape[1:], each.dtype) for each in variables))
+    if any(variable.chunks for variable in variables):
+        predictor = xr.Variable((), shared_array(_MODEL, predictor))
     sizes = {dim: size for out in caller.outputs for dim, size in zip(out.dims, out.shape, strict=True)}
     result = xr.apply_ufunc(
-        call,
+        _predict_chunk,
+        predictor,
         *variables,
-        input_core_dims=[variable.dims[1:] for variable in variables],
+        input_core_dims=[(), *(variable.dims[1:] for variable in variables)],
         output_core_dims=[out.dims for out in caller.outputs],
         dask="parallelized",
         output_dtypes=[out.dtype for out in caller.outputs],
@@ -241,6 +239,27 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
     )
     arrays = result if isinstance(result, tuple) else (result,)
     return table.assign({out.name: array for out, array in zip(caller.outputs, arrays, strict=True)})
+
+
+@dataclass(frozen=True)
+class _ChunkPredictor:
+    """Predict chunks of columns with the shapes and dtypes that Dask declares."""
+
+    caller: RowCaller
+    declared: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+
+    def __call__(self, arrays: Sequence[npt.NDArray[Any]]) -> Any:
+        count = len(arrays[0]) if np.ndim(arrays[0]) else 0
+        columns = {
+            name: _values(checked_chunk(f"Column {name!r}: a chunk", values, (count, *shape), dtype), name)
+            for name, values, (shape, dtype) in zip(self.caller.columns, arrays, self.declared, strict=True)
+        }
+        predicted = tuple(self.caller.call(columns).values())
+        return predicted if len(predicted) > 1 else predicted[0]
+
+
+def _predict_chunk(predictor: _ChunkPredictor, *arrays: npt.NDArray[Any]) -> Any:
+    return predictor(arrays)
 
 
 def _whole_rows(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:

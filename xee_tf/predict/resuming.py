@@ -26,8 +26,8 @@ def identify_run(spec: ModelSpec, prediction: Prediction, identity: str | None =
     """Return the identity of a prediction; see `xee_tf.identity.IdentityOptions` for `identity`."""
     caller, predicted = prediction.caller, prediction.dataset
     result_georef = _result_georef(predicted)
-    content = spec.connector.content()
-    name = f"the {spec.connector}"
+    content = caller.connector.content()
+    name = f"the {caller.connector}"
     advice = _UNKNOWN_MODEL if content is None else f"the code, data or weights of {name} differ"
     parts: dict[str, Any] = {"the model": Content(content, name, advice)}
     for each in fields(spec):

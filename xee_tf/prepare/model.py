@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xee_tf.errors import DestinationExistsError, ModelError
-from xee_tf.models import is_prepared, local_copy, read_meta_graph, require_saved_model
+from xee_tf.models import ModelFiles, is_prepared, read_meta_graph, require_saved_model
 from xee_tf.options import check_flags
 from xee_tf.prepare.nodes import NodesLike, read_nodes, select_nodes
 from xee_tf.signals import interruptible
@@ -140,7 +140,7 @@ def prepare_model(
     require_writable(target)
     with (
         tensorflow_silenced(),
-        local_copy(source) as folder,
+        ModelFiles(source).local_copy() as folder,
         _created_folder(target) as created,
     ):
         graph = read_meta_graph(folder, tag)

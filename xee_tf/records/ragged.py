@@ -80,6 +80,13 @@ class Ragged:
     def __getitem__(self, rows: RowIndex) -> Ragged:
         return Ragged(self.data, self.starts[rows], self.sizes[rows])
 
+    def __reduce__(self) -> Any:
+        # Rows of a large table are sent without the strings of the others.
+        if not len(self):
+            return Ragged, (self.data[:0], self.starts, self.sizes)
+        first, end = int(self.starts.min()), int((self.starts + self.sizes).max())
+        return Ragged, (self.data[first:end], self.starts - first, self.sizes)
+
     def copy_to(self, out: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         """Copy each string to its offset in a buffer."""
         for size, rows in group_by_size(self.sizes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from xee_tf.georef import (
     read_crs,
 )
 
-__all__ = ["Indices", "SamplePixels", "find_sample_pixels"]
+__all__ = ["FindPixels", "Indices", "SamplePixels", "find_sample_pixels"]
 
 Indices = npt.NDArray[np.int64]
 
@@ -33,27 +33,35 @@ Pixels = tuple[Indices, Indices, Indices]
 """Index of the feature, row and column of each pixel."""
 
 
+FindPixels = Callable[[Any, Window], Pixels]
+
+
+def _pixels_of_points(points: Pixels, window: Window) -> Pixels:
+    return points
+
+
 @dataclass(frozen=True)
 class SamplePixels:
-    """Pixels to sample at points; base class of other kinds of samples.
+    """Pixels to sample.
 
     Parameters
     ----------
     by_block : mapping
-        What to sample in each block; blocks without samples are omitted.
+        What to sample in each block, which only its task needs; blocks without samples are omitted.
+    find : callable
+        ``find(places, window)`` returns the pixels to sample in a block, from the value of `by_block` and the
+        window of the block in the raster.
     """
 
     by_block: Mapping[Block, Any]
-
-    def pixels(self, block: Block, window: Window) -> Pixels:
-        """The pixels in a block, which is a window of the raster."""
-        found: Pixels = self.by_block[block]
-        return found
+    find: FindPixels = _pixels_of_points
 
 
 @dataclass(frozen=True)
-class PolygonPixels(SamplePixels):
-    """All pixels in polygons; `by_block` holds the indices of the polygons that intersect each block.
+class PolygonPixels:
+    """Find all pixels in polygons, from the indices of those that intersect a block.
+
+    The shapes are shared, because a large polygon intersects many blocks.
 
     Parameters
     ----------
@@ -66,12 +74,12 @@ class PolygonPixels(SamplePixels):
     shapes: Mapping[int, Any]
     all_touched: bool
 
-    def pixels(self, block: Block, window: Window) -> Pixels:
-        """The pixels in a block, which is a window of the raster."""
+    def __call__(self, polygons: Iterable[int], window: Window) -> Pixels:
+        """Return the pixels in a block, which is a window of the raster."""
         from rasterio.features import rasterize
 
         found = []
-        for number in self.by_block[block]:
+        for number in polygons:
             shape = self.shapes[number]
             left, top, right, bottom = shape.bounds
             around = Window(math.floor(top), math.ceil(bottom), math.floor(left), math.ceil(right))
@@ -195,7 +203,7 @@ def _polygons(
     labels: Any,
     place: str,
     all_touched: bool,
-) -> PolygonPixels:
+) -> SamplePixels:
     import shapely
 
     width, height = georef.shape.xy
@@ -226,10 +234,10 @@ def _polygons(
     pairs = shapely.STRtree(shapes[inside]).query(boxes, predicate="intersects")
     for flat, number in pairs[:, np.lexsort(pairs[::-1])].T.tolist():
         by_block.setdefault(divmod(flat, len(layout.x)), []).append(int(inside[number]))
-    places = PolygonPixels(by_block, {int(number): shapes[number] for number in inside}, all_touched)
-    empty = _without_pixels(places, georef, layout)
+    places = PolygonPixels({int(number): shapes[number] for number in inside}, all_touched)
+    empty = _without_pixels(places, by_block, georef, layout)
     if not empty:
-        return places
+        return SamplePixels(by_block, places)
     nothing = "no pixel" if all_touched else "no pixel centre"
     hint = "" if all_touched else " To include all pixels that a polygon touches, pass all_touched=True."
     if len(empty) == inside.size:
@@ -248,12 +256,12 @@ def _polygons(
         f"{_row(labels, min(empty))}.{hint}"
     )
     kept = {block: [n for n in numbers if n not in empty] for block, numbers in by_block.items()}
-    return PolygonPixels(
-        {block: numbers for block, numbers in kept.items() if numbers}, places.shapes, all_touched
-    )
+    return SamplePixels({block: numbers for block, numbers in kept.items() if numbers}, places)
 
 
-def _without_pixels(places: PolygonPixels, georef: GeoRef, layout: BlockLayout) -> set[int]:
+def _without_pixels(
+    places: PolygonPixels, by_block: Mapping[Block, Sequence[int]], georef: GeoRef, layout: BlockLayout
+) -> set[int]:
     """Return the indices of the polygons that contain no pixel."""
     import shapely
 
@@ -264,8 +272,7 @@ def _without_pixels(places: PolygonPixels, georef: GeoRef, layout: BlockLayout) 
     inside = (inner > 0).all(axis=1) & (inner[:, 0] < width) & (inner[:, 1] < height)
     inside &= shapely.contains_xy(shapes, inner[:, 0], inner[:, 1])
     left = set(numbers[~inside].tolist())
-    for block, members in places.by_block.items():
+    for block, members in by_block.items():
         if touching := [number for number in members if number in left]:
-            few = PolygonPixels({block: touching}, places.shapes, places.all_touched)
-            left -= set(few.pixels(block, layout.window(*block))[0].tolist())
+            left -= set(places(touching, layout.window(*block))[0].tolist())
     return left

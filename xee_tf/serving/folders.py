@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from xee_tf.errors import ModelError, OptionError
-from xee_tf.models import require_saved_model
+from xee_tf.models import ModelFiles, require_saved_model
 from xee_tf.storage import Location, PathLike
 
-__all__ = ["find_models"]
+__all__ = ["find_models", "found_models"]
 
 Versions = Mapping[int, Path]
 
 
-def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
-    """Return the SavedModels in a folder by name and version; see `xee_tf.serve` for `path` and `name`.
+@contextmanager
+def found_models(
+    path: PathLike, name: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Versions]]:
+    """Provide the SavedModels in a folder by name and version; see `xee_tf.serve` for `path` and `name`.
+
+    Those in a remote folder are copied to a temporary folder, which exists until the block ends.
+    """
+    files = ModelFiles.of(path, storage_options)
+    with files.local_copy(None if files.location.is_local else _model_paths(files)) as folder:
+        # Links are not resolved, because the name of a link is the name of the model.
+        yield find_models(Path(folder), name, str(files))
+
+
+def _model_paths(files: ModelFiles) -> dict[str, str]:
+    """Return the files of the SavedModels in a remote folder; see `ModelFiles.paths`."""
+    paths = files.paths()
+    # In the folder itself, in the folder of a model or version, or in a version of one of several models.
+    markers = [f"/{name}" for name in paths.values() if re.fullmatch("([^/]+/){0,2}saved_model.pb", name)]
+    models = tuple(marker.removesuffix("saved_model.pb") for marker in markers)
+    found = {path: name for path, name in paths.items() if f"/{name}".startswith(models)}
+    if not found:
+        require_saved_model(files.location)
+    return found
+
+
+def find_models(folder: Path, name: str | None = None, shown: str = "") -> dict[str, Versions]:
+    """Return the SavedModels in a local folder by name and version; errors call the folder `shown`.
 
     A SavedModel in a folder that is not named by a number is version 1.
     """
-    location = Location.of(path)
-    if "://" in location.url:
-        raise OptionError(f"Models can be served only from local folders: copy {location} to one first.")
-    # Links are not resolved, because the name of a link is the name of the model.
-    folder = Path(location.url)
+    shown = shown or str(folder)
     if versions := _versions(folder):
         models = {folder.name: versions}
     elif _is_saved_model(folder) and folder.name.isdecimal():
@@ -34,12 +59,12 @@ def find_models(path: PathLike, name: str | None = None) -> dict[str, Versions]:
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
         models = {entry.name: found for entry in entries if (found := _model_versions(entry))}
         if not models:
-            require_saved_model(location)
-            raise ModelError(f"{folder} does not contain a SavedModel.")
+            require_saved_model(Location.of(folder))
+            raise ModelError(f"{shown} does not contain a SavedModel.")
     if name is not None:
         if len(models) > 1:
             raise OptionError(
-                f"name={name!r} requires a single model, but {folder} contains {', '.join(models)}."
+                f"name={name!r} requires a single model, but {shown} contains {', '.join(models)}."
             )
         models = {name: next(iter(models.values()))}
     for each in models:

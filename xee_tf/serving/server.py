@@ -18,7 +18,7 @@ from typing import Any
 from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import integer, number
-from xee_tf.serving.folders import find_models
+from xee_tf.serving.folders import found_models
 from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
 
@@ -37,6 +37,7 @@ def serve(
     max_concurrency: int = 64,
     max_batch_size: int = 0,
     grace: float = 30.0,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Server:
     """Serve SavedModels over HTTP and gRPC, as TensorFlow Serving, Vertex AI and AI Platform do.
 
@@ -63,6 +64,8 @@ def serve(
     path : path-like
         A SavedModel; a folder of its versions (``1``, ``2``, ...); or a folder of models, each a SavedModel
         or a folder of versions. All are loaded immediately. Requests without a version use the latest one.
+        Of a URL, such as ``s3://bucket/models``, the models are copied to a private temporary folder, which
+        is removed when they are loaded.
     name : str, optional
         Name of the model, if there is only one. Default: the name of its folder.
     labels : mapping of str to int, optional
@@ -86,6 +89,8 @@ def serve(
         TensorFlow Serving.
     grace : float, default 30
         Maximum time in seconds to complete the requests in progress when the server is closed.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
     Returns
     -------
@@ -96,6 +101,8 @@ def serve(
     ------
     MissingModelError, ModelError
         If a SavedModel is not found or cannot be loaded.
+    StorageError
+        If a URL cannot be read.
     OptionError
         If an option is not valid, or a port is in use.
 
@@ -121,10 +128,10 @@ def serve(
     max_batch_size = integer(0)(max_batch_size, "max_batch_size")
     grace = number(0)(grace, "grace")
     _check_names(name, labels, host)
-    folders = find_models(path, name)
     with ExitStack() as stack:
-        http_socket = stack.enter_context(_listen(host, port))
-        models = Models(folders, labels or {}, max_batch_size)
+        with found_models(path, name, storage_options) as folders:
+            http_socket = stack.enter_context(_listen(host, port))
+            models = Models(folders, labels or {}, max_batch_size)
         # A pool for each protocol: a slow client of one must not occupy the threads of the other.
         pools = [
             stack.enter_context(ThreadPoolExecutor(limits["max_concurrency"], f"xee-tf-serve-{kind}"))

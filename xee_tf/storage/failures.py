@@ -42,6 +42,10 @@ _DISK: dict[int, tuple[str, str]] = {
 }
 
 _NO_OBJECT = frozenset({"NoSuchKey", "BlobNotFound"})
+_UNREACHABLE = frozenset(
+    {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
+    | {"ServiceRequestError", "ServiceResponseError", "TransportError", "RequestTimeout"}
+)
 _NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
 
 # For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
@@ -141,10 +145,7 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Delete the object, or choose another name.",
     ),
     (
-        frozenset(
-            {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
-            | {"ServiceRequestError", "ServiceResponseError", "TransportError", "RequestTimeout"}
-        ),
+        _UNREACHABLE,
         "the store cannot be reached",
         "Check its address and the network, then run it again.",
     ),
@@ -212,6 +213,13 @@ key does not exist).
     except Exception as error:
         if isinstance(error, _EXPECTED.get(action, ())):
             raise
+        cause = error.__cause__
+        if (
+            isinstance(error, FileNotFoundError)
+            and isinstance(cause, Exception)
+            and _signs(cause) & _UNREACHABLE
+        ):
+            error = cause  # fsspec does not tell it from a missing file on a web server
         if isinstance(error, FileNotFoundError) and action == "delete":
             raise FileNotFoundError(errno.ENOENT, "No such file or object", url) from error
         if _is_bug(error):

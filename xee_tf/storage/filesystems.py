@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 
 from xee_tf.errors import DestinationError, XeeTFError
 from xee_tf.extras import extra
-from xee_tf.storage.credentials import require_credentials
+from xee_tf.storage.credentials import is_shown, require_credentials
 
 __all__ = ["BUCKETS", "EXTRAS", "WEB", "check_slashes", "has_wildcard", "open_filesystem"]
 
@@ -71,7 +71,15 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspe
             filesystem, path = url_to_fs(url, **storage_options)
     except XeeTFError:
         raise
-    except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
+    except Exception as error:
+        if is_shown(storage_options, error):
+            raise DestinationError(
+                f"{url} cannot be opened: {type(error).__name__}. Its message is not shown, because it "
+                "contains a value of storage_options: check these."
+            ) from None
+        # A missing package, an unknown protocol, or options that the filesystem does not have.
+        if not isinstance(error, ImportError | ValueError | TypeError | KeyError):
+            raise
         raise DestinationError(f"{url} cannot be opened: {_explain(error, name)}") from error
     require_credentials(filesystem, url)
     return filesystem, str(path)
@@ -90,7 +98,7 @@ def _explain(error: Exception, name: str | None) -> str:
             "fsspec does not know its protocol. Pass a local path, or a URL such as s3://bucket/scene, "
             "gs://bucket/scene or az://container/scene."
         )
-    return what
+    return f"{what}. Check the storage options." if isinstance(error, TypeError | KeyError) else what
 
 
 def check_slashes(url: str, path: object) -> None:

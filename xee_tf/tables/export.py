@@ -360,12 +360,11 @@ def _row_ranges(rows: Rows) -> Iterator[tuple[int, int]]:
 
 
 def _split_rows(rows: Rows) -> LazyTable:
-    """Split a table in memory into row groups."""
-    name = f"table-{uuid.uuid4().hex[:12]}"
+    """Split a table in memory into row groups, so that a worker gets only those that it encodes."""
+    name = f"table-rows-{uuid.uuid4().hex[:12]}"
     graph = Graph()
-    table = add_value(graph.tasks, name, rows)
     groups = [
-        add_task(graph.tasks, (f"{name}-rows", number), Rows.__getitem__, table, slice(start, stop))
+        add_value(graph.tasks, (name, number), rows[start:stop])
         for number, (start, stop) in enumerate(_row_ranges(rows))
     ]
     return LazyTable(groups, graph)

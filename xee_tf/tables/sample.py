@@ -35,7 +35,7 @@ from xee_tf.georef import (
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
 from xee_tf.identity import IdentityOptions, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, read_names, spelled
-from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
+from xee_tf.sampling import Choice, FindPixels, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.signals import interruptible
 from xee_tf.storage import PathLike
@@ -174,16 +174,17 @@ def sample_table(
     lonlat = LONLAT if geometry else ()
     names = _column_names([band.name for band in bands], list(table.columns), lonlat, columns)
     layout = _block_layout(arrays)
+    places = find_sample_pixels(features, places_crs, georef, layout, all_touched=all_touched)
     sampler = _Sampler(
         columns=bands,
         rules=rules,
-        places=find_sample_pixels(features, places_crs, georef, layout, all_touched=all_touched),
+        find=places.find,
         drop_nulls=drop_nulls,
         choice=Choice.of(n, class_band, seed, [band.name for band in bands if not band.shape], table),
     )
     table = table[[name for name in table.columns if name in names]]
     join = _JoinSamples(bands, sampler.choice, table, georef, tuple(names))
-    source = _sample_graph(sampler, join, layout, arrays)
+    source = _sample_graph(sampler, places, join, layout, arrays)
     known = None
     if if_exists == "resume":
         parts = {
@@ -321,13 +322,13 @@ class _Sampler:
 
     columns: tuple[TableColumn, ...]
     rules: tuple[BandRule, ...]
-    places: SamplePixels
+    find: FindPixels
     drop_nulls: bool
     choice: Choice | None
 
-    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> Sample:
+    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces, places: Any) -> Sample:
         window = layout.window(*block)
-        numbers, rows, columns = self.places.pixels(block, window)
+        numbers, rows, columns = self.find(places, window)
         bands, _ = assemble(window, pieces, self.rules)
         down, across = rows - window.top, columns - window.left
         values = np.concatenate([band[:, down, across] for band in bands]).T.astype(np.float64)
@@ -394,12 +395,13 @@ def _no_pixels_error(choice: Choice | None, classes: Collection[float], dropped:
 
 
 def _sample_graph(
-    sampler: _Sampler, join: _JoinSamples, layout: BlockLayout, arrays: Sequence[Any]
+    sampler: _Sampler, places: SamplePixels, join: _JoinSamples, layout: BlockLayout, arrays: Sequence[Any]
 ) -> LazyTable:
     """Build the graph: a task for each block with pixels to sample, and one that joins the samples."""
     run = uuid.uuid4().hex[:12]
     bands = [column.name for column in sampler.columns]
-    job = BlockJob(f"sample-{run}", arrays, bands, layout, sampler, blocks=sampler.places.by_block)
-    graph, [blocks] = work_on_blocks([job])
-    needed = list(blocks.values())
+    blocks = places.by_block
+    job = BlockJob(f"sample-{run}", arrays, bands, layout, sampler, blocks=blocks, values=blocks)
+    graph, [sampled] = work_on_blocks([job])
+    needed = list(sampled.values())
     return LazyTable([add_task(graph.tasks, f"samples-{run}", join, needed)], graph)
