@@ -101,7 +101,7 @@ def test_patches_of_blocks_and_chunks_loaded_once(case):
     graph, [blocks] = work_on_blocks(
         [BlockJob("cut-test", arrays, list("abc")[: len(arrays)], layout, cut_block)]
     )
-    [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-test")
+    [blocks] = order_blocks(graph, [blocks], "order-cut-test")
     joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
     found = graph.delayed("test", joined).compute(scheduler="sync")
 
@@ -162,7 +162,7 @@ def test_kernel_larger_than_chunks():
         grids,
     )
     graph, [blocks] = work_on_blocks([BlockJob("cut-wide", [array], ["a"], layout, cut_block)])
-    [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-wide")
+    [blocks] = order_blocks(graph, [blocks], "order-cut-wide")
     joined = add_task(graph.tasks, "joined", join, list(blocks.values()))
     found = graph.delayed("wide", joined).compute(scheduler="sync")
     expected, _ = cut_patches(array.compute(), patch=(5, 5), kernel=(20, 20), default=-1)
@@ -192,7 +192,7 @@ def test_delayed_is_dask_collection():
         BlockAxis((0, 2, 4), 4, grid.axis_y), BlockAxis((0, 2, 4), 4, grid.axis_x), chunk_grids([array])
     )
     graph, [blocks] = work_on_blocks([BlockJob("cut-collection", [array], ["a"], layout, cut_block)])
-    [blocks] = order_blocks(graph.tasks, [blocks], "order-cut-collection")
+    [blocks] = order_blocks(graph, [blocks], "order-cut-collection")
     joined = add_task(graph.tasks, "all", join, list(blocks.values()))
     delayed = graph.delayed("collection", joined)
     assert dask.is_dask_collection(delayed)

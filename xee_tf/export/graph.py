@@ -86,7 +86,7 @@ def export_graph(
         for job, store, token, parts, done in zip(jobs, stores, tokens, blocks, finished, strict=True)
     ]
     ordered = order_blocks(
-        graph.tasks,
+        graph,
         blocks,
         task_name("order", tokens[0]),
         run_sizes if joiners[0].in_memory else first_of,

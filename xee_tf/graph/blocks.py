@@ -139,7 +139,7 @@ def work_on_blocks(jobs: Sequence[BlockJob]) -> tuple[Graph, list[dict[Block, Ta
 
 
 def order_blocks(
-    tasks: Tasks,
+    graph: Graph,
     jobs: Sequence[Mapping[Block, TaskRef]],
     name: str,
     function: Callable[..., Any] = first_of,
@@ -152,8 +152,8 @@ def order_blocks(
 
     Parameters
     ----------
-    tasks : dict
-        The tasks by their keys; modified in place.
+    graph : Graph
+        The tasks of the blocks; modified in place.
     jobs : sequence of mapping
         For each job, references to the results of its blocks.
     name : str
@@ -176,7 +176,7 @@ def order_blocks(
         if before and (number, row) not in seen:
             seen.add((number, row))
             waits[step] = before[number].get(row, ())
-    done = in_order(tasks, refs, name, function, waits)
+    done = in_order(graph, refs, name, function, waits)
     found: list[dict[Block, TaskRef]] = [{} for _ in jobs]
     for (number, block), last in zip(order, done, strict=True):
         found[number][block] = last

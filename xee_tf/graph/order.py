@@ -23,7 +23,7 @@ from typing import Any
 
 from dask.task_spec import Task, TaskRef
 
-from xee_tf.graph.tasks import Tasks, add_task, first_of
+from xee_tf.graph.tasks import Graph, Tasks, first_of
 
 __all__ = ["in_order", "ordering_tasks"]
 
@@ -31,7 +31,7 @@ _MIN_BITS = 40  # no block has more paths to the root than this power of two
 
 
 def in_order(
-    tasks: Tasks,
+    graph: Graph,
     blocks: Sequence[TaskRef],
     name: str,
     function: Callable[..., Any] = first_of,
@@ -41,8 +41,8 @@ def in_order(
 
     Parameters
     ----------
-    tasks : dict
-        The tasks by their keys; modified in place.
+    graph : Graph
+        The tasks of the blocks; modified in place.
     blocks : sequence of TaskRef
         References to the results of the blocks.
     name : str
@@ -61,7 +61,7 @@ def in_order(
     done: list[TaskRef] = []
     for number, block in enumerate(blocks):
         others = before[number] if before else ()
-        done.append(add_task(tasks, (name, number), function, block, *done[-1:], *others))
+        done.append(graph.add_beside(block, (name, number), function, block, *done[-1:], *others))
     return done
 
 
