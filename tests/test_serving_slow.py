@@ -22,7 +22,7 @@ import xee_tf
 from tests.waiting import wait_until
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.remote.payloads.predict_messages import encode_predict_request
-from xee_tf.serving import connections, grpc_service, held, rest
+from xee_tf.serving import connections, held, rest, waiting
 
 HEAD = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\n"
 LENGTH = HEAD + b"Content-Length: 100000\r\n\r\n{", b" "
@@ -169,27 +169,108 @@ def predict_by_grpc(server, size=0):
     return "OK"
 
 
-def test_grpc_calls_without_whole_message_are_cancelled(connect, served_models, monkeypatch):
-    monkeypatch.setattr(grpc_service, "MESSAGE_SECONDS", 1.0)
+@pytest.fixture
+def begin_calls():
+    """Yield a function that begins gRPC calls without a message, or with half of one, and returns them."""
     done = threading.Event()
 
     def nothing():
         done.wait(30)
         yield from ()
 
-    with (
-        xee_tf.serve(served_models, max_concurrency=2, grace=0) as server,
-        grpc.insecure_channel(server.grpc) as channel,
-    ):
-        host, port = server.grpc.split(":")
-        half = socket.create_connection((host, int(port)), timeout=10)
-        half.sendall(half_a_call())
-        call = channel.stream_unary(PREDICT).future(nothing())
-        wait_until(lambda: predict_by_grpc(server) == "RESOURCE_EXHAUSTED")
-        assert call.exception(timeout=10).code() is grpc.StatusCode.CANCELLED
-        wait_until(lambda: predict_by_grpc(server) == "OK")
-        done.set()
-        half.close()
+    with ExitStack() as stack:
+        stack.callback(done.set)
+
+        def begin(server, count, half=False):
+            if half:
+                host, port = server.grpc.split(":")
+                calls = [
+                    stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                    for _ in range(count)
+                ]
+                for each in calls:
+                    each.sendall(half_a_call())
+                return calls
+            channel = stack.enter_context(grpc.insecure_channel(server.grpc))
+            return [channel.stream_unary(PREDICT).future(nothing()) for _ in range(count)]
+
+        yield begin
+
+
+def test_grpc_calls_without_whole_message_are_ended(begin_calls, served_models, monkeypatch):
+    monkeypatch.setattr(waiting, "MESSAGE_SECONDS", 1.0)
+    with xee_tf.serve(served_models, max_concurrency=2, grace=0) as server:
+        [call] = begin_calls(server, 1)
+        begin_calls(server, 1, half=True)
+        assert predict_by_grpc(server) == "OK"
+        error = call.exception(timeout=10)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "The message did not arrive within 1 seconds."
+        assert predict_by_grpc(server) == "OK"
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("max_concurrency", [1, 16])
+def test_grpc_calls_without_message_do_not_keep_others_out(begin_calls, served_models, max_concurrency, half):
+    with xee_tf.serve(served_models, max_concurrency=max_concurrency, grace=0) as server:
+        calls = begin_calls(server, 40, half)
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            start = time.monotonic()
+            assert predict_by_grpc(server) == "OK"
+            assert predict(server) == 200
+            assert time.monotonic() - start < 2
+            time.sleep(0.2)
+        if not half:  # those that are slow, except some, have made way for others
+            ended = [call for call in calls if call.done()]
+            assert len(ended) == 40 - max_concurrency
+            assert {call.exception().code() for call in ended} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_more_grpc_calls_than_can_wait(begin_calls, served_models, monkeypatch):
+    monkeypatch.setattr(waiting, "_CALLS", 30)
+    with xee_tf.serve(served_models, max_concurrency=3, grace=0) as server:
+        calls = begin_calls(server, 200)
+        wait_until(lambda: sum(call.done() for call in calls) >= 170)
+        assert predict_by_grpc(server) == "OK"
+        wait_until(lambda: sum(call.done() for call in calls) >= 197)
+        assert predict_by_grpc(server) == "OK"
+
+
+class Call:
+    """The context of a call, from an address."""
+
+    def __init__(self, peer):
+        self._peer, self._rpc_event = peer, self
+        self.call, self.ended = self, []
+
+    def peer(self):
+        return self._peer
+
+    def cancel(self, *status):
+        self.ended.append(status)
+
+
+def test_the_client_with_the_most_grpc_calls_makes_way(monkeypatch):
+    monkeypatch.setattr(waiting, "_CALLS", 4)
+    begin, arrive = threading.Semaphore(0), threading.Event()
+
+    def message():
+        begin.release()
+        arrive.wait(30)
+        yield b"message"
+
+    calls = waiting.WaitingCalls(2)
+    peers = ["ipv4:10.0.0.1:1", "ipv6:[::1]:1", "ipv6:[::1]:2", "ipv4:10.0.0.1:2", "ipv6:[::1]:3"]
+    contexts = [Call(peer) for peer in peers]
+    threads = [threading.Thread(target=calls.receive, args=(message(), each)) for each in contexts]
+    for thread in threads:
+        thread.start()
+        assert begin.acquire(timeout=10)
+    arrive.set()
+    for thread in threads:
+        thread.join()
+    assert [len(each.ended) for each in contexts] == [0, 1, 0, 0, 0]
 
 
 def test_grpc_calls_without_message_are_refused(served_models):

@@ -13,7 +13,7 @@ from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
 from xee_tf.serving.bodies import SLOW_SECONDS, Body
-from xee_tf.serving.failures import RequestError, as_request_error
+from xee_tf.serving.failures import RequestError, as_request_error, no_slot
 from xee_tf.serving.held import HeldBytes
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
@@ -153,8 +153,7 @@ class _Rest:
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
         """Read the body and process it in the pool, if a slot is free or that of a slow client."""
         if not self._slots.acquire(blocking=False) and not self._drop_slow():
-            message = "The server is at its maximum number of concurrent predictions; try again later."
-            raise RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
+            raise no_slot()
         received = Body(request, self._max_bytes, self._held)
         self._bodies.add(received)
         try:
