@@ -22,7 +22,7 @@ import xee_tf
 from tests.waiting import wait_until
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.remote.payloads.predict_messages import encode_predict_request
-from xee_tf.serving import connections, held, rest, waiting
+from xee_tf.serving import connections, grpc_service, held, rest, waiting
 
 HEAD = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\n"
 LENGTH = HEAD + b"Content-Length: 100000\r\n\r\n{", b" "
@@ -34,8 +34,8 @@ def connect():
     """Yield a function that connects to a server and sends the beginning of a request."""
     with ExitStack() as stack:
 
-        def connect(server, data=b""):
-            address = server.url.removeprefix("http://").split(":")
+        def connect(server, data=b"", port=None):
+            address = (port or server.url.removeprefix("http://")).split(":")
             connection = stack.enter_context(socket.create_connection(address, timeout=10))
             connection.sendall(data)
             return connection
@@ -235,6 +235,16 @@ def test_more_grpc_calls_than_can_wait(begin_calls, served_models, monkeypatch):
         assert predict_by_grpc(server) == "OK"
         wait_until(lambda: sum(call.done() for call in calls) >= 197)
         assert predict_by_grpc(server) == "OK"
+
+
+def test_idle_grpc_connections_leave_files_for_http(connect, served_models, monkeypatch):
+    monkeypatch.setattr(grpc_service, "_CONNECTIONS", 20)
+    with xee_tf.serve(served_models, grace=0) as server:
+        for _ in range(60):
+            connect(server, port=server.grpc)
+        wait_until(lambda: predict_by_grpc(server) == "UNAVAILABLE")
+        assert predict(server) == 200
+        wait_until(lambda: predict_by_grpc(server) == "OK")  # connections without a call are closed
 
 
 class Call:

@@ -25,6 +25,7 @@ with extra("serve", "A model server"):
 __all__ = ["grpc_server"]
 
 _MAX_BYTES = (1 << 31) - 1  # limit of gRPC
+_CONNECTIONS = 4096
 _NEW_CALLS = 32  # calls that have begun, or been ended, and are not counted yet
 
 
@@ -54,8 +55,9 @@ def grpc_server(
                 ("grpc.max_receive_message_length", min(max_request_bytes, _MAX_BYTES)),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # otherwise a second server silently shares the port
-                ("grpc.server_handshake_timeout_ms", 30_000),
-                ("grpc.max_connection_idle_ms", 300_000),
+                ("grpc.server_handshake_timeout_ms", 5_000),
+                ("grpc.max_connection_idle_ms", 10_000),
+                ("grpc.max_allowed_incoming_connections", _connection_limit()),
                 ("grpc.keepalive_time_ms", 60_000),  # clients that have disappeared
                 ("grpc.keepalive_timeout_ms", 20_000),
             ],
@@ -69,6 +71,16 @@ def grpc_server(
                 "machine."
             ) from None
         yield server, port
+
+
+def _connection_limit() -> int:
+    """Return half the number of files that the process may open; the others are for HTTP."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return _CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _CONNECTIONS if files == resource.RLIM_INFINITY else max(1, min(_CONNECTIONS, files // 2))
 
 
 class _Service:
