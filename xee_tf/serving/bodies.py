@@ -6,7 +6,7 @@ import asyncio
 import zlib
 
 from xee_tf.extras import extra
-from xee_tf.remote import Code
+from xee_tf.remote import Code, content_length
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.held import HeldBytes
 
@@ -73,8 +73,7 @@ class Body:
         if self._encoding not in ("identity", "gzip"):
             message = f"Unsupported Content-Encoding {self._encoding!r}; expected gzip or none."
             raise RequestError(Code.INVALID_ARGUMENT, message, status=415)
-        length = self._request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
+        if content_length(self._request.headers.get("content-length", "")) > limit:
             raise _too_large(limit)
         try:
             async with asyncio.timeout(IDLE_SECONDS) as self._timeout:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from threading import BoundedSemaphore
@@ -22,15 +23,18 @@ from xee_tf.serving.predictions import predict_json, predict_message
 with extra("serve", "A model server"):
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
     from starlette.routing import Route
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["rest_app"]
 
 _JSON = "application/json"
 _MESSAGES = ("application/x-protobuf", "application/protobuf", "application/octet-stream")
 _GOOGLE = "/v1/projects/"
+_DIGITS = re.compile("[0-9]+")
 
 
 def rest_app(
@@ -45,7 +49,7 @@ def rest_app(
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
     legacy = "/v1/projects/{project}/models/{name}"
     routes = [Route("/health", rest.health)]
-    for version in ("", "/versions/{version:int}", "/labels/{label}"):
+    for version in ("", "/versions/{version}", "/labels/{label}"):
         routes += [
             Route(model + version + ":predict", rest.predict, methods=["POST"]),
             Route(model + version + "/metadata", rest.metadata),
@@ -63,9 +67,22 @@ def rest_app(
             RequestError: _error_response,
             HTTPException: _unknown_url,
             ClientDisconnect: _error_response,
-            Exception: _error_response,
         },
+        middleware=[Middleware(_OtherErrors)],
     )
+
+
+class _OtherErrors:
+    """Responds to errors of the server. A handler of Exception would also make uvicorn log them again."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            await _error_response(Request(scope), error)(scope, receive, send)
 
 
 class _Rest:
@@ -105,7 +122,10 @@ class _Rest:
 
     def _find_model(self, request: Request) -> ModelVersion:
         params = request.path_params
-        return self._models.find(params["name"], params.get("version"), params.get("label"))
+        version = params.get("version")
+        if version is not None and not _DIGITS.fullmatch(version):
+            raise HTTPException(404)
+        return self._models.find(params["name"], version, params.get("label"))
 
     # -- Vertex AI --
 
@@ -144,8 +164,8 @@ class _Rest:
         name, version = request.path_params["name"], request.path_params.get("version")
         if version is None:
             model = self._models.find(name)
-        elif (number := version.removeprefix("v")).isdecimal():  # AI Platform names versions: v1
-            model = self._models.find(name, int(number))
+        elif _DIGITS.fullmatch(number := version.removeprefix("v")):  # AI Platform names versions: v1
+            model = self._models.find(name, number)
         else:
             model = self._models.find(name, label=version)
         return _json(await self._run(request, lambda body: predict_json(model, body, rows_only=True)))
