@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -22,7 +24,7 @@ import xee_tf
 from tests.waiting import wait_until
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.remote.payloads.predict_messages import encode_predict_request
-from xee_tf.serving import connections, grpc_service, held, rest, waiting
+from xee_tf.serving import bodies, connections, grpc_service, held, waiting
 
 HEAD = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\n"
 LENGTH = HEAD + b"Content-Length: 100000\r\n\r\n{", b" "
@@ -56,25 +58,52 @@ def is_closed(connection):
 
 
 @pytest.mark.parametrize(("begin", "part"), [LENGTH, CHUNKED])
-def test_slow_bodies_make_way(connect, served_models, monkeypatch, begin, part):
-    monkeypatch.setattr(rest, "SLOW_SECONDS", 0.2)
+def test_slow_bodies_do_not_keep_others_out(connect, served_models, begin, part):
     with xee_tf.serve(served_models, max_concurrency=2, grace=0) as server:
-        slow = [connect(server, begin) for _ in range(2)]
+        slow = [connect(server, begin) for _ in range(20)]
         for _ in range(4):
-            time.sleep(0.1)
+            assert [predict(server) for _ in range(5)] == [200] * 5
             for connection in slow:
                 connection.sendall(part)
-        assert [predict(server) for _ in range(5)] == [200] * 5
-        assert slow[0].recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_bodies_that_arrive_in_time_are_not_dropped(connect, served_models):
-    with xee_tf.serve(served_models, max_concurrency=1) as server:
-        connection = connect(server, HEAD + b"Content-Length: 18\r\n\r\n{")
-        time.sleep(0.1)
-        assert predict(server) == 429
-        connection.sendall(b'"instances": [0]}')
+@pytest.mark.parametrize("zeros", [0, 1 << 20])
+def test_slow_bodies_are_rejected(connect, served_models, monkeypatch, zeros):
+    """Also those whose first megabyte was fast: it does not compensate for pauses."""
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server, HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(zeros))
+        start = time.monotonic()
+        while not select.select([connection], [], [], 0.1)[0]:
+            connection.sendall(b" ")
+            assert time.monotonic() - start < 10
+        assert time.monotonic() - start > 0.3
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_bodies_at_the_minimum_rate_are_not_rejected(connect, served_models, monkeypatch):
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server, HEAD + b"Content-Length: 20018\r\n\r\n")
+        for _ in range(20):
+            connection.sendall(b" " * 1000)
+            time.sleep(0.08)
+        connection.sendall(b'{"instances": [0]}')
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_slow_bodies_leave_memory_to_others(connect, served_models, monkeypatch):
+    monkeypatch.setattr(held, "_LEAST", 0)
+    monkeypatch.setattr(bodies, "SLOW_SECONDS", 0.4)
+    head = HEAD + b"Content-Length: 900\r\n\r\n"
+    with xee_tf.serve(served_models, max_request_bytes=1000, grace=0) as server:
+        slow = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes
+        wait_until(lambda: predict_by_grpc(server, size=100) == "OK", 5)
+        assert b"408 Request Timeout" in b"".join(connection.recv(1000) for connection in slow)
+        few = connect(server, head + b" " * 890)  # less than half of the memory
+        time.sleep(1)
+        few.sendall(b"not JSON  ")
+        assert few.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("begin", [b"", HEAD])
@@ -100,12 +129,53 @@ def test_connections_without_request_are_closed(connect, served_models, monkeypa
         thread.join()
 
 
-def test_connections_of_a_client_are_limited(connect, served_models, monkeypatch):
+@pytest.mark.parametrize("begin", [b"", HEAD, LENGTH[0]])
+def test_connections_of_a_client_are_limited(connect, served_models, monkeypatch, begin):
     monkeypatch.setattr(connections, "_CONNECTIONS", 10)
+    monkeypatch.setattr(connections, "SLOW_SECONDS", 0.3)
     with xee_tf.serve(served_models, max_concurrency=2) as server:
-        waiting = [connect(server) for _ in range(30)]
+        waiting = [connect(server, begin) for _ in range(30)]
+        assert predict(server) == 200
+        assert all(is_closed(connection) for connection in waiting[:10])
+        time.sleep(0.5)
         assert predict(server) == 200
         assert all(is_closed(connection) for connection in waiting[:20])
+
+
+def test_many_connections_of_a_client_are_not_closed_while_they_are_used(served_models, monkeypatch):
+    monkeypatch.setattr(connections, "_CONNECTIONS", 10)
+    with xee_tf.serve(served_models, max_concurrency=5) as server, ThreadPoolExecutor(18) as pool:
+        sessions = [requests.Session() for _ in range(18)]
+
+        def ask(session):
+            found = []
+            for _ in range(50):
+                response = session.get(f"{server}/health", timeout=30)
+                found.append((response.status_code, response.headers.get("Connection")))
+            return found
+
+        found = [each for part in pool.map(ask, sessions) for each in part]
+        assert {status for status, _ in found} == {200}
+        assert {header for _, header in found} == {None, "close"}
+
+
+def test_idle_connections_are_kept_for_a_while(connect, served_models, monkeypatch):
+    """Longer than one whose first request does not arrive."""
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with xee_tf.serve(served_models) as server:
+        connection = connect(server)
+        for _ in range(3):
+            connection.sendall(request)
+            found = b""
+            while not found.endswith(b"}"):
+                found += connection.recv(1000) or b"closed}"
+            assert found.startswith(b"HTTP/1.1 200 ")
+            time.sleep(1)
+        connection.sendall(request[:9])  # slow headers are not idle
+        start = time.monotonic()
+        assert is_closed(connection)
+        assert 0.3 < time.monotonic() - start < 5
 
 
 def test_headers_are_limited(connect, served_models):
@@ -301,6 +371,7 @@ def predict_zipped(server):
 
 def test_all_requests_together_are_limited(connect, served_models, monkeypatch):
     monkeypatch.setattr(held, "_LEAST", 0)
+    monkeypatch.setattr(bodies, "SLOW_SECONDS", 60)
     head = HEAD + b"Content-Length: 900\r\n\r\n"
     with xee_tf.serve(served_models, max_request_bytes=1000) as server:
         begun = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes

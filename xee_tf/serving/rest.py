@@ -13,7 +13,7 @@ from typing import Any
 from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
-from xee_tf.serving.bodies import SLOW_SECONDS, Body
+from xee_tf.serving.bodies import Body
 from xee_tf.serving.failures import RequestError, as_request_error, no_slot
 from xee_tf.serving.held import HeldBytes
 from xee_tf.serving.metadata import metadata_json, status_json
@@ -43,7 +43,7 @@ def rest_app(
     """Create the application, which runs predictions in `pool`, and counts its requests in `held`.
 
     Bodies larger than `max_request_bytes` are rejected with 413. At most `max_concurrency` predictions are
-    read, queued or run at a time; others are rejected with 429.
+    queued or run at a time, which begins when their body has arrived; others are rejected with 429.
     """
     rest = _Rest(models, pool, held, max_request_bytes, max_concurrency)
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
@@ -99,7 +99,6 @@ class _Rest:
         self._models, self._pool, self._held = models, pool, held
         self._max_bytes = max_request_bytes
         self._slots = BoundedSemaphore(max_concurrency)
-        self._bodies: set[Body] = set()  # those being received, in the thread of the event loop
 
     async def health(self, request: Request) -> Response:
         return _json(json.dumps({"status": "ok", "models": self._models.names}).encode())
@@ -171,34 +170,24 @@ class _Rest:
         return _json(await self._run(request, lambda body: predict_json(model, body, rows_only=True)))
 
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
-        """Read the body and process it in the pool, if a slot is free or that of a slow client."""
-        if not self._slots.acquire(blocking=False) and not self._drop_slow():
-            raise no_slot()
+        """Read the body, and then process it in the pool if a slot is free."""
         received = Body(request, self._max_bytes, self._held)
-        self._bodies.add(received)
         try:
             body = await received.receive()
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pool, lambda: work(received.content(body))
-            )
+            if not self._slots.acquire(blocking=False):
+                raise no_slot()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._pool, lambda: work(received.content(body))
+                )
+            finally:
+                self._slots.release()
         except ClientDisconnect:
             raise
         except Exception as error:
             raise as_request_error(error) from error
         finally:
-            self._bodies.discard(received)
             received.close()
-            if not received.dropped:
-                self._slots.release()
-
-    def _drop_slow(self) -> bool:
-        """Take over the slot of the slowest client, if there is one that is late; return whether it is."""
-        slowest = max(self._bodies, key=lambda body: body.late, default=None)
-        if slowest is None or slowest.late < SLOW_SECONDS:
-            return False
-        self._bodies.discard(slowest)
-        slowest.drop()
-        return True
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -24,6 +24,8 @@ from xee_tf.storage import PathLike
 
 __all__ = ["Server", "serve", "stop_signal"]
 
+_FOREVER = 1 << 30
+
 
 def serve(
     path: PathLike,
@@ -284,6 +286,7 @@ def _run_servers(
             log_config=None,
             log_level="warning",
             access_log=False,
+            timeout_keep_alive=_FOREVER,  # the connections limit themselves
             timeout_graceful_shutdown=max(1, round(grace)),
         )
         http_server = uvicorn.Server(config)
