@@ -79,8 +79,8 @@ def serve(
         (429 with Retry-After, RESOURCE_EXHAUSTED).
     max_concurrency : int, default 64
         Maximum number of concurrent predictions over HTTP, and the same number over gRPC. Others are rejected
-        (429 with Retry-After, RESOURCE_EXHAUSTED). Over HTTP, a client whose request arrives slowly makes way
-        for others.
+        (429 with Retry-After, RESOURCE_EXHAUSTED). A request counts when it has arrived completely; clients
+        that send slowly, or nothing, do not keep others out.
     max_batch_size : int, default 0
         Maximum number of instances in a joined call. Small requests (up to 0.5 MiB) that wait for a free slot
         are joined, which gives 1.3 to 3 times the throughput with 32 concurrent clients. Predictions may then
