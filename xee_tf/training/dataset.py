@@ -157,7 +157,9 @@ def tf_dataset(
     With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
     if it has changed. A file that is corrupt, from another export, or in the place of another shard raises an
     error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
-    be those that were opened.
+    be those that were opened, and only the records that are read to infer their features are checked. A
+    later one that is not a valid Example raises an error of TensorFlow whose message contains its bytes, or
+    `UnicodeDecodeError`; `xee_tf.open_table` or `xee_tf.open_image` then says which record it is, and why.
 
     Examples
     --------
