@@ -92,7 +92,7 @@ class Location:
         Raises
         ------
         DestinationError
-            If the path is empty, or a URL without its second slash.
+            If the path is empty, has characters that no path can have, or is a URL without its second slash.
         OptionError
             If `path` is not a string or path-like.
 
@@ -115,6 +115,7 @@ class Location:
         text = str(path)
         if not text:
             raise DestinationError("The path is empty: pass a name such as 'out/scene'.")
+        _check_characters(text)
         for link in text.split("::"):
             _check_slashes(link, given)
         if "::" in text:
@@ -609,6 +610,19 @@ class Location:
         elif self.bucket is None and not self.fs.exists(self.parent.path):
             with suppress(Exception):  # a store without folders may raise an error
                 self.fs.makedirs(self.parent.path, exist_ok=True)
+
+
+def _check_characters(text: str) -> None:
+    """Raise an error for characters that no path can have; the system would raise a ValueError later."""
+    try:
+        is_path = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise DestinationError(
+            f"{shorten(repr(text))} cannot be a path, because it contains a null character or half of a "
+            "surrogate pair: remove it."
+        )
 
 
 def _check_slashes(url: str, path: PathLike) -> None:
