@@ -50,7 +50,7 @@ def inputs(tmp_path_factory):
     ds.tfexport(folder / "image", patch_dimensions=8)
     ds.to_zarr(folder / "scene.zarr", consolidated=False)
     xee_tf.to_cog(ds[["B4"]], folder / "scene.tif")
-    rows = pd.DataFrame({"a": [1.0, 2.0], "s": ["x", "y"], "lon": [1.0, 2.0], "lat": [3.0, 4.0]})
+    rows = pd.DataFrame({"a": [1.0, 2.0], "lon": [1.0, 2.0], "lat": [3.0, 4.0]})
     xee_tf.export_table(rows, folder / "table")
     return folder
 
