@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
@@ -299,8 +299,10 @@ def _numeric_dtype(dtype: Any) -> Any:
 
     try:
         found = tf.as_dtype(dtype)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):
         found = tf.string
     if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
-        raise OptionError(f"target_dtype must be a numeric dtype, such as 'float32'; got {dtype!r}.")
+        raise OptionError(
+            f"target_dtype must be a numeric dtype, such as 'float32'; got {shorten(repr(dtype))}."
+        )
     return found
