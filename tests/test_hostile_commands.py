@@ -87,6 +87,27 @@ def arguments(command: str, folder: Path, generator: random.Random) -> list[str]
     return [*command.split(), *positional, *options]
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("B4/zarr.json", '"shape": [', '"shape": ["a", '),
+        ("B4/zarr.json", '"dimension_names": [', '"dimension_names": [{}, '),
+        ("zarr.json", '"attributes"', '"attr)butes"'),
+        ("B4/zarr.json", '"codecs"', '"coders"'),
+        ("zarr.json", '"node_type": "group"', '"node_type": ["group"]'),
+    ],
+)
+def test_damaged_metadata_of_zarr(inputs, tmp_path, capsys, file, old, new):
+    scene = shutil.copytree(inputs / "scene.zarr", tmp_path / "scene.zarr")
+    text = (scene / file).read_text()
+    assert old in text
+    (scene / file).write_text(text.replace(old, new, 1))
+    assert main(["export", str(scene), str(tmp_path / "out"), "--patch-dimensions", "8"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("xee-tf export: ")
+    assert str(scene) in message
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.long)])
 def test_commands_end_with_a_message(inputs, tmp_path, monkeypatch, count):
