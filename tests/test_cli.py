@@ -619,6 +619,24 @@ def test_suggested_commas_keep_the_destination(two_bands, tmp_path, capsys):
     assert message.endswith("; did you mean --bands nir,red?\n")
 
 
+def test_values_that_are_too_long_for_a_path(two_bands, tmp_path, capsys):
+    tokens = [
+        "predict",
+        str(tmp_path / "model"),
+        two_bands,
+        str(tmp_path / "o.tif"),
+        "--bands",
+        "nir",
+        "r" * 999,
+    ]
+    assert main(tokens) == 1
+    assert capsys.readouterr().err.startswith("xee-tf predict: ")
+    digits = "1" * 5000
+    assert main(["inspect", str(tmp_path), "--tensor-depths", f"ndvi={digits}"]) == 2
+    assert "expected BAND=DEPTH, such as ndvi=12; got 'ndvi=111" in (message := capsys.readouterr().err)
+    assert digits not in message
+
+
 def test_suggested_commas_of_columns(capsys):
     pytest.importorskip("geopandas")
     tokens = ["upload", "table", "sites.tfrecord", "sites.gpkg", "--columns", "id", "name"]

@@ -371,6 +371,12 @@ def test_invalid_options_raise(mixer, options, message):
         tf_dataset(mixer, **options)
 
 
+@pytest.mark.parametrize("dtype", ["9" * 5000, "(" * 50, "string", "i1[2", None])
+def test_target_dtypes_that_are_no_numbers(mixer, dtype):
+    with pytest.raises(OptionError, match=r"target_dtype must be a numeric dtype.{,200}$"):
+        tf_dataset(mixer, inputs="B3", targets="B3", target_dtype=dtype)
+
+
 def test_invalid_sources_raise(mixer, tmp_path):
     shard = mixer.replace("-mixer.json", "-00000.tfrecord.gz")
     for source in (tmp_path / "none", tmp_path / "none.tfrecord", [mixer, str(tmp_path / "none.json")]):

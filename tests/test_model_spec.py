@@ -332,6 +332,12 @@ def test_types(given: Any, dtype: str) -> None:
     assert (found.dtype, found.dimensions) == (np.dtype(dtype), None)
 
 
+@pytest.mark.parametrize("given", ["nothing", "9" * 5000, "M8[25", "i1[2", "(" * 50])
+def test_texts_that_are_no_types(given: str) -> None:
+    with pytest.raises(OptionError, match=r"^B4: .* is not a type. Use "):
+        pixel_type(given, "B4")
+
+
 def test_pixel_types_of_earthengine_api(earth_engine: Any) -> None:
     types = earth_engine.PixelType
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"):

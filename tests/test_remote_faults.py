@@ -38,7 +38,7 @@ from tests.faults import (
 )
 from tests.waiting import wait_until
 from xee_tf.connector import Connection, connected
-from xee_tf.errors import PredictionError
+from xee_tf.errors import ModelError, PredictionError, RecordError
 from xee_tf.remote.retrying import retry_until
 from xee_tf.serving.server import Server, serve
 
@@ -303,6 +303,57 @@ def test_retry_after(server: Server) -> None:
         with pytest.raises(PredictionError, match="HTTP 429"):
             predict(serving_rest(proxy.url))
         assert time.monotonic() - start < 2  # it does not wait if the deadline would pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "9" * 5000,
+        "1e999",
+        "nan",
+        "Mon, 01 Jan 0001 00:00:00 -0000",
+        "Wed, 21 Oct 2015 07:28:00 +" + "9" * 12,
+        f"Wed, {'9' * 12} Oct 2015 07:28:00 GMT",
+        f"Wed, 21 Oct {'9' * 30} 07:28:00 GMT",
+    ],
+)
+def test_retry_after_that_is_no_time(server: Server, value: str) -> None:
+    with FaultProxy(server.url, (Status(503, headers={"Retry-After": value}),)) as proxy:
+        predict(serving_rest(proxy.url))
+        assert len(proxy.bodies) == 2
+
+
+@pytest.mark.parametrize("length", ["-7", "\u0669", "x"])
+def test_content_length_that_is_no_length(length: str) -> None:
+    """The response is read until the server closes the connection."""
+    with pytest.raises(RecordError, match="not valid: b'not JSON'"):
+        respond_once(length)
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "9" * 20, str(2**63)])
+def test_content_length_of_many_digits(length: str) -> None:
+    with pytest.raises(ModelError, match="larger than max_response_bytes"):
+        respond_once(length)
+
+
+def respond_once(length: str) -> None:
+    """Connect to a server that sends this Content-Length and closes the connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def respond() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall(head.encode() + b"not JSON")
+
+    thread = threading.Thread(target=respond)
+    with listener:
+        thread.start()
+        try:
+            predict(serving_rest(f"http://127.0.0.1:{listener.getsockname()[1]}", deadline=1.0))
+        finally:
+            thread.join()
 
 
 def test_pauses_are_random_and_grow() -> None:

@@ -36,6 +36,12 @@ def touch(folder: Path, *paths: str) -> Path:
         (["crops/1", "water/2", "water/3"], ".", {"crops": [1], "water": [2, 3]}),
         (["crops", "water/7"], ".", {"crops": [1], "water": [7]}),
         (["crops/1", "crops/old"], "crops", {"crops": [1]}),
+        (
+            ["crops/1", f"crops/{2**63 - 1}", f"crops/{2**63}", "crops/\u0663"],
+            "crops",
+            {"crops": [1, 2**63 - 1]},
+        ),
+        ([f"crops/{'9' * 200}"], f"crops/{'9' * 200}", {"9" * 200: [1]}),
     ],
 )
 def test_layouts(tmp_path, paths, served, found):

@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import xee_tf
 from tests.serving_models import api_url, call_directly, tiles
+from xee_tf.serving import rest
 from xee_tf.tensors import decode_tensor, encode_tensors
 
 
@@ -220,6 +221,42 @@ def test_unknown_urls_and_methods(server):
     unknown = requests.get(f"{server}/", timeout=30)
     assert unknown.status_code == 404
     assert unknown.json() == {"error": "Not found: GET /."}
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "9" * 20, "9" * 4301, "0" * 5000, str(2**63)])
+def test_versions_of_many_digits_are_unknown(server, digits):
+    paths = [
+        f"models/scaled/versions/{digits}:predict",
+        f"projects/p/models/scaled/versions/v{digits}:predict",
+    ]
+    for path in paths:
+        response = post(server, path, {"instances": [1]})
+        assert response.status_code == 404
+        assert "Servable not found for request: Specific(scaled, " in response.text
+    for path in (f"models/scaled/versions/{digits}/metadata", f"models/scaled/versions/{digits}"):
+        assert requests.get(api_url(server, path), timeout=30).status_code == 404
+
+
+@pytest.mark.parametrize("version", ["\u0661", "+1", "-1", "1_0", " 1", "1.0"])
+def test_versions_that_are_no_numbers(server, version):
+    assert post(server, f"models/scaled/versions/{version}:predict", {}).status_code == 400
+    assert requests.get(api_url(server, f"models/scaled/versions/{version}"), timeout=30).status_code == 400
+
+
+@pytest.mark.parametrize("place", ["status_json", "predict_json"])
+def test_errors_of_the_server_are_logged_once(served_models, monkeypatch, caplog, place):
+    def fail(*_):
+        raise ZeroDivisionError("a mistake")
+
+    monkeypatch.setattr(rest, place, fail)
+    with xee_tf.serve(served_models) as server:
+        if place == "predict_json":
+            response = post(server, "models/scaled:predict", {"instances": [1]})
+        else:
+            response = requests.get(api_url(server, "models/scaled"), timeout=30)
+    assert response.status_code == 500
+    assert response.json() == {"error": "The server failed: ZeroDivisionError: a mistake"}
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
 def test_errors_do_not_contain_paths(server, served_models):

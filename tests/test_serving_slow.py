@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -22,7 +24,7 @@ import xee_tf
 from tests.waiting import wait_until
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.remote.payloads.predict_messages import encode_predict_request
-from xee_tf.serving import connections, grpc_service, held, rest
+from xee_tf.serving import bodies, connections, grpc_service, held, waiting
 
 HEAD = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\n"
 LENGTH = HEAD + b"Content-Length: 100000\r\n\r\n{", b" "
@@ -34,8 +36,8 @@ def connect():
     """Yield a function that connects to a server and sends the beginning of a request."""
     with ExitStack() as stack:
 
-        def connect(server, data=b""):
-            address = server.url.removeprefix("http://").split(":")
+        def connect(server, data=b"", port=None):
+            address = (port or server.url.removeprefix("http://")).split(":")
             connection = stack.enter_context(socket.create_connection(address, timeout=10))
             connection.sendall(data)
             return connection
@@ -56,25 +58,55 @@ def is_closed(connection):
 
 
 @pytest.mark.parametrize(("begin", "part"), [LENGTH, CHUNKED])
-def test_slow_bodies_make_way(connect, served_models, monkeypatch, begin, part):
-    monkeypatch.setattr(rest, "SLOW_SECONDS", 0.2)
+def test_slow_bodies_do_not_keep_others_out(connect, served_models, begin, part):
     with xee_tf.serve(served_models, max_concurrency=2, grace=0) as server:
-        slow = [connect(server, begin) for _ in range(2)]
+        slow = [connect(server, begin) for _ in range(20)]
         for _ in range(4):
-            time.sleep(0.1)
+            assert [predict(server) for _ in range(5)] == [200] * 5
             for connection in slow:
                 connection.sendall(part)
-        assert [predict(server) for _ in range(5)] == [200] * 5
-        assert slow[0].recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_bodies_that_arrive_in_time_are_not_dropped(connect, served_models):
-    with xee_tf.serve(served_models, max_concurrency=1) as server:
-        connection = connect(server, HEAD + b"Content-Length: 18\r\n\r\n{")
-        time.sleep(0.1)
-        assert predict(server) == 429
-        connection.sendall(b'"instances": [0]}')
+@pytest.mark.parametrize("zeros", [0, 1 << 20])
+def test_slow_bodies_are_rejected(connect, served_models, monkeypatch, zeros):
+    """Also those whose first megabyte was fast: it does not compensate for pauses."""
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server, HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(zeros))
+        start = time.monotonic()
+        while not select.select([connection], [], [], 0.1)[0]:
+            connection.sendall(b" ")
+            assert time.monotonic() - start < 10
+        assert time.monotonic() - start > 0.3
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_bodies_at_the_minimum_rate_are_not_rejected(connect, served_models, monkeypatch):
+    monkeypatch.setattr(bodies, "IDLE_SECONDS", 1.5)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server, HEAD + b"Content-Length: 40018\r\n\r\n")
+        for _ in range(20):
+            connection.sendall(b" " * 2000)
+            time.sleep(0.15)
+        connection.sendall(b'{"instances": [0]}')
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_slow_bodies_leave_memory_to_others(connect, served_models, monkeypatch):
+    monkeypatch.setattr(held, "_LEAST", 0)
+    monkeypatch.setattr(bodies, "SLOW_SECONDS", 0.4)
+    head = HEAD + b"Content-Length: 900\r\n\r\n"
+    with xee_tf.serve(served_models, max_request_bytes=1000, grace=0) as server:
+        slow = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes
+        wait_until(lambda: predict_by_grpc(server, size=100) == "OK", 5)
+        [rejected, *_] = select.select(slow, [], [], 10)[0]
+        assert rejected.recv(1000).startswith(b"HTTP/1.1 408 ")
+        for connection in slow:
+            connection.close()
+        few = connect(server, head + b" " * 890)  # less than half of the memory
+        time.sleep(1)
+        few.sendall(b"not JSON  ")
+        assert few.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("begin", [b"", HEAD])
@@ -100,12 +132,53 @@ def test_connections_without_request_are_closed(connect, served_models, monkeypa
         thread.join()
 
 
-def test_connections_of_a_client_are_limited(connect, served_models, monkeypatch):
+@pytest.mark.parametrize("begin", [b"", HEAD, LENGTH[0]])
+def test_connections_of_a_client_are_limited(connect, served_models, monkeypatch, begin):
     monkeypatch.setattr(connections, "_CONNECTIONS", 10)
+    monkeypatch.setattr(connections, "SLOW_SECONDS", 0.3)
     with xee_tf.serve(served_models, max_concurrency=2) as server:
-        waiting = [connect(server) for _ in range(30)]
+        waiting = [connect(server, begin) for _ in range(30)]
+        assert predict(server) == 200
+        assert all(is_closed(connection) for connection in waiting[:10])
+        time.sleep(0.5)
         assert predict(server) == 200
         assert all(is_closed(connection) for connection in waiting[:20])
+
+
+def test_many_connections_of_a_client_are_not_closed_while_they_are_used(served_models, monkeypatch):
+    monkeypatch.setattr(connections, "_CONNECTIONS", 10)
+    with xee_tf.serve(served_models, max_concurrency=5) as server, ThreadPoolExecutor(18) as pool:
+        sessions = [requests.Session() for _ in range(18)]
+
+        def ask(session):
+            found = []
+            for _ in range(50):
+                response = session.get(f"{server}/health", timeout=30)
+                found.append((response.status_code, response.headers.get("Connection")))
+            return found
+
+        found = [each for part in pool.map(ask, sessions) for each in part]
+        assert {status for status, _ in found} == {200}
+        assert {header for _, header in found} == {None, "close"}
+
+
+def test_idle_connections_are_kept_for_a_while(connect, served_models, monkeypatch):
+    """Longer than one whose first request does not arrive."""
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with xee_tf.serve(served_models) as server:
+        connection = connect(server)
+        for _ in range(3):
+            connection.sendall(request)
+            found = b""
+            while not found.endswith(b"}"):
+                found += connection.recv(1000) or b"closed}"
+            assert found.startswith(b"HTTP/1.1 200 ")
+            time.sleep(1)
+        connection.sendall(request[:9])  # slow headers are not idle
+        start = time.monotonic()
+        assert is_closed(connection)
+        assert 0.3 < time.monotonic() - start < 5
 
 
 def test_headers_are_limited(connect, served_models):
@@ -169,27 +242,118 @@ def predict_by_grpc(server, size=0):
     return "OK"
 
 
-def test_grpc_calls_without_whole_message_are_cancelled(connect, served_models, monkeypatch):
-    monkeypatch.setattr(grpc_service, "MESSAGE_SECONDS", 1.0)
+@pytest.fixture
+def begin_calls():
+    """Yield a function that begins gRPC calls without a message, or with half of one, and returns them."""
     done = threading.Event()
 
     def nothing():
         done.wait(30)
         yield from ()
 
-    with (
-        xee_tf.serve(served_models, max_concurrency=2, grace=0) as server,
-        grpc.insecure_channel(server.grpc) as channel,
-    ):
-        host, port = server.grpc.split(":")
-        half = socket.create_connection((host, int(port)), timeout=10)
-        half.sendall(half_a_call())
-        call = channel.stream_unary(PREDICT).future(nothing())
-        wait_until(lambda: predict_by_grpc(server) == "RESOURCE_EXHAUSTED")
-        assert call.exception(timeout=10).code() is grpc.StatusCode.CANCELLED
-        wait_until(lambda: predict_by_grpc(server) == "OK")
-        done.set()
-        half.close()
+    with ExitStack() as stack:
+        stack.callback(done.set)
+
+        def begin(server, count, half=False):
+            if half:
+                host, port = server.grpc.split(":")
+                calls = [
+                    stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                    for _ in range(count)
+                ]
+                for each in calls:
+                    each.sendall(half_a_call())
+                return calls
+            channel = stack.enter_context(grpc.insecure_channel(server.grpc))
+            return [channel.stream_unary(PREDICT).future(nothing()) for _ in range(count)]
+
+        yield begin
+
+
+def test_grpc_calls_without_whole_message_are_ended(begin_calls, served_models, monkeypatch):
+    monkeypatch.setattr(waiting, "MESSAGE_SECONDS", 1.0)
+    with xee_tf.serve(served_models, max_concurrency=2, grace=0) as server:
+        [call] = begin_calls(server, 1)
+        begin_calls(server, 1, half=True)
+        assert predict_by_grpc(server) == "OK"
+        error = call.exception(timeout=10)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert error.details() == "The message did not arrive within 1 seconds."
+        assert predict_by_grpc(server) == "OK"
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("max_concurrency", [1, 16])
+def test_grpc_calls_without_message_do_not_keep_others_out(begin_calls, served_models, max_concurrency, half):
+    with xee_tf.serve(served_models, max_concurrency=max_concurrency, grace=0) as server:
+        calls = begin_calls(server, 40, half)
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            start = time.monotonic()
+            assert predict_by_grpc(server) == "OK"
+            assert predict(server) == 200
+            assert time.monotonic() - start < 2
+            time.sleep(0.2)
+        if not half:  # those that are slow, except some, have made way for others
+            ended = [call for call in calls if call.done()]
+            assert len(ended) == 40 - max_concurrency
+            assert {call.exception().code() for call in ended} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_more_grpc_calls_than_can_wait(begin_calls, served_models, monkeypatch):
+    monkeypatch.setattr(waiting, "_CALLS", 30)
+    with xee_tf.serve(served_models, max_concurrency=3, grace=0) as server:
+        calls = begin_calls(server, 200)
+        wait_until(lambda: sum(call.done() for call in calls) >= 170)
+        assert predict_by_grpc(server) == "OK"
+        wait_until(lambda: sum(call.done() for call in calls) >= 197)
+        assert predict_by_grpc(server) == "OK"
+
+
+def test_idle_grpc_connections_leave_files_for_http(connect, served_models, monkeypatch):
+    monkeypatch.setattr(grpc_service, "_CONNECTIONS", 20)
+    with xee_tf.serve(served_models, grace=0) as server:
+        for _ in range(60):
+            connect(server, port=server.grpc)
+        wait_until(lambda: predict_by_grpc(server) == "UNAVAILABLE")
+        assert predict(server) == 200
+        wait_until(lambda: predict_by_grpc(server) == "OK")  # connections without a call are closed
+
+
+class Call:
+    """The context of a call, from an address."""
+
+    def __init__(self, peer):
+        self._peer, self._rpc_event = peer, self
+        self.call, self.ended = self, []
+
+    def peer(self):
+        return self._peer
+
+    def cancel(self, *status):
+        self.ended.append(status)
+
+
+def test_the_client_with_the_most_grpc_calls_makes_way(monkeypatch):
+    monkeypatch.setattr(waiting, "_CALLS", 4)
+    begin, arrive = threading.Semaphore(0), threading.Event()
+
+    def message():
+        begin.release()
+        arrive.wait(30)
+        yield b"message"
+
+    calls = waiting.WaitingCalls(2)
+    peers = ["ipv4:10.0.0.1:1", "ipv6:[::1]:1", "ipv6:[::1]:2", "ipv4:10.0.0.1:2", "ipv6:[::1]:3"]
+    contexts = [Call(peer) for peer in peers]
+    threads = [threading.Thread(target=calls.receive, args=(message(), each)) for each in contexts]
+    for thread in threads:
+        thread.start()
+        assert begin.acquire(timeout=10)
+    arrive.set()
+    for thread in threads:
+        thread.join()
+    assert [len(each.ended) for each in contexts] == [0, 1, 0, 0, 0]
 
 
 def test_grpc_calls_without_message_are_refused(served_models):
@@ -210,6 +374,7 @@ def predict_zipped(server):
 
 def test_all_requests_together_are_limited(connect, served_models, monkeypatch):
     monkeypatch.setattr(held, "_LEAST", 0)
+    monkeypatch.setattr(bodies, "SLOW_SECONDS", 60)
     head = HEAD + b"Content-Length: 900\r\n\r\n"
     with xee_tf.serve(served_models, max_request_bytes=1000) as server:
         begun = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes

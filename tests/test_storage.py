@@ -295,6 +295,13 @@ def test_upload_replaces_own_stores_only(tmp_path):
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"thesis.zarr", "u.zarr"}
 
 
+@pytest.mark.parametrize("path", ["a\0b", "\ud800/scene", Path("x\0"), "s3://bucket/\0", "zip://a::\udbff"])
+def test_characters_that_no_path_can_have(path):
+    with pytest.raises(DestinationError, match="cannot be a path, because it contains a null character"):
+        Location.of(path)
+    assert Location.of(os.fsdecode(b"caf\xe9")).is_local  # not UTF-8, but the name of a file
+
+
 @pytest.mark.parametrize(
     ("path", "advice"),
     [

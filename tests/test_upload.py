@@ -542,6 +542,7 @@ def test_integers_that_float32_cannot_represent(tmp_path):
         ("map.tif", {"nodata": np.False_}, "nodata must be a number"),
         ("map.tif", {"nodata": -(2**63), "dtype": "int64"}, "store nodata=-9223372036854775808, .*zarr"),
         ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot store nodata=9007199254740992"),
+        ("map.tif", {"dtype": "7" * 5000}, "dtype must be an integer or float type.*got '777"),
         ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type.*got 'bool'"),
         ("map.tif", {"if_exists": "append"}, "'error', 'overwrite' or 'resume'; got 'append'"),
         ("map.tif", {"bands": ["x"]}, "Band 'x' not found; available: 'prediction'"),

@@ -19,6 +19,7 @@ __all__ = [
     "convert_number",
     "is_missing",
     "nodata_candidates",
+    "parse_dtype",
 ]
 
 FLOAT32_EXACT = 2**24
@@ -26,6 +27,21 @@ FLOAT32_EXACT = 2**24
 
 FLOAT64_EXACT = 2**53 - 1
 """The largest integer that float64 distinguishes from all others. GDAL stores nodata as float64."""
+
+
+def parse_dtype(value: Any) -> np.dtype[Any] | None:
+    """Return the dtype that a value of a user describes; None if it does not describe one.
+
+    Examples
+    --------
+    >>> parse_dtype("uint8"), parse_dtype("9" * 5000)
+    (dtype('uint8'), None)
+    """
+    try:
+        found: np.dtype[Any] = np.dtype(value)
+    except (TypeError, ValueError, SyntaxError, OverflowError, RecursionError, MemoryError):  # texts are code
+        return None
+    return found
 
 
 def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

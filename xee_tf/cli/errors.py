@@ -192,7 +192,9 @@ def join_values(
 def _is_bare_name(token: str) -> bool:
     """Whether an argument looks like a name rather than an option or a path."""
     path = Path(token)
-    return not token.startswith("-") and path.name == token and not path.suffix and not path.exists()
+    return (
+        not token.startswith("-") and path.name == token and not path.suffix and not os.path.exists(token)
+    )  # False for names that are too long
 
 
 _OPTION = re.compile(

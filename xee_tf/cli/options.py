@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import docstring_parser
 from cyclopts import Parameter, Token
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.options import IfExists
 
 __all__ = [
@@ -39,6 +39,8 @@ Name = Parameter(metavar="NAME")
 
 Number = Parameter(metavar="NUMBER")
 
+_NUMBER = r"\d{1,18}"  # fits in int64
+
 Crs = Annotated[str | None, Parameter(metavar="CRS")]
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -55,9 +57,9 @@ def parse_pairs(texts: Sequence[str], form: str) -> dict[str, int]:
     """
     pairs: dict[str, int] = {}
     for text in texts:
-        if re.fullmatch(r"(.+?=\d+(,|$))+", text) is None or text.endswith(","):
-            raise ValueError(f"expected {form}; got {text!r}.")
-        pairs |= {name: int(number) for name, number in re.findall(r"(.+?)=(\d+)(?:,|$)", text)}
+        if re.fullmatch(rf"(.+?={_NUMBER}(,|$))+", text) is None or text.endswith(","):
+            raise ValueError(f"expected {form}; got {shorten(repr(text))}.")
+        pairs |= {name: int(number) for name, number in re.findall(rf"(.+?)=({_NUMBER})(?:,|$)", text)}
     return pairs
 
 

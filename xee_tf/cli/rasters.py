@@ -36,6 +36,9 @@ _EXPORT = (
     "xee-tf upload table."
 )
 
+_DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What zarr, xarray and the readers of NetCDF raise for metadata that are not as they expect."""
+
 
 def open_rasters(
     paths: Sequence[str], chunk: int, crs: str | None, names: Sequence[str] | None = None
@@ -146,9 +149,10 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
         except FileNotFoundError as error:
             form = "a Zarr store" if engine else "a NetCDF file"
             raise StorageError(f"{source} does not exist, or is not {form}.") from error
-        except ValueError as error:
+        except _DAMAGED as error:
             if engine:
-                raise StorageError(f"{source} could not be opened as Zarr: {error}") from error
+                kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+                raise StorageError(f"{source} could not be opened as Zarr: {kind}{error}") from error
             fix = "It may be damaged." if _has_netcdf_reader() else "Install a reader: pip install h5netcdf."
             raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:

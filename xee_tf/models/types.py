@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xee_tf.dtypes import nodata_candidates
-from xee_tf.errors import OptionError
+from xee_tf.dtypes import nodata_candidates, parse_dtype
+from xee_tf.errors import OptionError, shorten
 from xee_tf.models.earth_engine import function_call
 from xee_tf.options import integer, is_number
 
@@ -95,10 +95,9 @@ def pixel_type(value: Any, name: str) -> PixelType:
         return _of_mapping(value, name)
     if isinstance(value, str) and value.lower() in _STRINGS:
         return PixelType(STRING)
-    try:
-        dtype = np.dtype(_EE_TYPES.get(value, value) if isinstance(value, str) else value)
-    except TypeError:
-        raise OptionError(f"{name}: {value!r} is not a type. Use {_FORMS}.") from None
+    dtype = parse_dtype(_EE_TYPES.get(value, value) if isinstance(value, str) else value)
+    if dtype is None:
+        raise OptionError(f"{name}: {shorten(repr(value))} is not a type. Use {_FORMS}.")
     if dtype.kind in "SUO":
         return PixelType(STRING)
     if dtype.kind not in "biuf" or value is None:

@@ -11,6 +11,7 @@ from xee_tf.remote.google import (
     check_endpoint,
     shared_url,
 )
+from xee_tf.remote.numbers import content_length, parse_int64
 from xee_tf.remote.responses import Code
 from xee_tf.remote.serving_metadata import GET_METADATA, SIGNATURES
 from xee_tf.remote.statistics import PredictionStats, collect_stats
@@ -34,5 +35,7 @@ __all__ = [
     "check_grpc_target",
     "check_url",
     "collect_stats",
+    "content_length",
+    "parse_int64",
     "shared_url",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from xee_tf.extras import extra
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
+from xee_tf.remote.numbers import content_length
 from xee_tf.remote.responses import Response, http_response
 from xee_tf.remote.sessions import DirectSession
 
@@ -71,8 +72,7 @@ class HttpClient(Client):
 
     def _read(self, reply: requests.Response, end: float) -> bytes | None:
         """Read the whole body; return None if it is too large."""
-        length = reply.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
+        if content_length(reply.headers.get("Content-Length", "")) > self._max_bytes:
             return None
         chunks, total = [], 0
         while chunk := reply.raw.read1(_CHUNK_BYTES, decode_content=True):

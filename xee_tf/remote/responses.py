@@ -173,7 +173,7 @@ def _retry_after_seconds(value: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):  # a year or zone of many digits
             return None
     return max(0.0, seconds) if seconds < float("inf") else None
 

@@ -6,7 +6,7 @@ import asyncio
 import zlib
 
 from xee_tf.extras import extra
-from xee_tf.remote import Code
+from xee_tf.remote import Code, content_length
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.held import HeldBytes
 
@@ -16,13 +16,16 @@ with extra("serve", "A model server"):
 __all__ = ["Body"]
 
 IDLE_SECONDS = 60.0
-"""Maximum time in seconds between parts of a body; then the request is rejected and its slot released."""
+"""Maximum time in seconds by which a body may be late; then the request is rejected."""
 
 _BYTES_PER_SECOND = 10_000
-"""Minimum rate at which a body arrives, on average, after the first `IDLE_SECONDS`."""
+"""Minimum rate at which a body arrives. Bytes that arrive faster do not compensate for a later pause."""
 
 SLOW_SECONDS = 2.0
-"""Time in seconds by which a body may be late if other requests wait for its slot."""
+"""Time in seconds by which a body may be late while memory is scarce."""
+
+_SCARCE_SECONDS = 600.0
+"""Time in which the bytes that a body has would arrive at the minimum rate while memory is scarce."""
 
 
 class Body:
@@ -40,21 +43,10 @@ class Body:
 
     def __init__(self, request: Request, limit: int, held: HeldBytes) -> None:
         self._request, self._limit, self._held = request, limit, held
-        self._clock = asyncio.get_running_loop().time
-        self._start, self._size, self._counted = self._clock(), 0, 0
-        self._timeout: asyncio.Timeout | None = None
-        self.dropped = False
-
-    @property
-    def late(self) -> float:
-        """Seconds by which the body is late, compared with one that arrives at the minimum rate."""
-        return self._clock() - self._start - self._size / _BYTES_PER_SECOND if self._timeout else 0.0
-
-    def drop(self) -> None:
-        """Reject the request, because it is slow and others wait for its slot."""
-        self.dropped = True
-        if self._timeout is not None:
-            self._timeout.reschedule(self._clock())
+        self._loop = asyncio.get_running_loop()
+        self._size = self._counted = 0
+        # When the bytes that have arrived were due at the minimum rates, but not later than they arrived.
+        self._due = self._due_if_scarce = self._loop.time()
 
     @property
     def _encoding(self) -> str:
@@ -73,19 +65,14 @@ class Body:
         if self._encoding not in ("identity", "gzip"):
             message = f"Unsupported Content-Encoding {self._encoding!r}; expected gzip or none."
             raise RequestError(Code.INVALID_ARGUMENT, message, status=415)
-        length = self._request.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit:
+        if content_length(self._request.headers.get("content-length", "")) > limit:
             raise _too_large(limit)
         try:
-            async with asyncio.timeout(IDLE_SECONDS) as self._timeout:
-                return await self._receive(self._timeout)
+            async with asyncio.timeout(None) as timeout:
+                return await self._receive(timeout)
         except TimeoutError:
-            message = (
-                f"No data of the body was received for {IDLE_SECONDS:g} seconds, or it arrived too slowly."
-            )
+            message = f"The body arrived too slowly, or not at all for up to {IDLE_SECONDS:g} seconds."
             raise RequestError(Code.DEADLINE_EXCEEDED, message, status=408) from None
-        finally:
-            self._timeout = None
 
     def content(self, body: bytes) -> bytes:
         """Decompress what `receive` returned; raise a `RequestError` if it is too large or not valid gzip."""
@@ -105,16 +92,33 @@ class Body:
         self._counted += size
 
     async def _receive(self, timeout: asyncio.Timeout) -> bytes:
-        chunks = []
-        async for chunk in self._request.stream():
-            chunks.append(chunk)
-            self._size += len(chunk)
-            if self._size > self._limit:
-                raise _too_large(self._limit)
-            self._count(len(chunk))
-            if not self.dropped:
-                timeout.reschedule(self._clock() + IDLE_SECONDS + min(0.0, -self.late))
-        return b"".join(chunks)
+        chunks: list[bytes] = []
+        self._reject_if_late(timeout)
+        try:
+            async for chunk in self._request.stream():
+                chunks.append(chunk)
+                self._size += len(chunk)
+                if self._size > self._limit:
+                    raise _too_large(self._limit)
+                self._count(len(chunk))
+                now = self._loop.time()
+                rate_if_scarce = max(_BYTES_PER_SECOND, self._size / _SCARCE_SECONDS)
+                self._due = min(now, self._due + len(chunk) / _BYTES_PER_SECOND)
+                self._due_if_scarce = min(now, self._due_if_scarce + len(chunk) / rate_if_scarce)
+            return b"".join(chunks)
+        finally:
+            self._timer.cancel()
+            chunks.clear()  # the traceback of an error would keep them
+
+    def _reject_if_late(self, timeout: asyncio.Timeout) -> None:
+        """End the timeout if the body is late; otherwise look again soon."""
+        now = self._loop.time()
+        is_slow = self._held.is_scarce and now > self._due_if_scarce + SLOW_SECONDS
+        if is_slow or now > self._due + IDLE_SECONDS:
+            timeout.reschedule(now)
+        else:
+            seconds = min(SLOW_SECONDS, IDLE_SECONDS) / 4
+            self._timer = self._loop.call_later(seconds, self._reject_if_late, timeout)
 
 
 def _gunzip(body: bytes, limit: int) -> bytes:

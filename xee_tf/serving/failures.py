@@ -7,7 +7,7 @@ import logging
 from xee_tf.errors import LONGEST_TEXT, XeeTFError, shorten
 from xee_tf.remote import Code
 
-__all__ = ["RequestError", "as_request_error"]
+__all__ = ["RequestError", "as_request_error", "no_slot"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,12 @@ class RequestError(Exception):
         super().__init__(message)
         self.code, self.message, self.retry_after = code, message, retry_after
         self.status = status or code.status
+
+
+def no_slot() -> RequestError:
+    """Return the error of a request that no slot is free for."""
+    message = "The server is at its maximum number of concurrent predictions; try again later."
+    return RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
 
 
 def as_request_error(error: Exception) -> RequestError:

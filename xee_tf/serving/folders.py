@@ -10,6 +10,7 @@ from typing import Any
 
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.models import ModelFiles, require_saved_model
+from xee_tf.remote import parse_int64
 from xee_tf.storage import Location, PathLike
 
 __all__ = ["find_models", "found_models"]
@@ -51,10 +52,9 @@ def find_models(folder: Path, name: str | None = None, shown: str = "") -> dict[
     shown = shown or str(folder)
     if versions := _versions(folder):
         models = {folder.name: versions}
-    elif _is_saved_model(folder) and folder.name.isdecimal():
-        models = {folder.parent.name: {int(folder.name): folder}}
     elif _is_saved_model(folder):
-        models = {folder.name: {1: folder}}
+        version = parse_int64(folder.name)
+        models = {folder.name: {1: folder}} if version is None else {folder.parent.name: {version: folder}}
     else:
         entries = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
         models = {entry.name: found for entry in entries if (found := _model_versions(entry))}
@@ -83,7 +83,8 @@ def _model_versions(folder: Path) -> Versions:
 def _versions(folder: Path) -> Versions:
     """Return the SavedModels in numbered subfolders."""
     entries = folder.iterdir() if folder.is_dir() else ()
-    return {int(entry.name): entry for entry in entries if entry.name.isdecimal() and _is_saved_model(entry)}
+    numbered = ((parse_int64(entry.name), entry) for entry in entries)
+    return {version: entry for version, entry in numbered if version is not None and _is_saved_model(entry)}
 
 
 def _is_saved_model(folder: Path) -> bool:

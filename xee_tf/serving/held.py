@@ -44,6 +44,11 @@ class HeldBytes:
                 )
             self._held += size
 
+    @property
+    def is_scarce(self) -> bool:
+        """Whether more than half of the bytes are taken, so that slow requests must make way."""
+        return 2 * self._held > self._limit
+
     def remove(self, size: int) -> None:
         """Stop counting bytes that were added."""
         with self._lock:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from xee_tf.connector import DEFAULT_SIGNATURE
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.models import load_signatures, read_meta_graph
-from xee_tf.remote import Code
+from xee_tf.remote import Code, parse_int64
 from xee_tf.serving.batching import Batcher
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.folders import Versions
@@ -97,8 +97,8 @@ class Models:
             )
         return self._models[name]
 
-    def find(self, name: str, version: int | None = None, label: str | None = None) -> ModelVersion:
-        """Return a version of a model by its number or label. Default: the latest version.
+    def find(self, name: str, version: int | str | None = None, label: str | None = None) -> ModelVersion:
+        """Return a version of a model by its number, which may be text, or label. Default: the latest one.
 
         The name may be empty if there is only one model.
         """
@@ -115,13 +115,14 @@ class Models:
                 )
         if version is None:
             return versions[max(versions)]
-        if version not in versions:
+        number = parse_int64(version) if isinstance(version, str) else version
+        if number is None or number not in versions:
             raise RequestError(
                 Code.NOT_FOUND,
-                f"Servable not found for request: Specific({name}, {version}); available: "
+                f"Servable not found for request: Specific({name}, {shorten(str(version))}); available: "
                 f"{', '.join(map(str, versions))}.",
             )
-        return versions[version]
+        return versions[number]
 
     def find_endpoint(self, endpoint: str) -> ModelVersion:
         """Return the model of a Vertex AI endpoint: the only model, or the one with the endpoint's name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from threading import BoundedSemaphore
@@ -12,8 +13,8 @@ from typing import Any
 from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
-from xee_tf.serving.bodies import SLOW_SECONDS, Body
-from xee_tf.serving.failures import RequestError, as_request_error
+from xee_tf.serving.bodies import Body
+from xee_tf.serving.failures import RequestError, as_request_error, no_slot
 from xee_tf.serving.held import HeldBytes
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
@@ -22,15 +23,18 @@ from xee_tf.serving.predictions import predict_json, predict_message
 with extra("serve", "A model server"):
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import Response
     from starlette.routing import Route
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ["rest_app"]
 
 _JSON = "application/json"
 _MESSAGES = ("application/x-protobuf", "application/protobuf", "application/octet-stream")
 _GOOGLE = "/v1/projects/"
+_DIGITS = re.compile("[0-9]+")
 
 
 def rest_app(
@@ -39,13 +43,13 @@ def rest_app(
     """Create the application, which runs predictions in `pool`, and counts its requests in `held`.
 
     Bodies larger than `max_request_bytes` are rejected with 413. At most `max_concurrency` predictions are
-    read, queued or run at a time; others are rejected with 429.
+    queued or run at a time, which begins when their body has arrived; others are rejected with 429.
     """
     rest = _Rest(models, pool, held, max_request_bytes, max_concurrency)
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
     legacy = "/v1/projects/{project}/models/{name}"
     routes = [Route("/health", rest.health)]
-    for version in ("", "/versions/{version:int}", "/labels/{label}"):
+    for version in ("", "/versions/{version}", "/labels/{label}"):
         routes += [
             Route(model + version + ":predict", rest.predict, methods=["POST"]),
             Route(model + version + "/metadata", rest.metadata),
@@ -63,9 +67,22 @@ def rest_app(
             RequestError: _error_response,
             HTTPException: _unknown_url,
             ClientDisconnect: _error_response,
-            Exception: _error_response,
         },
+        middleware=[Middleware(_OtherErrors)],
     )
+
+
+class _OtherErrors:
+    """Responds to errors of the server. A handler of Exception would also make uvicorn log them again."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            await _error_response(Request(scope), error)(scope, receive, send)
 
 
 class _Rest:
@@ -82,7 +99,6 @@ class _Rest:
         self._models, self._pool, self._held = models, pool, held
         self._max_bytes = max_request_bytes
         self._slots = BoundedSemaphore(max_concurrency)
-        self._bodies: set[Body] = set()  # those being received, in the thread of the event loop
 
     async def health(self, request: Request) -> Response:
         return _json(json.dumps({"status": "ok", "models": self._models.names}).encode())
@@ -105,7 +121,10 @@ class _Rest:
 
     def _find_model(self, request: Request) -> ModelVersion:
         params = request.path_params
-        return self._models.find(params["name"], params.get("version"), params.get("label"))
+        version = params.get("version")
+        if version is not None and not _DIGITS.fullmatch(version):
+            raise HTTPException(404)
+        return self._models.find(params["name"], version, params.get("label"))
 
     # -- Vertex AI --
 
@@ -144,42 +163,31 @@ class _Rest:
         name, version = request.path_params["name"], request.path_params.get("version")
         if version is None:
             model = self._models.find(name)
-        elif (number := version.removeprefix("v")).isdecimal():  # AI Platform names versions: v1
-            model = self._models.find(name, int(number))
+        elif _DIGITS.fullmatch(number := version.removeprefix("v")):  # AI Platform names versions: v1
+            model = self._models.find(name, number)
         else:
             model = self._models.find(name, label=version)
         return _json(await self._run(request, lambda body: predict_json(model, body, rows_only=True)))
 
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
-        """Read the body and process it in the pool, if a slot is free or that of a slow client."""
-        if not self._slots.acquire(blocking=False) and not self._drop_slow():
-            message = "The server is at its maximum number of concurrent predictions; try again later."
-            raise RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
+        """Read the body, and then process it in the pool if a slot is free."""
         received = Body(request, self._max_bytes, self._held)
-        self._bodies.add(received)
         try:
             body = await received.receive()
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pool, lambda: work(received.content(body))
-            )
+            if not self._slots.acquire(blocking=False):
+                raise no_slot()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._pool, lambda: work(received.content(body))
+                )
+            finally:
+                self._slots.release()
         except ClientDisconnect:
             raise
         except Exception as error:
             raise as_request_error(error) from error
         finally:
-            self._bodies.discard(received)
             received.close()
-            if not received.dropped:
-                self._slots.release()
-
-    def _drop_slow(self) -> bool:
-        """Take over the slot of the slowest client, if there is one that is late; return whether it is."""
-        slowest = max(self._bodies, key=lambda body: body.late, default=None)
-        if slowest is None or slowest.late < SLOW_SECONDS:
-            return False
-        self._bodies.discard(slowest)
-        slowest.drop()
-        return True
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:

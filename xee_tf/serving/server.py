@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event, Thread
@@ -23,6 +23,8 @@ from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
 
 __all__ = ["Server", "serve", "stop_signal"]
+
+_FOREVER = 1 << 30
 
 
 def serve(
@@ -80,8 +82,8 @@ def serve(
         (429 with Retry-After, RESOURCE_EXHAUSTED).
     max_concurrency : int, default 64
         Maximum number of concurrent predictions over HTTP, and the same number over gRPC. Others are rejected
-        (429 with Retry-After, RESOURCE_EXHAUSTED). Over HTTP, a client whose request arrives slowly makes way
-        for others.
+        (429 with Retry-After, RESOURCE_EXHAUSTED). A request counts when it has arrived completely; clients
+        that send slowly, or nothing, do not keep others out.
     max_batch_size : int, default 0
         Maximum number of instances in a joined call. Small requests (up to 0.5 MiB) that wait for a free slot
         are joined, which gives 1.3 to 3 times the throughput with 32 concurrent clients. Predictions may then
@@ -132,15 +134,10 @@ def serve(
         with found_models(path, name, storage_options) as folders:
             http_socket = stack.enter_context(_listen(host, port))
             models = Models(folders, labels or {}, max_batch_size)
-        # A pool for each protocol: a slow client of one must not occupy the threads of the other.
-        pools = [
-            stack.enter_context(ThreadPoolExecutor(limits["max_concurrency"], f"xee-tf-serve-{kind}"))
-            for kind in ("http", "grpc")
-        ]
         address = f"[{host}]" if ":" in host else host
         stack.enter_context(_reduced_garbage_collection())
         grpc_port = stack.enter_context(
-            _run_servers(models, pools, http_socket, f"{address}:{grpc_port}", limits, grace)
+            _run_servers(models, http_socket, f"{address}:{grpc_port}", limits, grace)
         )
         url = f"http://{address}:{http_socket.getsockname()[1]}"
         return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
@@ -266,7 +263,6 @@ def _reduced_garbage_collection() -> Iterator[None]:
 @contextmanager
 def _run_servers(
     models: Models,
-    pools: Sequence[ThreadPoolExecutor],
     http_socket: socket.socket,
     grpc_address: str,
     limits: Mapping[str, int],
@@ -278,26 +274,30 @@ def _run_servers(
         import uvicorn
 
     from xee_tf.serving.connections import limited
-    from xee_tf.serving.grpc_service import WaitingCalls, grpc_server
+    from xee_tf.serving.grpc_service import grpc_server
     from xee_tf.serving.held import HeldBytes
     from xee_tf.serving.rest import rest_app
 
-    held, waiting = HeldBytes(limits["max_request_bytes"]), WaitingCalls()
-    rpc_server, port = grpc_server(models, pools[1], grpc_address, waiting, held, **limits)
-    config = uvicorn.Config(
-        rest_app(models, pools[0], held, **limits),
-        http=limited(limits["max_concurrency"]),
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=max(1, round(grace)),
-    )
-    http_server = uvicorn.Server(config)
-    thread = Thread(target=http_server.run, args=([http_socket],), name="xee-tf-serve-http", daemon=True)
-    with waiting.limited():
+    held = HeldBytes(limits["max_request_bytes"])
+    # Each protocol has its own pool: a slow client of one must not occupy the threads of the other.
+    with (
+        ThreadPoolExecutor(limits["max_concurrency"], "xee-tf-serve-http") as pool,
+        grpc_server(models, grpc_address, held, **limits) as (rpc_server, port),
+    ):
+        config = uvicorn.Config(
+            rest_app(models, pool, held, **limits),
+            http=limited(limits["max_concurrency"]),
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=_FOREVER,  # the connections limit themselves
+            timeout_graceful_shutdown=max(1, round(grace)),
+        )
+        http_server = uvicorn.Server(config)
+        thread = Thread(target=http_server.run, args=([http_socket],), name="xee-tf-serve-http", daemon=True)
         rpc_server.start()
         thread.start()
         try:

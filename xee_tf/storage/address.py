@@ -16,7 +16,14 @@ import fsspec
 
 from xee_tf.errors import DestinationError, OptionError, shorten
 from xee_tf.options import check_storage_options
-from xee_tf.storage.filesystems import BUCKETS, WEB, check_slashes, has_wildcard, open_filesystem
+from xee_tf.storage.filesystems import (
+    BUCKETS,
+    WEB,
+    check_characters,
+    check_slashes,
+    has_wildcard,
+    open_filesystem,
+)
 from xee_tf.storage.processes import temporary_name
 
 __all__ = ["Address", "PathLike"]
@@ -64,7 +71,7 @@ class Address:
         Raises
         ------
         DestinationError
-            If the path is empty, or a URL without its second slash.
+            If the path is empty, has characters that no path can have, or is a URL without its second slash.
         OptionError
             If `path` is not a string or path-like.
 
@@ -87,6 +94,7 @@ class Address:
         text = str(path)
         if not text:
             raise DestinationError("The path is empty: pass a name such as 'out/scene'.")
+        check_characters(text)
         for link in text.split("::"):
             check_slashes(link, given)
         if "::" in text:

@@ -16,11 +16,11 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, XeeTFError
+from xee_tf.errors import DestinationError, XeeTFError, shorten
 from xee_tf.extras import extra
 from xee_tf.storage.credentials import is_shown, require_credentials
 
-__all__ = ["BUCKETS", "EXTRAS", "WEB", "check_slashes", "has_wildcard", "open_filesystem"]
+__all__ = ["BUCKETS", "EXTRAS", "WEB", "check_characters", "check_slashes", "has_wildcard", "open_filesystem"]
 
 BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "obs", "tos"})
 """Protocols whose first path segment is a bucket or container, which is never created."""
@@ -99,6 +99,19 @@ def _explain(error: Exception, name: str | None) -> str:
             "gs://bucket/scene or az://container/scene."
         )
     return f"{what}. Check the storage options." if isinstance(error, TypeError | KeyError) else what
+
+
+def check_characters(text: str) -> None:
+    """Raise an error for characters that no path can have; the system would raise a ValueError later."""
+    try:
+        is_path = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise DestinationError(
+            f"{shorten(repr(text))} cannot be a path, because it contains a null character or half of a "
+            "surrogate pair: remove it."
+        )
 
 
 def check_slashes(url: str, path: object) -> None:

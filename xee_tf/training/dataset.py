@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xee_tf.errors import OptionError
+from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
@@ -157,7 +157,9 @@ def tf_dataset(
     With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
     if it has changed. A file that is corrupt, from another export, or in the place of another shard raises an
     error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
-    be those that were opened.
+    be those that were opened, and only the records that are read to infer their features are checked. A
+    later one that is not a valid Example raises an error of TensorFlow whose message contains its bytes, or
+    `UnicodeDecodeError`; `xee_tf.open_table` or `xee_tf.open_image` then says which record it is, and why.
 
     Examples
     --------
@@ -297,8 +299,10 @@ def _numeric_dtype(dtype: Any) -> Any:
 
     try:
         found = tf.as_dtype(dtype)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, SyntaxError):
         found = tf.string
     if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
-        raise OptionError(f"target_dtype must be a numeric dtype, such as 'float32'; got {dtype!r}.")
+        raise OptionError(
+            f"target_dtype must be a numeric dtype, such as 'float32'; got {shorten(repr(dtype))}."
+        )
     return found

@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import convert_number
+from xee_tf.dtypes import convert_number, parse_dtype
 from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
@@ -224,12 +224,11 @@ def _convert(
 
 
 def _dtype(dtype: Any) -> np.dtype[Any]:
-    try:
-        found: np.dtype[Any] = np.dtype(dtype)
-    except (TypeError, ValueError):
-        found = np.dtype(object)
-    if found.kind not in "iuf":
-        raise OptionError(f"dtype must be an integer or float type, such as 'uint8'; got {dtype!r}.")
+    found = parse_dtype(dtype)
+    if found is None or found.kind not in "iuf":
+        raise OptionError(
+            f"dtype must be an integer or float type, such as 'uint8'; got {shorten(repr(dtype))}."
+        )
     return found
 
 
