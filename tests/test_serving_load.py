@@ -302,7 +302,7 @@ class Process:
 def test_command_stops_on_a_signal(served_models):
     command = [sys.executable, "-m", "xee_tf", "model", "serve", str(served_models), "--port", "0"]
     command += ["--grpc-port", "0", "--labels", "stable=1", "--max-concurrency", "1"]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -320,7 +320,11 @@ def test_command_stops_on_a_signal(served_models):
                 process.send_signal(signal.SIGTERM)
                 assert slow[0].result().status_code == 200
                 assert slow[1].result() == "[0.5]"
-            assert process.wait(30) == 0
+            try:
+                assert process.wait(30) == 0
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)  # prints the stack of each thread
+                pytest.fail(process.communicate()[1])
         finally:
             process.kill()
 
