@@ -25,6 +25,7 @@ import xee_tf
 from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.errors import DestinationExistsError, MissingModelError, ModelError, OptionError, StorageError
+from xee_tf.models import ModelFiles
 
 tf = optional("tensorflow")
 keras = optional("keras")
@@ -331,3 +332,12 @@ def test_command(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert main([*arguments, *tile]) == 0
     found = xr.open_zarr(tmp_path / "p.zarr", decode_coords="all")
     assert factor_of(found) == 2
+
+
+def test_names_that_leave_the_folder_are_refused(bucket: Any, temporary: Path) -> None:
+    bucket.restore({"models/m/saved_model.pb": b"1", "models/m/x/../../../../escaped": b"2"})
+    files = ModelFiles.of(f"{bucket.url}/models/m", bucket.options)
+    message = r"has a file '.*escaped', whose copy would be outside the folder"
+    with pytest.raises(ModelError, match=message), files.local_copy():
+        pass
+    assert not list(temporary.iterdir())

@@ -123,6 +123,9 @@ create the prediction again.
             # With the name of the folder above: that of the model, if its own name is a version.
             copy = os.path.join(folder, _file_name(self.location.parent), _file_name(self.location))
             chosen = self.paths() if paths is None else paths
+            for name in chosen.values():
+                if ".." in name.split("/"):
+                    raise ModelError(f"{self} has a file {name!r}, whose copy would be outside the folder.")
             targets = [os.path.join(copy, *name.split("/")) if name else copy for name in chosen.values()]
             for target in targets:
                 os.makedirs(os.path.dirname(target), exist_ok=True)
