@@ -1,5 +1,6 @@
 """Tests of chunks that are not what Dask declares."""
 
+import pickle
 from functools import partial
 
 import dask.array as da
@@ -12,6 +13,7 @@ from distributed import Client, LocalCluster
 
 import xee_tf
 from tests.rasters import CRS, raster
+from xee_tf.chunks import check_chunks
 
 CHUNK = 16
 
@@ -300,6 +302,24 @@ def test_chunks_are_checked_before_steps_and_bands_are_selected(tmp_path, use, c
         assert (message is None) == (kind in RIGHT)
         where = f"Band 'B4': chunk (0, 1, 2), with {dim} 0 to {chunk - 1}, y 16 to 31 and x 32 to 47, "
         assert message is None or message.startswith(where)
+
+
+def checked(chunk):
+    return chunk[:1]
+
+
+def test_functions_of_any_name_are_checked(tmp_path):
+    """Dask names an array after the function."""
+    steps = da.ones((4, 32, 48), chunks=(2, CHUNK, CHUNK), dtype="f4").map_blocks(checked, dtype="f4")
+    image = raster({"B4": np.ones((32, 48), "f4")}).assign(B4=(("time", "y", "x"), steps))
+    with pytest.raises(xee_tf.ChunkError, match=r"shape \(1, 16, 16\) instead of \(2, 16, 16\)"):
+        exported_by_step(image, tmp_path)
+
+
+def test_tasks_do_not_hold_the_lengths_of_all_chunks():
+    check = check_chunks(xr.Variable(("time", "y", "x"), da.zeros((9000, 4, 4), chunks=1)), "Band", axes=2)
+    (function,) = {layer.task.func for layer in check.data.dask.layers.values() if "checked" in layer.output}
+    assert len(pickle.dumps(function)) < 1000
 
 
 @pytest.fixture(scope="module")

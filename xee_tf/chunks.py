@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from xee_tf.errors import ChunkError
 
-__all__ = ["check_chunks", "checked_chunk", "source_of_checked"]
+__all__ = ["check_chunks", "checked_chunk", "checks_chunks"]
 
-_PREFIX = "checked-"
+_PREFIX = "xee-tf-checked-"
 
 
 def checked_chunk(named: str, values: Any, shape: Sequence[float], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -73,8 +74,8 @@ def checked_chunk(named: str, values: Any, shape: Sequence[float], dtype: np.dty
     return plain.astype(dtype)
 
 
-def check_chunks(variable: xr.Variable, named: str) -> xr.Variable:
-    """Return a variable whose chunks are checked when they are loaded, before anything selects from them.
+def check_chunks(variable: xr.Variable, named: str, *, axes: int) -> xr.Variable:
+    """Return a variable whose chunks are checked when they are loaded, before anything is selected from them.
 
     An index would silently select from a chunk that is longer than declared, and raise an error of numpy for
     one with fewer axes.
@@ -85,43 +86,63 @@ def check_chunks(variable: xr.Variable, named: str) -> xr.Variable:
         Returned unchanged if it has no chunks.
     named : str
         What it is, for error messages: ``"Band 'B4'"``.
+    axes : int
+        A variable with this number of axes or fewer is also returned unchanged: nothing is selected from it.
 
     Examples
     --------
     >>> import dask.array as da
     >>> wrong = da.zeros((2, 4, 4), chunks=2).map_blocks(lambda chunk: chunk[0], dtype="f8")
-    >>> check_chunks(xr.Variable(("time", "y", "x"), wrong), "Band 'B4'").isel(time=0).values
+    >>> checked = check_chunks(xr.Variable(("time", "y", "x"), wrong), "Band 'B4'", axes=2)
+    >>> checked.isel(time=0).values
     Traceback (most recent call last):
     xee_tf.errors.ChunkError: Band 'B4': chunk (0, 0, 0), with time 0 to 1, y 0 to 1 and x 0 to 1, has ...
     """
     array = variable.data
-    if variable.chunks is None or str(array.name).startswith(_PREFIX):
+    if variable.chunks is None or variable.ndim <= axes or checks_chunks(array.name):
         return variable
-    check = _Check(named, tuple(map(str, variable.dims)), array.chunks, array.dtype)
-    name = f"{_PREFIX}{tokenize(named, check.dims)[:8]}-{array.name}"
-    checked = array.map_blocks(check, dtype=array.dtype, meta=array._meta, name=name)
-    return variable.copy(deep=False, data=checked)
+    dims = tuple(map(str, variable.dims))
+    check = _Check(named, dims, tuple(map(_repetitions, array.chunks)), array.dtype)
+    name = f"{_PREFIX}{tokenize(named, dims, array.name)}"
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    return variable.copy(deep=False, data=array.map_blocks(check, dtype=array.dtype, meta=meta, name=name))
 
 
-def source_of_checked(name: str) -> str | None:
-    """Return the name of the array whose chunks another one checks; None for other arrays."""
-    return name.removeprefix(_PREFIX).partition("-")[2] if name.startswith(_PREFIX) else None
+def checks_chunks(name: str) -> bool:
+    """Return whether this is the name of an array of `check_chunks`."""
+    return name.startswith(_PREFIX)
+
+
+Repetitions = tuple[tuple[float, int], ...]
+"""Chunk lengths, each with the number of times that it is repeated, so that tasks stay small."""
 
 
 @dataclass(frozen=True)
 class _Check:
     named: str
     dims: tuple[str, ...]
-    chunks: tuple[tuple[float, ...], ...]
+    chunks: tuple[Repetitions, ...]
     dtype: np.dtype[Any]
 
     def __call__(self, values: Any, block_id: tuple[int, ...]) -> NDArray[Any]:
-        at = list(zip(self.dims, self.chunks, block_id, strict=True))
-        starts = [sum(lengths[:number]) for _, lengths, number in at]
-        shape = tuple(lengths[number] for _, lengths, number in at)
-        ranges = [
-            f"{dim} {start} to {start + length - 1}"
-            for dim, start, length in zip(self.dims, starts, shape, strict=True)
-        ]
-        where = f"chunk {block_id}, with {', '.join(ranges[:-1])} and {ranges[-1]},"
-        return checked_chunk(f"{self.named}: {where}", values, shape, self.dtype)
+        ranges = [_range(lengths, number) for lengths, number in zip(self.chunks, block_id, strict=True)]
+        *others, last = (
+            f"{dim} {start} to {stop - 1}" for dim, (start, stop) in zip(self.dims, ranges, strict=True)
+        )
+        named = f"{self.named}: chunk {block_id}, with {', '.join(others)} and {last},"
+        return checked_chunk(named, values, tuple(stop - start for start, stop in ranges), self.dtype)
+
+
+def _repetitions(lengths: Sequence[float]) -> Repetitions:
+    return tuple((length, len(list(same))) for length, same in groupby(lengths))
+
+
+def _range(lengths: Repetitions, number: int) -> tuple[float, float]:
+    """Return the start and the stop of a chunk along an axis."""
+    start: float = 0
+    for length, count in lengths:
+        if number < count:
+            break
+        start, number = start + length * count, number - count
+    start += length * number
+    return start, start + length

@@ -24,8 +24,7 @@ from xee_tf.storage import Earlier, Staging, upload_service
 
 __all__ = ["ShardTasks", "blocks_to_do", "rows_before", "store_of", "task_name"]
 
-# Bytes before compression of a row of patches on a worker that are enough for a part of an upload (5 MiB).
-_SEGMENT_BYTES = {False: 5 << 20, True: 10 << 20}
+_RATIO = 2  # of compression: records with this multiple of the bytes of a part are uploaded by their worker
 
 _HELD_BYTES = 128 << 20  # bytes of a row of blocks before compression that may wait in memory
 
@@ -209,7 +208,7 @@ class ShardTasks:
         complete: dict[int, TaskRef] = {}
         for row, blocks, ending in self._rows_with_ending_shards():
             done = []
-            for number, (segment, own, beside) in enumerate(self._segments(row, blocks)):
+            for number, (segment, own, beside) in enumerate(self._segments(store, row, blocks)):
                 shard, parts = segment.shard, [self.blocks[block] for block in own]
                 values = segment, carries.get(shard), parts, [sizes[block] for block in own]
                 key = self._key("push", row, number)
@@ -225,7 +224,7 @@ class ShardTasks:
         return complete
 
     def _segments(
-        self, row: int, blocks: Sequence[Block]
+        self, store: UploadStore, row: int, blocks: Sequence[Block]
     ) -> Iterator[tuple[Segment, Sequence[Block], TaskRef]]:
         """Yield the segments of a row of blocks, each with its blocks and one whose worker uploads it.
 
@@ -237,7 +236,7 @@ class ShardTasks:
                 yield Segment(shard), blocks, self.blocks[blocks[0]]
             return
         layout, width = self.plan.block_layout, self.plan.grid.patches_per_row
-        groups = self._groups(blocks)
+        groups = self._groups(blocks, store.least_bytes())
         for shard, patch_row in product(self._shards_of(row), layout.y.owned(row)):
             patches = self.plan.patch_shards.patches_of(shard)
             for group in groups:
@@ -249,9 +248,10 @@ class ShardTasks:
                 if runs:
                     yield Segment(shard, runs), group, self.blocks[self._widest(group)]
 
-    def _groups(self, blocks: Sequence[Block]) -> list[list[Block]]:
+    def _groups(self, blocks: Sequence[Block], part: int) -> list[list[Block]]:
         """Divide a row of blocks by worker, and join neighbors that are too small for a part of an upload."""
-        least = _SEGMENT_BYTES[self.plan.compressed] / (self.plan.record_bytes * self.plan.record.per_patch)
+        needed = part * (_RATIO if self.plan.compressed else 1)
+        least = needed / (self.plan.record_bytes * self.plan.record.per_patch)
         groups: list[list[Block]] = [[]]
         for _, own in groupby(blocks, self._worker):
             if len(self._columns(groups[-1])) >= least:

@@ -163,9 +163,8 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
         raise OptionError(f"An image must be an xarray Dataset or DataArray; got {type(image).__name__}.")
     x_dim, y_dim = spatial_dims(image)
     image = with_set_nodata(image)
-    if image.ndim > 2 and image.chunks:
-        named = "The image" if image.name is None else f"Band {str(image.name)!r}"
-        image = image.copy(deep=False, data=check_chunks(image.variable, named).data)
+    named = "The image" if image.name is None else f"Band {str(image.name)!r}"
+    image = image.copy(deep=False, data=check_chunks(image.variable, named, axes=2).data)
     if not split or _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, {*image.coords, *image.dims}, ())
@@ -178,12 +177,12 @@ def _with_checked_chunks(dataset: xr.Dataset) -> xr.Dataset:
 
     `xee_tf.graph.declared` checks bands of shape (y, x), from which nothing is selected before.
     """
-    bands = {name: band.variable for name, band in dataset.data_vars.items() if band.ndim > 2 and band.chunks}
-    if not bands:
+    bands = {name: band.variable for name, band in dataset.data_vars.items()}
+    checked = {name: check_chunks(band, f"Band {str(name)!r}", axes=2) for name, band in bands.items()}
+    changed = {name: band for name, band in checked.items() if band is not bands[name]}
+    if not changed:
         return dataset
-    x_dim, y_dim = spatial_dims(dataset)
-    checked = {name: check_chunks(band, f"Band {str(name)!r}") for name, band in bands.items()}
-    return name_dims(dataset.assign(checked), x_dim, y_dim)
+    return name_dims(dataset.assign(changed), *spatial_dims(dataset))
 
 
 def _split_bands(

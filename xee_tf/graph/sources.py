@@ -29,7 +29,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Alias, DataNode, GraphNode, List, Task, TaskRef
 from dask.utils import ensure_dict
 
-from xee_tf.chunks import source_of_checked
+from xee_tf.chunks import checks_chunks
 from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.graph.tasks import Annotations, ChunkedArray, Graph, Key, Ref, by_key, first_of
@@ -255,11 +255,11 @@ def futures_in(graph: Mapping[Key, Any]) -> list[Any]:
 
 def _sources_of_checked(graph: HighLevelGraph) -> list[Key]:
     """Return the key of one chunk of each array whose chunks are checked: Dask then keeps all its tasks."""
-    sources = {name: source_of_checked(name) for name in graph.layers}
     return [
-        (source, *(0 for _ in graph.layers[name].output_indices))
-        for name, source in sources.items()
-        if source in graph.layers and isinstance(graph.layers[name], Blockwise)
+        (source, *(0 for _ in layer.output_indices))
+        for name, layer in graph.layers.items()
+        if checks_chunks(name) and isinstance(layer, Blockwise)
+        for source in graph.dependencies[name]
     ]
 
 

@@ -39,6 +39,7 @@ from xee_tf.storage import (
 __all__ = ["Carry", "Pushed", "Segment", "UploadStore"]
 
 _PART = 8 << 20
+_LEAST = 5 / 8  # of the size of a part
 _THREADS = 4  # concurrent uploads of a process: each needs several times the memory of a part
 _HEAD = 1  # number of the first part
 
@@ -122,7 +123,7 @@ class UploadStore(StagedStore):
     Parameters
     ----------
     shard_bytes : int
-        Maximum size of a shard in bytes.
+        Maximum size of a shard in bytes; 0 if it is not known.
     """
 
     shard_bytes: int = 0
@@ -135,10 +136,19 @@ class UploadStore(StagedStore):
             raise TypeError(f"{self.names.prefix} cannot be uploaded in parts")
         return found
 
-    @property
-    def part_bytes(self) -> int:
-        """Size of a part in bytes."""
-        return max(_PART, self.shard_bytes // self.service.MOST_PARTS)
+    def part_bytes(self, number: int = _HEAD) -> int:
+        """Return the size of a part in bytes.
+
+        Later parts of a table are larger, because its size is not known in advance.
+        """
+        most = self.service.MOST_PARTS
+        if not self.shard_bytes:
+            return _PART << number // (most // 5)
+        return max(_PART, math.ceil(self.shard_bytes / (_LEAST * most)))
+
+    def least_bytes(self, number: int = _HEAD) -> int:
+        """Return the smallest number of bytes that are uploaded as a part, instead of carried to the next."""
+        return max(self.service.SMALLEST_PART, int(_LEAST * self.part_bytes(number)))
 
     def put(self, shard: int, block: str, runs: Packed) -> Part:
         """Keep the runs of a block in memory, until `push` uploads them."""
@@ -248,9 +258,7 @@ class UploadStore(StagedStore):
 
     def _divide(self, pieces: Sequence[Any], before: Carry) -> list[int]:
         """Return how many pieces are before the end of each part; those after the last part are left."""
-        # Later parts are larger, because the size of a table is not known in advance.
-        size = self.part_bytes << before.number // (self.service.MOST_PARTS // 5)
-        least = max(self.service.SMALLEST_PART, size * 5 // 8)
+        size, least = self.part_bytes(before.number), self.least_bytes(before.number)
         totals = list(accumulate(map(len, pieces), initial=0))
         ends = [0]
         if self._keeps_head(before) and totals[-1] >= self.service.SMALLEST_PART:

@@ -240,12 +240,8 @@ def _read_dataset(dataset: xr.Dataset, columns: Sequence[str] | None) -> Rows | 
     # Columns first, then coordinates of the rows.
     ordered = sorted(along, key=lambda name: name not in dataset.data_vars)
     names = select_columns(ordered, columns)
-    chosen = {
-        name: check_chunks(along[name], f"Column {name!r}").transpose(rows, ...)
-        if along[name].ndim > 1
-        else along[name]
-        for name in names
-    }
+    checked = {name: check_chunks(along[name], f"Column {name!r}", axes=1) for name in names}
+    chosen = {name: variable.transpose(rows, ...) for name, variable in checked.items()}
     if not any(variable.chunks for variable in chosen.values()):
         return Rows.of(column_values(_numpy(variable), name) for name, variable in chosen.items())
     table = xr.Dataset(chosen).drop_vars(dataset.indexes, errors="ignore")
