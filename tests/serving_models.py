@@ -70,6 +70,14 @@ class Slow(tf.Module):
         return {"slept": tf.identity(seconds)}
 
 
+class Convolution(tf.Module):
+    """A convolution of tiles of any size."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2], tf.float32, "x")])
+    def __call__(self, x):
+        return {"y": tf.nn.conv2d(x, tf.ones([3, 3, 2, 1]), 1, "SAME")}
+
+
 def save_scaled(folder: Path, factor: float) -> None:
     module = Scaled(factor)
     tf.saved_model.save(module, folder, {"serving_default": module.scaled, "less": module.less})
@@ -80,7 +88,8 @@ def save_models(folder: Path) -> Path:
     save_scaled(folder / "scaled" / "1", 1.0)
     save_scaled(folder / "scaled" / "2", 2.0)
     xee_tf.prepare_model(folder / "scaled" / "2", folder / "prepared")
-    for name, module in {"types": Types(), "total": Total(), "slow": Slow()}.items():
+    models = {"types": Types(), "total": Total(), "slow": Slow(), "convolution": Convolution()}
+    for name, module in models.items():
         tf.saved_model.save(module, folder / name, module.__call__)
     return folder
 

@@ -413,6 +413,21 @@ def test_outputs_that_contradict_the_declaration(declared: Any, outputs: Any, me
         caller.call(tiles_of(RGB, 2))
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda tiles: np.ma.masked_less(tiles, 1), r"whose mask would be lost: return values.filled"),
+        (lambda tiles: tiles.astype("M8[s]"), r"of dtype datetime64\[s\], which is not a number"),
+        (lambda tiles: tiles.astype("m8[h]"), r"of dtype timedelta64\[h\]"),
+        (lambda tiles: np.zeros(tiles.shape, "f4,f4"), r"which is not a number"),
+    ],
+)
+def test_functions_that_return_other_arrays(returned: Any, message: str) -> None:
+    connection = Model.from_function(returned, input_tile_size=2).connector.open()
+    with pytest.raises(PredictionError, match=message):
+        connection.predict({"pixels": np.ones((1, 2, 2, 1), "f4")})
+
+
 def test_outputs_are_converted_to_the_declared_dtype() -> None:
     values = np.array([-3.0, 0.9, 254.9, 999.0], "float32").repeat(4).reshape(1, 4, 4)
     caller = caller_of(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +24,7 @@ from tests.fractional_cover import (
 )
 from tests.optional import optional
 from tests.test_model_calling import fake_connector, tensors
-from xee_tf.errors import OptionError, PredictionError
+from xee_tf.errors import ChunkError, OptionError, PredictionError
 from xee_tf.model import Model
 
 dd = optional("dask.dataframe")
@@ -123,6 +124,23 @@ def test_lazy_tables() -> None:
     for result in (lazy, dataset):
         with pytest.raises(PredictionError, match="RuntimeError: called"):
             result.compute()
+
+
+@pytest.mark.parametrize("rows", [(5, 11), (5, 12), (8,)])
+def test_chunks_with_other_rows_than_declared(rows: tuple[int, ...]) -> None:
+    """Rows would be combined with those of another column, without an error."""
+    values, sizes = np.arange(16.0), list(rows)
+
+    def load(block_info: Any = None) -> np.ndarray:
+        (number,) = block_info[None]["chunk-location"]
+        start = sum(sizes[:number])
+        return values[start : start + sizes[number]] if number < len(sizes) else values[:0]
+
+    wrong = da.map_blocks(load, chunks=((8, 8),), dtype="f8", meta=np.empty(0))
+    table = xr.Dataset({"a": ("row", wrong), "b": ("row", da.from_array(values, chunks=8))})
+    model = Model.from_function(lambda batch: batch["a"] - batch["b"], named=True, output_properties=["p"])
+    with pytest.raises(ChunkError, match=r"Column 'a': chunk \([01],\), with row \d+ to \d+, has the shape"):
+        model.predict_properties(table).compute()
 
 
 def all_types(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

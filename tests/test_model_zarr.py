@@ -29,6 +29,7 @@ from xee_tf import (
     Model,
     OptionError,
     PredictionError,
+    XeeTFError,
     predict_to_cog,
     predict_to_zarr,
 )
@@ -108,6 +109,22 @@ def test_interrupted_run_is_continued_without_repeated_predictions(tmp_path):
     complete = write_zarr(model_of(calls), scene(), store, PredictOptions())
     assert complete.finished == complete.chunks == continued.chunks
     assert len(list(calls.iterdir())) == CALLS
+
+
+@pytest.mark.parametrize(
+    "change", [None, {"codecs": [{"name": 3}]}, {"chunk_grid": {}}, {"zarr_format": "x"}]
+)
+def test_damaged_metadata_of_an_unfinished_store(change, tmp_path):
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    store = tmp_path / "out.zarr"
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="interrupted"):
+        predict_to_zarr(model_of(calls, limit=6), scene(), store)
+    metadata = store / "twice" / "zarr.json"
+    found = json.loads(metadata.read_bytes())
+    metadata.write_text("{" if change is None else json.dumps(found | change))
+    with pytest.raises(XeeTFError, match=r"out.zarr"):
+        predict_to_zarr(model_of(calls), scene(), store)
 
 
 def test_interruption_says_whether_chunks_are_kept(tmp_path):

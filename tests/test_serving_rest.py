@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import re
 
 import pytest
 
@@ -212,6 +213,16 @@ def test_invalid_bodies(server, body):
     response = requests.post(api_url(server, "models/scaled:predict"), data=body, timeout=30)
     assert response.status_code == 400
     assert list(response.json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    "rows", [[1.0], [[1.0, 2.0]], [[[1.0, 2.0]]], [[[[[1.0, 2.0]]]]], [[[]]], [[[[1.0]]]]]
+)
+def test_inputs_of_other_shapes(server, rows):
+    """TensorFlow aborts the process for some of them."""
+    response = post(server, "models/convolution:predict", {"instances": rows})
+    assert response.status_code == 400
+    assert re.search(r"\(\?, \?, \?, 2\); got the shape|no elements|ragged", response.json()["error"])
 
 
 def test_unknown_urls_and_methods(server):

@@ -41,13 +41,14 @@ def main():
     ds = xr.Dataset({"B4": (("y", "x"), values)}, coords=coords).rio.write_crs(32633).chunk(y=32, x=512)
     ds["B4"] = ds["B4"].copy(data=ds["B4"].data.map_blocks(slow, dtype="f4", meta=np.empty((0, 0), "f4")))
     if writer in ("overwrite", "resume"):
-        ds.tfexport(folder + "/s", patch_dimensions=16, max_file_size=30000, if_exists=writer)
+        options = {"if_exists": writer, "progress": "progress" in scheduler}
+        ds.tfexport(folder + "/s", patch_dimensions=16, max_file_size=30000, **options)
     else:
         model = xee_tf.Model.from_function(lambda b: b[..., 0], input_tile_size=32, output_bands=["p"])
         xee_tf.predict_to_zarr(model, ds, folder + "/p.zarr")
 
 if __name__ == "__main__":
-    if scheduler == "cluster":
+    if "cluster" in scheduler:
         from distributed import Client, LocalCluster
         with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
             with Client(cluster):
@@ -85,6 +86,7 @@ def interrupt(process, started, signum):
         ("threads", signal.SIGINT),
         ("threads", signal.SIGTERM),
         ("cluster", signal.SIGTERM),
+        ("cluster, progress", signal.SIGINT),
         pytest.param("cluster", signal.SIGINT, marks=pytest.mark.long),
         pytest.param("synchronous", signal.SIGINT, marks=pytest.mark.long),
         pytest.param("synchronous", signal.SIGTERM, marks=pytest.mark.long),

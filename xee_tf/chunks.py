@@ -129,7 +129,8 @@ class _Check:
         *others, last = (
             f"{dim} {start} to {stop - 1}" for dim, (start, stop) in zip(self.dims, ranges, strict=True)
         )
-        named = f"{self.named}: chunk {block_id}, with {', '.join(others)} and {last},"
+        where = f"{', '.join(others)} and {last}" if others else last
+        named = f"{self.named}: chunk {block_id}, with {where},"
         return checked_chunk(named, values, tuple(stop - start for start, stop in ranges), self.dtype)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import ModelError
+from xee_tf.errors import ModelError, PredictionError
 from xee_tf.identity import content_hash
 
 __all__ = [
@@ -58,9 +58,20 @@ class TensorInfo:
 
     def __str__(self) -> str:
         dtype = "any dtype" if self.dtype is None else "string" if self.dtype == object else str(self.dtype)
-        if self.shape is None:
-            return dtype
-        return f"{dtype} ({', '.join('?' if side is None else str(side) for side in self.shape)})"
+        return dtype if self.shape is None else f"{dtype} {self.shape_text}"
+
+    @property
+    def shape_text(self) -> str:
+        """The shape as text, with ``?`` for an axis of any length."""
+        sides = ["?" if side is None else str(side) for side in self.shape or ()]
+        return f"({', '.join(sides)}{',' if len(sides) == 1 else ''})"
+
+    def allows(self, shape: Sequence[int]) -> bool:
+        """Return whether an array may have this shape."""
+        return self.shape is None or (
+            len(shape) == len(self.shape)
+            and all(known in (None, side) for known, side in zip(self.shape, shape, strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,36 @@ class Signature:
         return next((size for size in sizes if size is not None), None)
 
     def check_inputs(self, batch: Arrays, model: str) -> None:
-        """Raise a `ModelError` if the names of a batch are not those of the inputs, if these are known."""
-        if self.inputs is not None and set(batch) != set(self.inputs):
+        """Raise an error if the inputs do not have the names and shapes of the signature, as far as known.
+
+        TensorFlow aborts the process for some arrays with another number of axes, and some without elements.
+
+        Raises
+        ------
+        ModelError
+            If inputs are missing or unknown.
+        PredictionError
+            If an input has another shape, or an axis of an instance has no elements.
+
+        Examples
+        --------
+        >>> signature = Signature({"x": TensorInfo(np.dtype("f4"), (None, None, 3))})
+        >>> signature.check_inputs({"x": np.zeros((8, 3), "f4")}, "The model")
+        Traceback (most recent call last):
+        xee_tf.errors.PredictionError: The model has the input 'x' of shape (?, ?, 3); got the shape (8, 3).
+        """
+        if self.inputs is None:
+            return
+        if set(batch) != set(self.inputs):
             raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; got {sorted(batch)}.")
+        for name, info in self.inputs.items():
+            shape = batch[name].shape
+            if not info.allows(shape):
+                raise PredictionError(
+                    f"{model} has the input {name!r} of shape {info.shape_text}; got the shape {shape}."
+                )
+            if 0 in shape[1:]:
+                raise PredictionError(f"The input {name!r} has the shape {shape}: an axis has no elements.")
 
 
 def join_batches(parts: Sequence[Arrays]) -> dict[str, npt.NDArray[Any]]:

@@ -162,6 +162,7 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
 
 
 def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
+    future = None
     try:
         if not progress:
             return delayed.compute()
@@ -172,6 +173,8 @@ def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
         return future.result()
     except BaseException:
         with suppress(Exception):  # such as a closed cluster; the caller is about to clean up
+            if future is not None:
+                future.cancel()  # `compute` does this itself
             _wait_for_tasks(client, set(delayed.__dask_graph__()))
         raise
 

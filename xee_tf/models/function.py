@@ -151,8 +151,12 @@ class _FunctionConnection:
             except Exception as error:  # of any array library
                 problem = f" ({type(error).__name__}: {error})"
             else:
-                if array.ndim:
+                if isinstance(values, np.ma.MaskedArray):
+                    problem = ", whose mask would be lost: return values.filled(nodata), for example with NaN"
+                elif array.ndim and array.dtype.kind not in "mMV":
                     return array
+                elif array.ndim:
+                    problem = f" of dtype {array.dtype}, which is not a number"
         raise PredictionError(
             f"The function {self._name} returned {_describe(values)}{output}{problem}; expected an array "
             "with one element per tile or row: of shape (n, y, x) or (n, y, x, channel) for tiles, (n,) or "

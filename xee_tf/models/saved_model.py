@@ -147,7 +147,7 @@ def load_signatures(path: str, name: str, tag: str = "serve") -> dict[str, Tenso
 
     try:
         loaded = tf.saved_model.load(path, tags=[tag])
-    except (tf.errors.OpError, ValueError, RuntimeError, OSError, KeyError) as error:
+    except Exception as error:  # of any kind, if the files are damaged
         raise ModelError(f"{name} cannot be loaded with the tag {tag!r}: {error}") from None
     if not loaded.signatures:
         raise _signature_error(name, DEFAULT_SIGNATURE, [])

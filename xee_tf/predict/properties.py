@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from xee_tf.chunks import checked_chunk
+from xee_tf.chunks import check_chunks
 from xee_tf.connector import connected
 from xee_tf.errors import OptionError
 from xee_tf.graph import shared_array, shared_value
@@ -222,8 +222,8 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
         "table.rename(...).",
         "output",
     )
-    variables = [_whole_rows(table[name].transpose(rows, ...), rows) for name in caller.columns]
-    predictor: Any = _ChunkPredictor(caller, tuple((each.shape[1:], each.dtype) for each in variables))
+    variables = [_whole_rows(_checked(table[name]).transpose(rows, ...), rows) for name in caller.columns]
+    predictor: Any = _ChunkPredictor(caller)
     if any(variable.chunks for variable in variables):
         predictor = xr.Variable((), shared_array(_MODEL, predictor))
     sizes = {dim: size for out in caller.outputs for dim, size in zip(out.dims, out.shape, strict=True)}
@@ -243,23 +243,25 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
 
 @dataclass(frozen=True)
 class _ChunkPredictor:
-    """Predict chunks of columns with the shapes and dtypes that Dask declares."""
+    """Predict chunks of columns."""
 
     caller: RowCaller
-    declared: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
 
     def __call__(self, arrays: Sequence[npt.NDArray[Any]]) -> Any:
-        count = len(arrays[0]) if np.ndim(arrays[0]) else 0
-        columns = {
-            name: _values(checked_chunk(f"Column {name!r}: a chunk", values, (count, *shape), dtype), name)
-            for name, values, (shape, dtype) in zip(self.caller.columns, arrays, self.declared, strict=True)
-        }
+        names = self.caller.columns
+        columns = {name: _values(values, name) for name, values in zip(names, arrays, strict=True)}
         predicted = tuple(self.caller.call(columns).values())
         return predicted if len(predicted) > 1 else predicted[0]
 
 
 def _predict_chunk(predictor: _ChunkPredictor, *arrays: npt.NDArray[Any]) -> Any:
     return predictor(arrays)
+
+
+def _checked(column: xr.DataArray) -> xr.DataArray:
+    """Return a column whose chunks are checked, before others are aligned with them."""
+    checked = check_chunks(column.variable, f"Column {column.name!r}", axes=0)
+    return column.copy(deep=False, data=checked.data)
 
 
 def _whole_rows(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:

@@ -27,6 +27,8 @@ class GrpcClient(Client):
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", max_response_bytes),
+            # Servers close idle connections, which gRPC would log.
+            ("grpc.client_idle_timeout_ms", 5000),
             ("grpc.enable_retries", 0),  # RemoteConnection retries, and honors Retry-After
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),

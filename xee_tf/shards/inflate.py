@@ -19,7 +19,7 @@ from typing import Any
 from isal import igzip_lib
 
 from xee_tf.errors import RecordError
-from xee_tf.shards.members import ISAL_ERROR
+from xee_tf.shards.members import decompress
 from xee_tf.storage import Location
 
 __all__ = ["CACHE", "GZIP", "SEGMENT", "InflateCache", "inflate_file", "inflate_stream", "read_segment"]
@@ -268,10 +268,7 @@ def inflate_stream(pieces: Iterator[bytes], source: str, step: int) -> Iterator[
         if inflater.needs_input:
             data = piece[position : position + feed]
             position, feed = position + len(data), 2 * feed  # less is fed to a member that may be short
-        try:
-            out = inflater.decompress(data, want)
-        except ISAL_ERROR as error:
-            raise RecordError(f"{source} is corrupt: {error}.") from None
+        out = decompress(inflater, data, want, str(source))
         if inflater.eof:
             position -= len(inflater.unused_data)
             inflater = None

@@ -8,9 +8,11 @@ without decompressing the records before them.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +26,12 @@ __all__ = [
     "EMPTY_TAIL",
     "HEAD_BYTES",
     "IMAGE_MEMBER",
-    "ISAL_ERROR",
     "MEMBER_HEADER",
     "PREDICTION_MEMBER",
     "TABLE_MEMBER",
     "MemberIndex",
     "compress_member",
+    "decompress",
     "index_header_size",
     "indexed_header",
     "inflate_member",
@@ -309,10 +311,7 @@ def inflate_member(
         fed = view[position : position + feed] if inflater.needs_input else b""
         if inflater.needs_input and not len(fed):
             raise RecordError("A gzip member is truncated.")
-        try:
-            parts.append(inflater.decompress(fed, want))
-        except (ISAL_ERROR, EOFError) as error:
-            raise RecordError(f"A gzip member is corrupt ({error}).") from None
+        parts.append(decompress(inflater, fed, want, "A gzip member"))
         position, feed = position + len(fed), 2 * feed
         want -= len(parts[-1])
     if not want:
@@ -320,6 +319,20 @@ def inflate_member(
             raise inflation_error("A group of gzip members" if held else "A gzip member", limit)
         raise RecordError(f"A gzip member is corrupt: it has more than the expected {size} bytes.")
     return parts[0] if len(parts) == 1 else b"".join(parts), position - len(inflater.unused_data)
+
+
+def decompress(inflater: Any, data: Any, size: int, what: str) -> bytes:
+    """Decompress up to `size` bytes; raise a RecordError that names `what` if igzip cannot.
+
+    The error of igzip is not kept as its context, because it cannot be pickled.
+    """
+    try:
+        found: bytes = inflater.decompress(data, size)
+    except (ISAL_ERROR, EOFError) as error:
+        reason = re.sub(r"^Error -?\d+ ", "", str(error)).rstrip(".").lower()
+    else:
+        return found
+    raise RecordError(f"{what} is corrupt ({reason}).")
 
 
 def _pack(index: MemberIndex) -> bytes:

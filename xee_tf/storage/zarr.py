@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.local import sync_all, sync_folder
 from xee_tf.storage.location import Location
@@ -176,13 +177,21 @@ def _is_empty(values: npt.NDArray[Any], fill: Any) -> bool:
 def _open(band: StoredBand) -> Any:
     import zarr
 
-    return zarr.open_array(
-        band.store.url,
-        path=band.name,
-        mode="r+",
-        zarr_format=band.zarr_format,
-        storage_options=band.store.zarr_options,
-    )
+    try:
+        return zarr.open_array(
+            band.store.url,
+            path=band.name,
+            mode="r+",
+            zarr_format=band.zarr_format,
+            storage_options=band.store.zarr_options,
+        )
+    except OSError:
+        raise
+    except Exception as error:  # of any kind, if the metadata are damaged
+        raise DestinationError(
+            f"The metadata of {band.store.child(band.name)} are damaged ({type(error).__name__}: {error}). "
+            "Delete the store, and write it again."
+        ) from error
 
 
 def stored_bands(store: Location, names: Iterable[str], run: Staging) -> list[StoredBand]:
