@@ -205,6 +205,11 @@ def test_other_types(crs):
         read_crs(crs)
 
 
+def test_null_characters_do_not_end_a_text():
+    with pytest.raises(GeoreferenceError, match="null character"):
+        read_crs("EPSG:3035\0+proj=pipeline")
+
+
 def test_object_with_wkt():
     class Crs:
         def to_wkt(self):

@@ -244,7 +244,10 @@ DIFFERENT = {
         {"model": index(input_overlap_size=2)},
         "option input_overlap_size was 0 x 0 and is now 2 x 2",
     ),
-    "output": ({"model": index(output_bands={"p": "float64"})}, "the model's option output_bands"),
+    "output": (
+        {"model": index(output_bands={"p": "float64"})},
+        "the model's option output_bands was p and is now p: dtype float64",
+    ),
     "augment": ({"augment": "d4"}, "the option augment was None and is now d4"),
     "pixels": ({"image": image(1)}, "the input 'B' is not the same as before"),
     "one band": ({"image": image().assign(A=image(1).A)}, "the input 'A' is not the same as before"),

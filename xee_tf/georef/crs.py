@@ -210,6 +210,8 @@ def crs_of_cf(attrs: Mapping[str, Any]) -> pyproj.CRS:
 def _limited(text: str) -> str:
     if len(text) > _LONGEST:
         raise ValueError(f"it has {len(text):,} characters; at most {_LONGEST:,} are supported")
+    if "\0" in text:  # where PROJ would end it
+        raise ValueError("it contains a null character")
     return text
 
 

@@ -237,8 +237,12 @@ def _text(value: Any) -> str:
         return f"{value.x} x {value.y}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, Mapping):
+        items = {str(key): _text(each) for key, each in value.items()}
+        return ", ".join(f"{key}: {text}" if text else key for key, text in items.items()) or "none"
     if is_dataclass(value):
-        return " ".join(f"{each.name} {_text(getattr(value, each.name))}" for each in fields(value))
+        known = {each.name: getattr(value, each.name) for each in fields(value)}
+        return " ".join(f"{name} {_text(each)}" for name, each in known.items() if each is not None)
     return str(value)
 
 
