@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
+from tests.conftest import needs_posix
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from tests.strict_store import StrictFileSystem
@@ -765,3 +766,13 @@ def test_dimension_without_name(tmp_path):
     with pytest.raises(OptionError, match="rename the dimension"):
         ds.tfexport(tmp_path / "s", **PATCHES)
     assert not os.listdir(tmp_path)
+
+
+@needs_posix
+def test_link_to_itself_is_a_missing_file(tmp_path):
+    result = raster({"a": np.ones((32, 32), "f4")}).tfexport(tmp_path / "s", patch_dimensions=16)
+    shard = Path(result.files[0].path)
+    shard.unlink()
+    shard.symlink_to(shard.name)
+    with pytest.raises(MissingShardError, match="s-00000.tfrecord.gz"):
+        xee_tf.open_image(tmp_path / "s-mixer.json").load()

@@ -122,8 +122,12 @@ class Location(Address):
                     chosen = sorted(entry.name for entry in entries if entry.name.startswith(name))
                 found = {}
                 for each in chosen:
-                    with suppress(FileNotFoundError):  # removed since it was listed
+                    try:
                         found[each] = self.fs.info(os.path.join(folder.path, each))
+                    except OSError as error:
+                        # It was removed since it was listed, or is a link to itself.
+                        if error.errno not in (errno.ENOENT, errno.ELOOP):
+                            raise
             else:
                 with folder._errors("list"):
                     found = find_entries(self.fresh_fs, folder.path, name if self.bucket is not None else "")
