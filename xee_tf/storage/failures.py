@@ -46,7 +46,7 @@ _UNREACHABLE = frozenset(
     {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
     | {"ServiceRequestError", "ServiceResponseError", "TransportError", "RequestTimeout"}
 )
-_TRANSIENT = frozenset({"408", "429", "500", "502", "503", "504"})
+_TRANSIENT = frozenset({"408", "429", "502", "503", "504"})  # status of web servers
 _NO_ENDPOINT = "Invalid endpoint"  # botocore's ValueError for an address without a scheme
 _NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
 
