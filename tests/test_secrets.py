@@ -243,6 +243,7 @@ def test_messages_are_shown(
     url: str, options: dict[str, Any], shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message of an error is shown, without what may be a secret, however short."""
+    pytest.importorskip({"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}[url.partition(":")[0]])
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     for act in (
         Location.of(url, {**options, "skip_instance_cache": True}).read_bytes,
