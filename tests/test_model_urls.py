@@ -416,6 +416,7 @@ def test_a_store_that_fails_while_the_state_is_read(kind: str, bucket: Any, tmp_
 
 
 def test_web_servers_that_fail(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
     (tmp_path / "m.keras").write_bytes(b"model")
     with web_server(tmp_path, status=503) as url:
         files = ModelFiles.of(f"{url}/m.keras")
@@ -462,6 +463,7 @@ def test_web_servers_without_listings(tmp_path: Path) -> None:
 
 def test_served_folders_at_urls(memory: str, temporary: Path) -> None:
     """What is too deep is not copied, and errors name the URL and not the copy."""
+    pytest.importorskip("tensorflow")
     fs = fsspec.filesystem("memory")
     for name in ("deep/abc/def/saved_model.pb", "other/abc/1/saved_modelXpb"):
         fs.pipe(f"{memory}/{name}", b"not a model")
