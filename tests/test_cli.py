@@ -30,6 +30,7 @@ from tests.optional import RECORD_IMPORTS, optional
 from tests.rasters import random_band, raster
 from xee_tf import StorageError, demo
 from xee_tf.cli.errors import options_to_flags
+from xee_tf.cli.options import parse_pairs
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.shards import FileStore
 from xee_tf_cli import app, main
@@ -1180,3 +1181,11 @@ def test_bugs_have_a_traceback(monkeypatch):
     monkeypatch.setattr(xee_tf, "inspect", wrong)
     with pytest.raises(AssertionError, match="wrong"):
         main(["inspect", "x"])
+
+
+def test_pairs_of_names_and_numbers():
+    largest = 2**63 - 1
+    assert parse_pairs([f"a={largest},b=0007"], "FORM") == {"a": largest, "b": 7}
+    for number in (largest + 1, "9" * 30, "\u0663", "-1", ""):
+        with pytest.raises(ValueError, match="expected FORM; got"):
+            parse_pairs([f"b=1,a={number}"], "FORM")

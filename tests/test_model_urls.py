@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import http.server
+import io
 import os
 import tempfile
 import uuid
+import weakref
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +25,13 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import xee_tf
+from tests.counting_proxy import Error
 from tests.optional import optional
 from tests.rasters import raster
+from xee_tf.connector import connected
 from xee_tf.errors import DestinationExistsError, MissingModelError, ModelError, OptionError, StorageError
 from xee_tf.models import ModelFiles
+from xee_tf.storage import Location
 
 tf = optional("tensorflow")
 keras = optional("keras")
@@ -93,9 +99,29 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class _Silent(http.server.SimpleHTTPRequestHandler):
-    """A server that may withhold the times of its files, as it does without ETags."""
+    """A server that may fail, withhold the times of its files, or respond with a text instead of listings."""
 
     times = True
+    status = 200
+    index: str | None = ""
+
+    def send_head(self) -> Any:
+        if self.status != 200:
+            self.send_error(self.status)
+            return None
+        return super().send_head()
+
+    def list_directory(self, path: Any) -> Any:
+        if self.index == "":
+            return super().list_directory(path)
+        if self.index is None:
+            self.send_error(404)
+            return None
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(self.index)))
+        self.end_headers()
+        return io.BytesIO(self.index.encode())
 
     def send_header(self, keyword: str, value: str) -> None:
         if keyword != "Last-Modified" or self.times:
@@ -106,9 +132,9 @@ class _Silent(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def web_server(folder: Path, *, times: bool = True) -> Iterator[str]:
-    """Serve a folder over HTTP."""
-    handler = type("Handler", (_Silent,), {"times": times})
+def web_server(folder: Path, **options: Any) -> Iterator[str]:
+    """Serve a folder over HTTP; the options are attributes of the handler."""
+    handler = type("Handler", (_Silent,), options)
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
     ) as server:
@@ -180,11 +206,8 @@ def test_replaced_models(kind: str, memory: str, tmp_path: Path, temporary: Path
     second = model.predict_image(scene(), merge=False)
     assert second["p"].data.name != first["p"].data.name
     assert factor_of(second) == 5
-    if kind == "keras":  # it was loaded to know its signature
-        assert factor_of(first) == 2
-    else:
-        with pytest.raises(ModelError, match=f"{url} was replaced .*: create the prediction again"):
-            first.compute()
+    with pytest.raises(ModelError, match=f"{url} was replaced .*: create the prediction again"):
+        first.compute()
     fs.rm(url, recursive=True)
     assert factor_of(second) == 5  # the process has loaded it
     with pytest.raises(MissingModelError, match=url):
@@ -341,3 +364,136 @@ def test_names_that_leave_the_folder_are_refused(bucket: Any, temporary: Path) -
     with pytest.raises(ModelError, match=message), files.local_copy():
         pass
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("path", ["x/../m.keras", "../m.keras", "a/..", ".", "x/../y/.."])
+def test_urls_that_leave_the_folder(path: str, memory: str, temporary: Path) -> None:
+    files = ModelFiles.of(f"{memory}/{path}")
+    files.location.fs.pipe_file(files.location.path, b"model")
+    with files.local_copy() as copy:
+        assert Path(copy).read_bytes() == b"model"
+        assert len(Path(copy).resolve().relative_to(temporary.resolve()).parts) == 3
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x/..", "../../c/b", "x/../../../c", "../c"])
+def test_places_of_copies(name: str, memory: str, temporary: Path) -> None:
+    """Neither beside the folder of the model nor in its place."""
+    files = ModelFiles.of(f"{memory}/m")
+    with pytest.raises(ModelError, match="outside the folder"), files.local_copy({f"{memory}/m/x": name}):
+        pass
+
+
+def test_names_that_no_disk_can_hold(memory: str, temporary: Path) -> None:
+    files = ModelFiles.of(f"{memory}/m")
+    fsspec.filesystem("memory").pipe(f"{memory}/m/{'x' * 300}/y", b"1")
+    with pytest.raises(StorageError, match=f"Cannot read {files}: .*too long"), files.local_copy():
+        pass
+
+
+def test_markers_of_folders(bucket: Any, temporary: Path) -> None:
+    """Some programs create objects for folders."""
+    bucket.restore({"m/saved_model.pb": b"1", "m/x": b"", "m/x/y": b"3"})
+    with ModelFiles.of(f"{bucket.url}/m", bucket.options).local_copy() as copy:
+        found = {path.relative_to(copy).as_posix() for path in Path(copy).rglob("*") if path.is_file()}
+    assert found == {"saved_model.pb", "x/y"}
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved"])
+def test_a_store_that_fails_while_the_state_is_read(kind: str, bucket: Any, tmp_path: Path) -> None:
+    """It is not taken for a store without times and tags, whose files are compared by their content."""
+    upload(bucket, save(tmp_path / f"m.{kind}", 2, kind), f"m.{kind}")
+    options = {**bucket.options, "config_kwargs": {"retries": {"max_attempts": 0}}}
+    files = ModelFiles.of(f"{bucket.url}/m.{kind}", options)
+    before = files.pinned()
+    files.location.fs.retries = 1
+    connector = LOAD[kind](files.location.url, storage_options=options, **OPTIONS).connector
+    for act in (files.pinned, connector.pinned):  # the latter also looks whether there is a model
+        bucket.proxy.disturb(1, Error(503, "ServiceUnavailable"), matching=lambda each: True)
+        with pytest.raises(StorageError, match=f"Cannot read {files}.*too many requests"):
+            act()
+        assert files.pinned() == before
+
+
+def test_web_servers_that_fail(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "m.keras").write_bytes(b"model")
+    with web_server(tmp_path, status=503) as url:
+        files = ModelFiles.of(f"{url}/m.keras")
+        for act in (files.pinned, files.version, files.digest, files.location.info):
+            with pytest.raises(StorageError, match=f"Cannot read {url}/m.keras.*503"):
+                act()
+
+
+def test_one_version_stays_loaded(memory: str, tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    url = f"{memory}/m"
+    held = []
+    for factor in (2, 3, 4):
+        fs.put(str(save(tmp_path / f"{factor}", factor, "saved")), url, recursive=True)
+        connector = xee_tf.Model.from_saved_model(url, **OPTIONS).connector
+        connection = connected(connector.pinned())
+        assert connected(connector) is connection
+        held.append(weakref.ref(connection))
+        del connection
+        fs.rm(url, recursive=True)
+    gc.collect()
+    assert [each() is None for each in held] == [True, True, False]
+
+
+def test_web_servers_without_listings(tmp_path: Path) -> None:
+    save(tmp_path / "crops", 2, "saved")
+    save(tmp_path / "m.keras", 3, "keras")
+    for index in (None, "<html>Nothing to see</html>"):
+        with web_server(tmp_path, index=index) as url:
+            for act in (
+                xee_tf.Model.from_saved_model(f"{url}/crops", **OPTIONS).connector.pinned,
+                xee_tf.Model.from_saved_model(f"{url}/crops", **OPTIONS).connector.open,
+                lambda url=url: xee_tf.serve(f"{url}/crops"),
+            ):
+                with pytest.raises(
+                    ModelError, match=f"{url}/crops is a SavedModel, but .* not list the files"
+                ):
+                    act()
+            with pytest.raises(MissingModelError, match=f"{url}.*only if it lists the files of folders"):
+                xee_tf.serve(f"{url}/none")
+            model = xee_tf.Model.from_keras(f"{url}/m.keras", **OPTIONS)
+            assert factor_of(model.predict_image(scene(), merge=False)) == 3
+
+
+def test_served_folders_at_urls(memory: str, temporary: Path) -> None:
+    """What is too deep is not copied, and errors name the URL and not the copy."""
+    pytest.importorskip("tensorflow")
+    fs = fsspec.filesystem("memory")
+    for name in ("deep/abc/def/saved_model.pb", "other/abc/1/saved_modelXpb"):
+        fs.pipe(f"{memory}/{name}", b"not a model")
+    for name in ("deep", "other"):
+        with pytest.raises(ModelError, match=f"{memory}/{name} is not a SavedModel .*it contains"):
+            xee_tf.serve(f"{memory}/{name}")
+    fs.pipe(f"{memory}/bad/water/7/saved_model.pb", b"not a model")
+    with pytest.raises(ModelError, match=f"{memory}/bad/water/7") as caught:
+        xee_tf.serve(f"{memory}/bad")
+    assert str(temporary) not in str(caught.value)
+    with pytest.raises(ModelError, match=f"{memory}/bad/water/7") as caught:
+        xee_tf.Model.from_saved_model(f"{memory}/bad/water/7", **OPTIONS).connector.open()
+    assert str(temporary) not in str(caught.value)
+    fs.pipe(f"{memory}/bad.keras", b"not a model")
+    with pytest.raises(ModelError, match=f"{memory}/bad.keras") as caught:
+        xee_tf.Model.from_keras(f"{memory}/bad.keras", **OPTIONS).connector.open()
+    assert str(temporary) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("s3://bucket/run#3/m.keras", "m.keras"),
+        ("s3://bucket/run?3/m.keras", "m.keras"),
+        ("memory://run/m#1.h5", "m#1.h5"),
+        ("http://host/m.keras?key=a/b#c", "m.keras"),
+        ("simplecache::https://host/m.keras?key=a/b", "m.keras"),
+        ("/models/run#3/m?.keras", "m?.keras"),
+    ],
+)
+def test_file_names(url: str, name: str) -> None:
+    """Only URLs of web servers have a query."""
+    assert Location.of(url).file_name == name

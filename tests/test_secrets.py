@@ -23,7 +23,9 @@ import xee_tf
 from tests.counting_proxy import Error
 from tests.optional import optional
 from tests.rasters import random_band, raster
+from xee_tf.errors import DestinationError, StorageError
 from xee_tf.storage import Location
+from xee_tf.storage.credentials import mask_secrets
 
 keras = optional("keras")
 
@@ -224,6 +226,49 @@ def test_errors(url: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPat
             act(storage_options={**options, "skip_instance_cache": True})
         assert SECRET not in "".join(traceback.format_exception(caught.value))
         assert SECRET not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "shown"),
+    [
+        ("gs://bucket/m", {"token": "missing-key.json"}, "cannot be reached"),  # is sent to Google
+        ("gs://bucket/m", {"token": "pw-17", "project": "forest"}, "cannot be reached"),
+        ("s3://bucket/m", {"profile": "forest", "secret": "pw-17"}, r"profile \(forest\) could not be found"),
+        ("az://bucket/m", {"account_name": "forest", "connection_string": "pw-17"}, "Connection string"),
+        ("s3://bucket/m", {"key": "id", "secret": "pw-17", "endpoint_url": "localhost:9"}, "with https://"),
+        ("s3://bucket/m", {"client_kwargs": {"endpoint_url": "localhost:9"}, "anon": True}, "with https://"),
+    ],
+)
+def test_messages_are_shown(
+    url: str, options: dict[str, Any], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message of an error is shown, without what may be a secret, however short."""
+    pytest.importorskip({"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}[url.partition(":")[0]])
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    for act in (
+        Location.of(url, {**options, "skip_instance_cache": True}).read_bytes,
+        lambda: xee_tf.open_image(f"{url}-mixer.json", storage_options=options),
+    ):
+        with pytest.raises((StorageError, DestinationError), match=shown) as caught:
+            act()
+        text = "".join(traceback.format_exception(caught.value))
+        assert "pw-17" not in text
+        assert "missing-key" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "masked"),
+    [
+        ({"secret": "at"}, "s3://bucket/data: s3 *** http://u:pw@host:1/?sig=a%2Fb&x=y"),
+        ({"a": [{"b": (b"pw",)}]}, "s3://bucket/data: s3 at http://u:***@host:1/?sig=a%2Fb&x=y"),
+        ({"proxy": "http://u:pw@host:1"}, "s3://bucket/data: s3 at http://u:***@host:1/?sig=a%2Fb&x=y"),
+        ({"url": "https://c/?sig=a%2Fb&x=y"}, "s3://bucket/data: s3 at http://u:pw@host:1/?***"),
+        ({"profile": "bucket", "x": "", "y": 1}, "s3://bucket/data: s3 at http://u:pw@host:1/?sig=a%2Fb&x=y"),
+    ],
+)
+def test_masks(options: dict[str, Any], masked: str) -> None:
+    text = "s3://bucket/data: s3 at http://u:pw@host:1/?sig=a%2Fb&x=y"
+    assert mask_secrets(options, text) == masked
 
 
 def test_misspelled_options(tmp_path: Path) -> None:

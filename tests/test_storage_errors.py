@@ -431,3 +431,26 @@ def test_existence_is_not_cached(bucket, options):
     file.parent.entries()
     bucket.delete("run/file")
     assert not file.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disks_of_copies(number):
+    """The disk to which an object is copied is full, and not the store."""
+    with (
+        pytest.raises(StorageError, match=r"Cannot read s3://b/m: the disk .* on .*choose another disk"),
+        storage_errors("read", "s3://b/m"),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_addresses_that_are_no_urls(monkeypatch):
+    pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9")
+    file = Location.of("s3://bucket/file", {"anon": True, "skip_instance_cache": True})
+    for act in (file.read_bytes, file.exists, file.info):
+        with pytest.raises(
+            StorageError, match=r"not a URL \(Invalid endpoint: localhost:9\).*AWS_ENDPOINT_URL"
+        ):
+            act()
+    with pytest.raises(DestinationError, match=r"not a URL \(Invalid endpoint: localhost:9\)"):
+        image().tfexport("s3://bucket/scene", storage_options=file.storage_options, **PATCHES)

@@ -264,6 +264,18 @@ class Connector(Protocol):
         """
         return self
 
+    def unpinned(self) -> Connector:
+        """Return a connector of whatever version of the model is there, for a pinned one.
+
+        A process keeps one version of the model loaded for all connectors with the same one.
+
+        Returns
+        -------
+        Connector
+            Default: the connector itself.
+        """
+        return self
+
     def content(self) -> str | None:
         """Return a hash of the model that is the same in every process.
 
@@ -305,7 +317,7 @@ _connections: dict[Connector, tuple[Hashable, Connection]] = {}
 
 def connected(connector: Connector) -> Connection:
     """Return the connection of this process, which is opened by the first call and reopened when the model is
-    replaced.
+    replaced. Of the versions of a model, only the one that was opened last is kept.
 
     Raises
     ------
@@ -319,19 +331,19 @@ def connected(connector: Connector) -> Connection:
     >>> connected(double) is connected(double)
     True
     """
-    version = connector.version()
-    found = _connections.get(connector)
+    version, key = connector.version(), connector.unpinned()
+    found = _connections.get(key)
     if found is not None and found[0] == version:
         return found[1]
     with _lock:
-        lock = _locks.setdefault(connector, Lock())
+        lock = _locks.setdefault(key, Lock())
     # Only threads that need the same model wait while it is opened.
     with lock:
-        found = _connections.get(connector)
+        found = _connections.get(key)
         if found is None or found[0] != version:
             # The previous connection is not closed, because other threads may still use it.
             found = (version, connector.open())
-            _connections[connector] = found
+            _connections[key] = found
         return found[1]
 
 

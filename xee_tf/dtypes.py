@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 __all__ = [
+    "DTYPE_ERRORS",
     "FLOAT32_EXACT",
     "FLOAT64_EXACT",
     "beyond_float64",
@@ -29,17 +30,23 @@ FLOAT64_EXACT = 2**53 - 1
 """The largest integer that float64 distinguishes from all others. GDAL stores nodata as float64."""
 
 
+DTYPE_ERRORS = (TypeError, ValueError, SyntaxError, OverflowError, RecursionError, MemoryError)
+"""What `numpy.dtype` raises for values that describe no dtype; it evaluates some texts as code."""
+
+
 def parse_dtype(value: Any) -> np.dtype[Any] | None:
     """Return the dtype that a value of a user describes; None if it does not describe one.
 
+    None itself does not describe one, although numpy takes it for float64.
+
     Examples
     --------
-    >>> parse_dtype("uint8"), parse_dtype("9" * 5000)
-    (dtype('uint8'), None)
+    >>> parse_dtype("uint8"), parse_dtype("9" * 5000), parse_dtype(None)
+    (dtype('uint8'), None, None)
     """
     try:
-        found: np.dtype[Any] = np.dtype(value)
-    except (TypeError, ValueError, SyntaxError, OverflowError, RecursionError, MemoryError):  # texts are code
+        found: np.dtype[Any] | None = None if value is None else np.dtype(value)
+    except DTYPE_ERRORS:
         return None
     return found
 

@@ -160,9 +160,11 @@ class Model(Summarized, ModelSpec):
 
         Notes
         -----
-        Each process copies the files of a URL once, to a private temporary folder that is removed when the
-        model is loaded. All processes use the version that exists when the prediction is created. A local
-        model that is replaced later is loaded again.
+        Each process that loads the model copies the files of a URL to a private temporary folder, which is
+        removed when the model is loaded. `predict_to_zarr` also reads them where it is called, and so does
+        every check of a web server that sends neither times nor ETags. All processes use the version that
+        exists when the prediction is created; a process keeps the version that it loaded last. A local model
+        that is replaced later is loaded again.
 
         Examples
         --------

@@ -12,6 +12,7 @@ from cyclopts import Parameter, Token
 
 from xee_tf.errors import OptionError, shorten
 from xee_tf.options import IfExists
+from xee_tf.remote import parse_int64
 
 __all__ = [
     "Crs",
@@ -39,8 +40,6 @@ Name = Parameter(metavar="NAME")
 
 Number = Parameter(metavar="NUMBER")
 
-_NUMBER = r"\d{1,18}"  # fits in int64
-
 Crs = Annotated[str | None, Parameter(metavar="CRS")]
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -57,9 +56,12 @@ def parse_pairs(texts: Sequence[str], form: str) -> dict[str, int]:
     """
     pairs: dict[str, int] = {}
     for text in texts:
-        if re.fullmatch(rf"(.+?={_NUMBER}(,|$))+", text) is None or text.endswith(","):
+        is_whole = re.fullmatch(r"(.+?=[0-9]+(,|$))+", text) is not None and not text.endswith(",")
+        found = {name: parse_int64(number) for name, number in re.findall(r"(.+?)=([0-9]+)(?:,|$)", text)}
+        numbers = {name: number for name, number in found.items() if number is not None}
+        if not is_whole or len(numbers) < len(found):
             raise ValueError(f"expected {form}; got {shorten(repr(text))}.")
-        pairs |= {name: int(number) for name, number in re.findall(rf"(.+?)=({_NUMBER})(?:,|$)", text)}
+        pairs |= numbers
     return pairs
 
 

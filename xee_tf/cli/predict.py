@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -89,8 +88,7 @@ def predict(
     if outputs := parse_names(output_bands):
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
-    path = urlsplit(model).path if "://" in model else model  # a URL may have a query
-    is_file = PurePath(path).suffix in (".keras", ".h5")
+    is_file = PurePath(Location.of(model).file_name).suffix in (".keras", ".h5")
     load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     opened = load(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}

@@ -1,7 +1,7 @@
 """Identities of functions, models, inputs and runs by their content, independent of the process."""
 
 from xee_tf.identity.content import content_hash
-from xee_tf.identity.files import UnknownContentError, url_state
+from xee_tf.identity.files import UnknownContentError, listed_state, url_state
 from xee_tf.identity.run import (
     Content,
     IdentityOptions,
@@ -19,6 +19,7 @@ __all__ = [
     "array_attributes",
     "content_hash",
     "explain_other",
+    "listed_state",
     "run_identity",
     "url_state",
 ]

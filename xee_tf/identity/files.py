@@ -10,7 +10,15 @@ from typing import Any
 
 import fsspec
 
-__all__ = ["UnknownContentError", "array_state", "file_state", "raster_state", "store_state", "url_state"]
+__all__ = [
+    "UnknownContentError",
+    "array_state",
+    "file_state",
+    "listed_state",
+    "raster_state",
+    "store_state",
+    "url_state",
+]
 
 # Names in fsspec's descriptions of files; each kind of store has some of them.
 _TELLING = (
@@ -83,6 +91,22 @@ def url_state(filesystem: Any, path: str) -> State:
     Raises
     ------
     UnknownContentError
+        If the files cannot be listed, or the filesystem tells neither times nor tags.
+    """
+    try:
+        return listed_state(filesystem, path)
+    except UnknownContentError:
+        raise
+    except Exception as error:
+        raise UnknownContentError(f"{path} cannot be listed: {error}") from error
+
+
+def listed_state(filesystem: Any, path: str) -> State:
+    """Return the same as `url_state`; errors of the filesystem are raised as they are.
+
+    Raises
+    ------
+    UnknownContentError
         If the filesystem tells neither times nor tags.
     """
     local = _local_path(filesystem, path)
@@ -90,12 +114,9 @@ def url_state(filesystem: Any, path: str) -> State:
         return folder_state(local) if os.path.isdir(local) else file_state(local)
     filesystem = _synchronous(filesystem)
     filesystem.invalidate_cache()
-    try:
-        # One request for a thousand files; web servers have no listings.
-        is_web = "http" in _protocols(filesystem)
-        infos = ({} if is_web else filesystem.find(path, detail=True)) or {path: filesystem.info(path)}
-    except Exception as error:
-        raise UnknownContentError(f"{path} cannot be listed: {error}") from error
+    # One request for a thousand files; listings of web servers have no times.
+    is_web = "http" in _protocols(filesystem)
+    infos = ({} if is_web else filesystem.find(path, detail=True)) or {path: filesystem.info(path)}
     return sorted(_telling(name, info) for name, info in infos.items())
 
 

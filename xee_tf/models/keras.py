@@ -45,7 +45,7 @@ class KerasConnector(Connector):
     Parameters
     ----------
     files : ModelFiles
-        The file, local or remote; each process copies a remote file once.
+        The file, local or remote; each process that loads it copies a remote one.
     """
 
     files: ModelFiles
@@ -79,7 +79,7 @@ class KerasConnector(Connector):
             return _content(path)
 
     def version(self) -> Hashable:
-        """Return the modification time of a local file, or what the store tells of a remote one."""
+        """Return the modification time of a local file, or the state of a remote one."""
         return self.files.version()
 
     def pinned(self) -> KerasConnector:
@@ -87,10 +87,14 @@ class KerasConnector(Connector):
         self._require_file()
         return replace(self, files=self.files.pinned())
 
+    def unpinned(self) -> KerasConnector:
+        """Return a connector of whatever file is there."""
+        return replace(self, files=self.files.unpinned())
+
     def _require_file(self) -> None:
-        """Raise an error if there is no file; of a web server, reading tells."""
+        """Raise an error if there is no file; on a web server, this is known when the file is read."""
         location = self.files.location
-        if location.is_web or location.fresh_fs.isfile(location.path):
+        if location.is_web or location.is_file():
             return
         if location.child("saved_model.pb").exists():
             raise ModelError(f"{location} is a SavedModel, not a Keras file: use Model.from_saved_model.")

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
-from xee_tf.errors import MissingModelError, MissingShardError, ModelError
-from xee_tf.identity import UnknownContentError, url_state
+from xee_tf.errors import MissingModelError, MissingShardError, ModelError, StorageError
+from xee_tf.identity import UnknownContentError, listed_state
 from xee_tf.storage import Location, PathLike, bucket_exists, storage_errors
 
 __all__ = ["ModelFiles", "missing_error", "model_errors"]
@@ -30,8 +30,8 @@ class ModelFiles:
     location : Location
         Where it is.
     state : tuple, optional
-        For a URL, what the store tells of the version that is used, such as the ETag of each file; another
-        version is then an error. Default: whatever is there when the model is opened.
+        For a URL, what identifies the version that is used, such as the ETag of each file; another version is
+        then an error. Default: whatever is there when the model is opened.
 
     Examples
     --------
@@ -70,8 +70,15 @@ create the prediction again.
             return self
         return replace(self, state=self._current_state())
 
+    def unpinned(self) -> ModelFiles:
+        """Return whatever version is there; see `pinned`."""
+        return self if self.state is None else replace(self, state=None)
+
     def version(self, names: Collection[str] = ("",)) -> Hashable:
-        """Return a value that changes when the model is replaced: the times of local files in a folder."""
+        """Return a value that changes when the model is replaced.
+
+        Of a local folder, these are the times of the files `names`; of a URL, the state of all files.
+        """
         if self.location.is_local:
             path = self.location.path
             return tuple(_modified_time(os.path.join(path, name) if name else path) for name in names)
@@ -92,11 +99,32 @@ create the prediction again.
         """Return the paths of all files, in the form that the filesystem uses, each with its name inside.
 
         The name of a single file is empty.
+
+        Raises
+        ------
+        ModelError
+            If it is a SavedModel on a web server that does not list its files.
         """
         root = self.location.path
-        with model_errors(self.location):
-            found = self.location.fresh_fs.find(root)
-        return {path: path[len(root) :].strip("/") for path in sorted(found)} or {root: ""}
+        try:
+            with model_errors(self.location):
+                found = self.location.fresh_fs.find(root)
+        except (MissingModelError, StorageError):
+            self._require_listing({})
+            raise
+        paths = {path: path[len(root) :].strip("/") for path in sorted(found)} or {root: ""}
+        self._require_listing(paths)
+        return paths
+
+    def _require_listing(self, paths: Mapping[str, str]) -> None:
+        """Raise an error if a web server has a SavedModel whose files it does not list."""
+        if not self.location.is_web or "?" in self.location.url or any(paths.values()):
+            return
+        if self.location.child("saved_model.pb").exists():
+            raise ModelError(
+                f"{self} is a SavedModel, but its web server does not list the files of folders: use a "
+                "server that does, a bucket, or a single .keras file."
+            )
 
     @contextmanager
     def local_copy(self, paths: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -112,7 +140,7 @@ create the prediction again.
         MissingModelError
             If it does not exist.
         ModelError
-            If it is not the version that is used.
+            If it is not the version that is used, or a file would be outside the folder.
         StorageError
             If it cannot be read.
         """
@@ -121,30 +149,37 @@ create the prediction again.
             return
         with tempfile.TemporaryDirectory(prefix="xee-tf-") as folder:
             # With the name of the folder above: that of the model, if its own name is a version.
-            copy = os.path.join(folder, _file_name(self.location.parent), _file_name(self.location))
-            chosen = self.paths() if paths is None else paths
-            for name in chosen.values():
-                if ".." in name.split("/"):
-                    raise ModelError(f"{self} has a file {name!r}, whose copy would be outside the folder.")
+            copy = os.path.join(folder, _safe_name(self.location.parent), _safe_name(self.location))
+            chosen = _without_markers(self.paths() if paths is None else paths)
             targets = [os.path.join(copy, *name.split("/")) if name else copy for name in chosen.values()]
-            for target in targets:
-                os.makedirs(os.path.dirname(target), exist_ok=True)
+            for name, target in zip(chosen.values(), targets, strict=True):
+                if name and not _is_inside(copy, target):
+                    raise ModelError(f"{self} has a file {name!r}, whose copy would be outside the folder.")
             with model_errors(self.location):
+                for target in targets:
+                    os.makedirs(os.path.dirname(target), exist_ok=True)
                 self.location.fs.get(list(chosen), targets)
             # Not before: the files may be replaced while they are copied.
             if self.state is not None and self._current_state() != self.state:
                 raise ModelError(
                     f"{self} was replaced after the prediction had been created: create the prediction again."
                 )
-            yield copy
+            try:
+                yield copy
+            except ModelError as error:  # of TensorFlow or Keras, which know only the copy
+                if copy not in str(error):
+                    raise
+                raise type(error)(str(error).replace(copy, str(self))) from error.__cause__
 
     def _current_state(self) -> tuple[tuple[str, ...], ...]:
         location = self.location
-        try:
-            paths = self.paths() if location.is_web else [location.path]  # web servers have no listings
-            return tuple(each for path in paths for each in url_state(location.fresh_fs, path))
-        except UnknownContentError:
-            return (("sha256", self.digest()),)
+        paths = self.paths() if location.is_web else [location.path]  # listings of web servers have no times
+        with model_errors(location):
+            try:
+                return tuple(each for path in paths for each in listed_state(location.fresh_fs, path))
+            except UnknownContentError:
+                pass
+        return (("sha256", self.digest()),)
 
 
 @contextmanager
@@ -173,7 +208,22 @@ def _modified_time(file: str) -> int | None:
         return None
 
 
-def _file_name(location: Location) -> str:
+def _safe_name(location: Location) -> str:
     """Return the last component of a path, as the name of a local file or folder."""
-    name = os.path.basename(urlsplit(location.url).path) if location.is_web else location.name
-    return _NOT_IN_NAMES.sub("_", name) or "model"
+    name = _NOT_IN_NAMES.sub("_", location.file_name)
+    return "model" if name in ("", ".", "..") else name
+
+
+def _without_markers(paths: Mapping[str, str]) -> dict[str, str]:
+    """Omit objects that some programs create for folders: their names are those of folders of others."""
+    folders = {str(folder) for name in paths.values() for folder in PurePosixPath(name).parents}
+    return {path: name for path, name in paths.items() if name not in folders}
+
+
+def _is_inside(folder: str, path: str) -> bool:
+    """Return whether a path is in a folder; on Windows, names may have drives and backslashes."""
+    folder, path = os.path.realpath(folder), os.path.realpath(path)
+    try:
+        return path != folder and os.path.commonpath([folder, path]) == folder
+    except ValueError:  # on another drive
+        return False

@@ -33,7 +33,7 @@ class SavedModelConnector(Connector):
     Parameters
     ----------
     files : ModelFiles
-        The folder, local or remote; each process copies a remote folder once.
+        The folder, local or remote; each process that loads it copies a remote one.
     signature_name : str, default "serving_default"
         The signature that is called.
     tag : str, default "serve"
@@ -90,13 +90,17 @@ class SavedModelConnector(Connector):
         return Signature(read(known[self.signature_name].inputs), read(known[self.signature_name].outputs))
 
     def version(self) -> Hashable:
-        """Return the modification times of local files, or what the store tells of remote ones."""
+        """Return the modification times of local files, or the state of remote ones."""
         return self.files.version(("saved_model.pb", "variables/variables.index"))
 
     def pinned(self) -> SavedModelConnector:
         """Return a connector of the files that exist now, if they are remote."""
         require_saved_model(self.files.location)
         return replace(self, files=self.files.pinned())
+
+    def unpinned(self) -> SavedModelConnector:
+        """Return a connector of whatever files are there."""
+        return replace(self, files=self.files.unpinned())
 
     def content(self) -> str | None:
         """Hash the files, local or remote, except the fingerprint, which contains a random number."""

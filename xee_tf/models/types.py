@@ -100,7 +100,7 @@ def pixel_type(value: Any, name: str) -> PixelType:
         raise OptionError(f"{name}: {shorten(repr(value))} is not a type. Use {_FORMS}.")
     if dtype.kind in "SUO":
         return PixelType(STRING)
-    if dtype.kind not in "biuf" or value is None:
+    if dtype.kind not in "biuf":
         raise OptionError(f"{name}: {value!r} is not a type of real numbers. Use {_FORMS}.")
     return PixelType(dtype.newbyteorder("="))
 

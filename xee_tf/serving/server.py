@@ -18,7 +18,7 @@ from typing import Any
 from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import integer, number
-from xee_tf.serving.folders import found_models
+from xee_tf.serving.folders import local_models
 from xee_tf.serving.models import Models
 from xee_tf.storage import PathLike
 
@@ -66,8 +66,8 @@ def serve(
     path : path-like
         A SavedModel; a folder of its versions (``1``, ``2``, ...); or a folder of models, each a SavedModel
         or a folder of versions. All are loaded immediately. Requests without a version use the latest one.
-        Of a URL, such as ``s3://bucket/models``, the models are copied to a private temporary folder, which
-        is removed when they are loaded.
+        Models at a URL, such as ``s3://bucket/models``, are copied to a private temporary folder, which is
+        removed when they are loaded.
     name : str, optional
         Name of the model, if there is only one. Default: the name of its folder.
     labels : mapping of str to int, optional
@@ -131,7 +131,7 @@ def serve(
     grace = number(0)(grace, "grace")
     _check_names(name, labels, host)
     with ExitStack() as stack:
-        with found_models(path, name, storage_options) as folders:
+        with local_models(path, name, storage_options) as folders:
             http_socket = stack.enter_context(_listen(host, port))
             models = Models(folders, labels or {}, max_batch_size)
         address = f"[{host}]" if ":" in host else host

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import fsspec
 
@@ -198,6 +199,12 @@ class Address:
     def name(self) -> str:
         """The last component of the path."""
         return self._link[0].rsplit("/", 1)[-1]
+
+    @property
+    def file_name(self) -> str:
+        """The last component of the path, without the query that URLs of web servers may have."""
+        link = self._link[0].rpartition("::")[2]
+        return urlsplit(link).path.rpartition("/")[2] if link.partition("://")[0] in WEB else self.name
 
     @property
     def parent(self) -> Self:

@@ -6,18 +6,26 @@ Those of Azure are checked before the first request, which its client repeats fo
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from fsspec.asyn import sync
 
 from xee_tf.errors import StorageError, shorten
 
-__all__ = ["is_shown", "require_credentials"]
+__all__ = ["contains_secret", "mask_secrets", "require_credentials"]
 
 _SCOPE = "https://storage.azure.com/.default"
-_SHORTEST = 8  # characters of a secret
+_SHORTEST = 8  # characters of a text that is masked also inside of words
+
+# Names of options whose values are no secrets. All other texts may be.
+_PUBLIC = frozenset(
+    {"access", "account_name", "addressing_style", "consistency", "profile", "project", "region_name"}
+    | {"signature_version", "target_protocol"}
+)
 _checked: WeakSet[Any] = WeakSet()  # filesystems
 
 
@@ -37,17 +45,25 @@ def require_credentials(fs: Any, url: str) -> None:
     _checked.add(fs)
 
 
-def is_shown(options: Mapping[str, Any], error: BaseException) -> bool:
-    """Return whether the text of an error, or of one that caused it, contains a value of storage options.
+def mask_secrets(options: Mapping[str, Any], text: str) -> str:
+    """Replace the values of storage options in a text, except those that are no secrets.
 
-    URLs and short values are no secrets.
+    A short value is replaced only where it is a whole word.
 
     Examples
     --------
-    >>> is_shown({"token": "ya29.secret"}, ValueError("The token ya29.secret has expired."))
-    True
+    >>> mask_secrets({"token": "ya29.secret", "project": "forest"}, "ya29.secret has expired in forest.")
+    '*** has expired in forest.'
     """
-    secrets = [text for text in _texts(options) if len(text) >= _SHORTEST and "://" not in text]
+    for secret in sorted(set(_secrets(options)), key=len, reverse=True):
+        for each in {secret, repr(secret)[1:-1]}:
+            is_short = len(each) < _SHORTEST
+            text = re.sub(rf"(?<!\w){re.escape(each)}(?!\w)" if is_short else re.escape(each), "***", text)
+    return text
+
+
+def contains_secret(options: Mapping[str, Any], error: BaseException) -> bool:
+    """Return whether an error, or one that caused it, contains what `mask_secrets` replaces."""
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -55,20 +71,30 @@ def is_shown(options: Mapping[str, Any], error: BaseException) -> bool:
         if each is not None and not any(each is other for other in seen):
             seen.append(each)
             waiting += [each.__cause__, each.__context__]
-    return any(secret in f"{each} {each!r}" for each in seen for secret in secrets)
+    return any(mask_secrets(options, text) != text for each in seen for text in (str(each), repr(each)))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _secrets(value: Any) -> Iterator[str]:
+    """Yield the texts in storage options that may be secrets; of a URL, its password and its query."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, bytes):
-        yield value.decode(errors="replace")
+        if re.match(r"\w+://", value) is None:
+            found: list[str | None] = [value]
+        else:
+            try:
+                parts = urlsplit(value)
+                found = [parts.password, parts.query]
+            except ValueError:  # no valid URL
+                found = [value]
+        yield from (text for text in found if text)
     elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _texts(each)
+        for name, each in value.items():
+            if name not in _PUBLIC:
+                yield from _secrets(each)
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _texts(each)
+            yield from _secrets(each)
 
 
 async def _get_token(credential: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
 
-__all__ = ["is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
+__all__ = ["explain_store", "is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
 
 _FULL = 64 << 10  # a disk with fewer free bytes counts as full
 
@@ -46,6 +46,8 @@ _UNREACHABLE = frozenset(
     {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
     | {"ServiceRequestError", "ServiceResponseError", "TransportError", "RequestTimeout"}
 )
+_TRANSIENT = frozenset({"408", "429", "502", "503", "504"})  # status of web servers
+_NO_ENDPOINT = "Invalid endpoint"  # botocore's ValueError for an address without a scheme
 _NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
 
 # For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
@@ -145,6 +147,11 @@ _STORE: tuple[tuple[frozenset[str], str, str], ...] = (
         "Delete the object, or choose another name.",
     ),
     (
+        frozenset({_NO_ENDPOINT}),
+        "the address of the store is not a URL",
+        "Begin endpoint_url in the storage options, or AWS_ENDPOINT_URL, with https:// or http://.",
+    ),
+    (
         _UNREACHABLE,
         "the store cannot be reached",
         "Check its address and the network, then run it again.",
@@ -217,7 +224,7 @@ key does not exist).
         if (
             isinstance(error, FileNotFoundError)
             and isinstance(cause, Exception)
-            and _signs(cause) & _UNREACHABLE
+            and _signs(cause) & (_UNREACHABLE | _TRANSIENT)
         ):
             error = cause  # fsspec does not tell it from a missing file on a web server
         if isinstance(error, FileNotFoundError) and action == "delete":
@@ -225,12 +232,14 @@ key does not exist).
         if _is_bug(error):
             raise
         is_local = "://" not in url if local is None else local
-        explained = _explain_disk(error, action, url) if is_local else _explain_store(error, action)
+        explained = _explain_disk(error, action, url) if is_local else explain_store(error, action)
         raise _class(error, action)(" ".join(f"Cannot {action} {url}: {explained} {left}".split())) from error
 
 
 def _is_bug(error: BaseException) -> bool:
     """Return whether an error is not one of a store; adlfs raises a RuntimeError from those of its client."""
+    if _NO_ENDPOINT in _signs(error):
+        return False
     is_builtin = not isinstance(error, OSError) and type(error).__module__ == "builtins"
     return is_builtin and (error.__cause__ is None or _is_bug(error.__cause__))
 
@@ -266,11 +275,21 @@ def _disk_usage(path: str) -> tuple[int, int] | None:
     return None
 
 
-def _explain_store(error: Exception, action: str) -> str:
+def explain_store(error: Exception, action: str, mask: Callable[[str], str] = str) -> str:
+    """Say what an error of a store means and what to do. `mask` removes secrets from its own text.
+
+    Examples
+    --------
+    >>> explain_store(PermissionError("Access Denied"), "read")
+    'permission denied (Access Denied). The credentials must permit it for this path.'
+    """
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):  # of the local disk, for copies
+        what, advice = _DISK[error.errno]  # type: ignore[attr-defined]
+        return f"{what} on {socket.gethostname()}. {advice}"
     signs = _signs(error)
     if action in ("write", "create") and not signs & _NO_OBJECT:
         signs = {_NO_BUCKET if sign in ("404", "FileNotFoundError") else sign for sign in signs}
-    detail = shorten(_text(error), 200).rstrip(".")
+    detail = shorten(mask(_text(error)), 200).rstrip(".")
     for known, what, advice in _STORE:
         if found := sorted(signs & known):
             codes = [each for each in found if not each.isdigit() and not each.endswith("Error")]
@@ -302,6 +321,8 @@ def _signs(error: BaseException | None) -> set[str]:
                 found.add(str(value))
         if isinstance(error, OSError) and str(error).startswith("Forbidden:"):
             found.add("403")  # gcsfs
+        if isinstance(error, ValueError) and str(error).startswith(_NO_ENDPOINT):
+            found.add(_NO_ENDPOINT)
         error = error.__cause__
     return found
 

@@ -10,15 +10,17 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 import fsspec
 from fsspec.core import url_to_fs
 
-from xee_tf.errors import DestinationError, XeeTFError, shorten
+from xee_tf.errors import DestinationError, StorageError, XeeTFError, shorten
 from xee_tf.extras import extra
-from xee_tf.storage.credentials import is_shown, require_credentials
+from xee_tf.storage.credentials import contains_secret, mask_secrets, require_credentials
+from xee_tf.storage.failures import explain_store
 
 __all__ = ["BUCKETS", "EXTRAS", "WEB", "check_characters", "check_slashes", "has_wildcard", "open_filesystem"]
 
@@ -50,7 +52,7 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspe
     DestinationError
         If the protocol is unknown, its package is missing, or the URL or an option is incomplete.
     StorageError
-        If a source of credentials gives none.
+        If a source of credentials gives none, or the filesystem asks a server that cannot be reached.
 
     Examples
     --------
@@ -72,15 +74,13 @@ def open_filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspe
     except XeeTFError:
         raise
     except Exception as error:
-        if is_shown(storage_options, error):
-            raise DestinationError(
-                f"{url} cannot be opened: {type(error).__name__}. Its message is not shown, because it "
-                "contains a value of storage_options: check these."
-            ) from None
         # A missing package, an unknown protocol, or options that the filesystem does not have.
-        if not isinstance(error, ImportError | ValueError | TypeError | KeyError):
-            raise
-        raise DestinationError(f"{url} cannot be opened: {_explain(error, name)}") from error
+        is_option = isinstance(error, ImportError | ValueError | TypeError | KeyError)
+        mask = partial(mask_secrets, storage_options)
+        explained = mask(_explain(error, name)) if is_option else explain_store(error, "read", mask)
+        cause = None if contains_secret(storage_options, error) else error  # is shown in tracebacks
+        kind = DestinationError if is_option else StorageError
+        raise kind(f"{url} cannot be opened: {explained}") from cause
     require_credentials(filesystem, url)
     return filesystem, str(path)
 

@@ -65,6 +65,21 @@ class Location(Address):
                 return True
             return bool(self.fresh_fs.exists(self.path))
 
+    def is_file(self) -> bool:
+        """Return whether a file exists.
+
+        Raises
+        ------
+        StorageError
+            If this cannot be determined.
+        """
+        if self.is_local:
+            return os.path.isfile(self.path)
+        try:
+            return bool(self.info()["type"] == "file")
+        except FileNotFoundError:
+            return False
+
     def is_folder(self) -> bool:
         """Return whether a folder exists."""
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xee_tf.dtypes import DTYPE_ERRORS
 from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
@@ -299,7 +300,7 @@ def _numeric_dtype(dtype: Any) -> Any:
 
     try:
         found = tf.as_dtype(dtype)
-    except (TypeError, ValueError, SyntaxError):
+    except DTYPE_ERRORS:
         found = tf.string
     if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
         raise OptionError(
