@@ -242,6 +242,24 @@ def test_connections_are_idle_from_when_the_response_is_read(connect, served_mod
         assert 0.5 < time.monotonic() - start < 5
 
 
+def test_responses_are_read_before_others_are_sent(connect, served_models, monkeypatch):
+    monkeypatch.setattr(limits, "READ_SECONDS", 3.0)
+    body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % b",".join([b"2000000000000"] * 400_000)
+    head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.sendall(head + body)
+        found = connection.recv(1 << 16)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(5)
+        with suppress(ConnectionError):
+            while part := connection.recv(1 << 16):
+                found += part
+        assert found.startswith(b"HTTP/1.1 200 ")
+        assert found.count(b"HTTP/1.1") == 1
+
+
 def test_only_headers_are_limited(connect, served_models):
     """Not the bodies and other requests before them."""
     get = b"GET /health HTTP/1.1\r\nHost: x\r\n"
@@ -506,7 +524,7 @@ def test_all_requests_together_are_limited(connect, served_models, monkeypatch):
 @pytest.mark.long
 @pytest.mark.parametrize(("reads", "close"), [(True, b""), (False, b""), (False, b"Connection: close\r\n")])
 def test_responses_are_kept_while_they_are_read(connect, served_models, monkeypatch, reads, close):
-    monkeypatch.setattr(limits, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.2)
     monkeypatch.setattr(limits, "READ_SECONDS", 2.0)
     numbers = b",".join([b"1000000000000"] * 400_000)
     body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % numbers

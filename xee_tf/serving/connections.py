@@ -90,7 +90,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Close the connection unless the client reads all that was unread, or enough of it, by the end."""
         left = self.transport.get_write_buffer_size()
         is_over = self.loop.time() >= end
-        if not left or (is_over and unread - left >= limits.READ_SECONDS * limits.BYTES_PER_SECOND):
+        if not left and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif not left or (is_over and unread - left >= limits.READ_SECONDS * limits.BYTES_PER_SECOND):
             self._wait()
         elif is_over:
             self.transport.abort()
@@ -129,7 +131,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See `httptools.HttpRequestParser`."""
         self._headers_begun, self._has_requested = False, True
-        self._stop_waiting()
+        if not self.transport.get_write_buffer_size():  # otherwise the next response also waits for it
+            self._stop_waiting()
         self._since = self.clock.time()
         super().on_headers_complete()
         self.cycle.keep_alive &= not self._is_crowded
