@@ -32,8 +32,9 @@ from xee_tf.remote.payloads.predict_messages import (
     decode_predict_response,
     encode_predict_request,
 )
-from xee_tf.serving import bodies
+from xee_tf.serving import limits
 from xee_tf.serving.batching import Batcher
+from xee_tf.serving.models import Models
 from xee_tf.serving.server import stop_signal
 from xee_tf_cli import main
 
@@ -208,7 +209,7 @@ def test_max_concurrency_of_grpc(served_models):
 
 
 def test_disconnected_and_idle_clients_release_their_slot(served_models, monkeypatch):
-    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.3)
     head = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
     with xee_tf.serve(served_models, max_concurrency=1) as server:
         host_and_port = server.url.removeprefix("http://").split(":")
@@ -285,6 +286,35 @@ def test_second_signal_interrupts(interruptible):
         assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@needs_posix
+def test_signal_in_another_thread():
+    """The system chooses the thread. Python runs the handler in the main thread, which is not woken."""
+    code = """if True:
+        import signal, threading
+        from xee_tf.serving import stop_signal
+        send = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        with stop_signal() as stop:
+            threading.Timer(0.3, send).start()
+            stop.wait()
+            print(stop.is_set())
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
+def test_connection_that_is_made_while_the_server_stops(served_models, monkeypatch):
+    with xee_tf.serve(served_models / "scaled", grace=20) as server, ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(Models, "names", property(lambda models: time.sleep(1)))
+        busy = pool.submit(requests.get, f"{server}/health", timeout=30)
+        time.sleep(0.3)  # the event loop is busy, and accepts the connection only when it must stop
+        with socket.create_connection(server.url.removeprefix("http://").split(":")) as connection:
+            start = time.monotonic()
+            server.close()
+            assert time.monotonic() - start < 10
+            assert connection.recv(1000) == b""
+        assert busy.result().status_code == 200
 
 
 class Process:

@@ -24,7 +24,8 @@ import xee_tf
 from tests.waiting import wait_until
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.remote.payloads.predict_messages import encode_predict_request
-from xee_tf.serving import bodies, connections, grpc_service, held, waiting
+from xee_tf.serving import grpc_service, limits, waiting
+from xee_tf.serving.models import Models
 
 HEAD = b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\n"
 LENGTH = HEAD + b"Content-Length: 100000\r\n\r\n{", b" "
@@ -70,7 +71,7 @@ def test_slow_bodies_do_not_keep_others_out(connect, served_models, begin, part)
 @pytest.mark.parametrize("zeros", [0, 1 << 20])
 def test_slow_bodies_are_rejected(connect, served_models, monkeypatch, zeros):
     """Also those whose first megabyte was fast: it does not compensate for pauses."""
-    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 0.5)
     with xee_tf.serve(served_models, grace=0) as server:
         connection = connect(server, HEAD + b"Content-Length: 5000000\r\n\r\n" + bytes(zeros))
         start = time.monotonic()
@@ -82,7 +83,7 @@ def test_slow_bodies_are_rejected(connect, served_models, monkeypatch, zeros):
 
 
 def test_bodies_at_the_minimum_rate_are_not_rejected(connect, served_models, monkeypatch):
-    monkeypatch.setattr(bodies, "IDLE_SECONDS", 1.5)
+    monkeypatch.setattr(limits, "BODY_SECONDS", 1.5)
     with xee_tf.serve(served_models, grace=0) as server:
         connection = connect(server, HEAD + b"Content-Length: 40018\r\n\r\n")
         for _ in range(20):
@@ -93,8 +94,8 @@ def test_bodies_at_the_minimum_rate_are_not_rejected(connect, served_models, mon
 
 
 def test_slow_bodies_leave_memory_to_others(connect, served_models, monkeypatch):
-    monkeypatch.setattr(held, "_LEAST", 0)
-    monkeypatch.setattr(bodies, "SLOW_SECONDS", 0.4)
+    monkeypatch.setattr(limits, "HELD_BYTES", 0)
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 0.4)
     head = HEAD + b"Content-Length: 900\r\n\r\n"
     with xee_tf.serve(served_models, max_request_bytes=1000, grace=0) as server:
         slow = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes
@@ -109,9 +110,52 @@ def test_slow_bodies_leave_memory_to_others(connect, served_models, monkeypatch)
         assert few.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
+def stall(server, monkeypatch, seconds):
+    """Keep the event loop of a server busy for a while; return the thread that waits for it."""
+    monkeypatch.setattr(Models, "names", property(lambda models: time.sleep(seconds)))
+    thread = threading.Thread(target=requests.get, args=(f"{server}/health",), kwargs={"timeout": 30})
+    thread.start()
+    time.sleep(0.1)
+    return thread
+
+
+@pytest.mark.parametrize("scarce", [False, True])
+def test_bodies_are_not_late_when_the_server_is(connect, served_models, monkeypatch, scarce):
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 1.0)
+    if scarce:
+        monkeypatch.setattr(limits, "HELD_BYTES", 0)
+    else:
+        monkeypatch.setattr(limits, "BODY_SECONDS", 1.0)
+    with xee_tf.serve(served_models, max_request_bytes=1_000_000, grace=0) as server:
+        size = 600_000
+        steady = [connect(server, HEAD + b"Content-Length: 800000\r\n\r\n" + b" " * size) for _ in range(2)]
+        time.sleep(0.2)
+        thread = stall(server, monkeypatch, 2.5)
+        while size < 800_000:
+            for connection in steady:
+                connection.sendall(b" " * 10_000)
+            size += 10_000
+            time.sleep(0.2)
+        for connection in steady:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")  # not JSON
+        thread.join()
+
+
+def test_the_clock_stands_still_while_the_server_is_late(monkeypatch):
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 0.8)
+    clock = limits.PatientClock()
+    start = clock.time()
+    for pause in (0.1, 0.7, 0.1):
+        assert clock.tick() == 0.2
+        begin = clock.time()
+        time.sleep(pause)
+        assert clock.time() - begin <= 0.2 + 1e-6
+    assert clock.time() - start >= 0.4 - 1e-6
+
+
 @pytest.mark.parametrize("begin", [b"", HEAD])
 def test_connections_without_request_are_closed(connect, served_models, monkeypatch, begin):
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "HEADER_SECONDS", 0.5)
     with xee_tf.serve(served_models) as server:
         connection = connect(server, begin)
         stop = threading.Event()
@@ -134,8 +178,8 @@ def test_connections_without_request_are_closed(connect, served_models, monkeypa
 
 @pytest.mark.parametrize("begin", [b"", HEAD, LENGTH[0]])
 def test_connections_of_a_client_are_limited(connect, served_models, monkeypatch, begin):
-    monkeypatch.setattr(connections, "_CONNECTIONS", 10)
-    monkeypatch.setattr(connections, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "WAITING", 10)
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 0.3)
     with xee_tf.serve(served_models, max_concurrency=2) as server:
         waiting = [connect(server, begin) for _ in range(30)]
         assert predict(server) == 200
@@ -146,7 +190,7 @@ def test_connections_of_a_client_are_limited(connect, served_models, monkeypatch
 
 
 def test_many_connections_of_a_client_are_not_closed_while_they_are_used(served_models, monkeypatch):
-    monkeypatch.setattr(connections, "_CONNECTIONS", 10)
+    monkeypatch.setattr(limits, "WAITING", 10)
     with xee_tf.serve(served_models, max_concurrency=5) as server, ThreadPoolExecutor(18) as pool:
         sessions = [requests.Session() for _ in range(18)]
 
@@ -164,7 +208,7 @@ def test_many_connections_of_a_client_are_not_closed_while_they_are_used(served_
 
 def test_idle_connections_are_kept_for_a_while(connect, served_models, monkeypatch):
     """Longer than one whose first request does not arrive."""
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "HEADER_SECONDS", 0.5)
     request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     with xee_tf.serve(served_models) as server:
         connection = connect(server)
@@ -179,6 +223,66 @@ def test_idle_connections_are_kept_for_a_while(connect, served_models, monkeypat
         start = time.monotonic()
         assert is_closed(connection)
         assert 0.3 < time.monotonic() - start < 5
+
+
+def test_connections_are_idle_from_when_the_response_is_read(connect, served_models, monkeypatch):
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 1.0)
+    body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % b",".join([b"1000000000000"] * 400_000)
+    head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.sendall(head + body)
+        found = connection.recv(1 << 16)
+        time.sleep(1.5)
+        while not found.endswith(b"}"):
+            found += connection.recv(1 << 16)
+        start = time.monotonic()
+        assert is_closed(connection)
+        assert 0.5 < time.monotonic() - start < 5
+
+
+def test_responses_are_read_before_others_are_sent(connect, served_models, monkeypatch):
+    monkeypatch.setattr(limits, "READ_SECONDS", 3.0)
+    body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % b",".join([b"2000000000000"] * 400_000)
+    head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with xee_tf.serve(served_models, grace=0) as server:
+        connection = connect(server)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.sendall(head + body)
+        found = connection.recv(1 << 16)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(5)
+        with suppress(ConnectionError):
+            while part := connection.recv(1 << 16):
+                found += part
+        assert found.startswith(b"HTTP/1.1 200 ")
+        assert found.count(b"HTTP/1.1") == 1
+
+
+def test_only_headers_are_limited(connect, served_models):
+    """Not the bodies and other requests before them."""
+    get = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+    many = (get + b"\r\n") * 3000
+    with xee_tf.serve(served_models) as server:
+        for size in range(100_000, 600_000, 50_000):
+            connection = connect(server)
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % size + b" " * size + get)
+            time.sleep(0.05)
+            connection.sendall(b"\r\n")
+            found = b""
+            while found.count(b"HTTP/1.1") < 2:
+                found += connection.recv(1000) or b"HTTP/1.1 closed"
+            assert b"HTTP/1.1 400 " in found
+            assert b"HTTP/1.1 200 " in found
+        connection = connect(server)
+        connection.sendall(many + get)
+        time.sleep(0.2)
+        connection.sendall(b"Connection: close\r\n\r\n")
+        found = b""
+        while part := connection.recv(1 << 16):
+            found += part
+        assert found.count(b"HTTP/1.1 200 ") == 3001
 
 
 def test_headers_are_limited(connect, served_models):
@@ -271,7 +375,7 @@ def begin_calls():
 
 
 def test_grpc_calls_without_whole_message_are_ended(begin_calls, served_models, monkeypatch):
-    monkeypatch.setattr(waiting, "MESSAGE_SECONDS", 1.0)
+    monkeypatch.setattr(limits, "MESSAGE_SECONDS", 1.0)
     with xee_tf.serve(served_models, max_concurrency=2, grace=0) as server:
         [call] = begin_calls(server, 1)
         begin_calls(server, 1, half=True)
@@ -301,7 +405,7 @@ def test_grpc_calls_without_message_do_not_keep_others_out(begin_calls, served_m
 
 
 def test_more_grpc_calls_than_can_wait(begin_calls, served_models, monkeypatch):
-    monkeypatch.setattr(waiting, "_CALLS", 30)
+    monkeypatch.setattr(limits, "WAITING", 30)
     with xee_tf.serve(served_models, max_concurrency=3, grace=0) as server:
         calls = begin_calls(server, 200)
         wait_until(lambda: sum(call.done() for call in calls) >= 170)
@@ -335,7 +439,7 @@ class Call:
 
 
 def test_the_client_with_the_most_grpc_calls_makes_way(monkeypatch):
-    monkeypatch.setattr(waiting, "_CALLS", 4)
+    monkeypatch.setattr(limits, "WAITING", 4)
     begin, arrive = threading.Semaphore(0), threading.Event()
 
     def message():
@@ -356,6 +460,30 @@ def test_the_client_with_the_most_grpc_calls_makes_way(monkeypatch):
     assert [len(each.ended) for each in contexts] == [0, 1, 0, 0, 0]
 
 
+def test_grpc_calls_are_not_slow_when_the_server_is(monkeypatch):
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 0.4)
+    monkeypatch.setattr(limits, "MESSAGE_SECONDS", 0.8)
+    arrive = threading.Event()
+
+    def message():
+        arrive.wait(30)
+        yield b"message"
+
+    calls, contexts = waiting.WaitingCalls(1), [Call(f"ipv4:10.0.0.{number}:1") for number in range(3)]
+    threads = [threading.Thread(target=calls.receive, args=(message(), each)) for each in contexts]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.5)  # the thread that ends slow calls is late
+    for _ in range(2):
+        calls._end_slow()
+    assert [each.ended for each in contexts] == [[]] * 3
+    with calls.watched():
+        wait_until(lambda: all(each.ended for each in contexts))
+    arrive.set()
+    for thread in threads:
+        thread.join()
+
+
 def test_grpc_calls_without_message_are_refused(served_models):
     with xee_tf.serve(served_models) as server, grpc.insecure_channel(server.grpc) as channel:
         with pytest.raises(grpc.RpcError, match="The call has no message"):
@@ -373,8 +501,8 @@ def predict_zipped(server):
 
 
 def test_all_requests_together_are_limited(connect, served_models, monkeypatch):
-    monkeypatch.setattr(held, "_LEAST", 0)
-    monkeypatch.setattr(bodies, "SLOW_SECONDS", 60)
+    monkeypatch.setattr(limits, "HELD_BYTES", 0)
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 60)
     head = HEAD + b"Content-Length: 900\r\n\r\n"
     with xee_tf.serve(served_models, max_request_bytes=1000) as server:
         begun = [connect(server, head + b" " * 890) for _ in range(2)]  # of 2,000 bytes
@@ -383,29 +511,21 @@ def test_all_requests_together_are_limited(connect, served_models, monkeypatch):
         response = connect(server, head + b" " * 890).recv(1000)
         assert response.startswith(b"HTTP/1.1 429 ")
         assert b"retry-after: 1" in response.lower()
-        address = f"{server}/v1/models/slow:predict"
-        zipped = gzip.compress(b'{"instances": [0]}' + b" " * 300)
-        assert (
-            requests.post(address, zipped, headers={"Content-Encoding": "gzip"}, timeout=30).status_code
-            == 429
-        )
+        assert predict_zipped(server) == 429
         assert predict_by_grpc(server, size=100) == "RESOURCE_EXHAUSTED"
         assert predict(server) == 200
         for connection in begun:
             connection.sendall(b"not JSON  ")
             assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
-        assert (
-            requests.post(address, zipped, headers={"Content-Encoding": "gzip"}, timeout=30).status_code
-            == 200
-        )
+        assert predict_zipped(server) == 200
         assert predict_by_grpc(server, size=100) == "OK"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("reads", "close"), [(True, b""), (False, b""), (False, b"Connection: close\r\n")])
 def test_responses_are_kept_while_they_are_read(connect, served_models, monkeypatch, reads, close):
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "READ_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "READ_SECONDS", 2.0)
     numbers = b",".join([b"1000000000000"] * 400_000)
     body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % numbers
     head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\n" + close

@@ -7,22 +7,15 @@ import zlib
 
 from xee_tf.extras import extra
 from xee_tf.remote import Code, content_length
+from xee_tf.serving import limits
 from xee_tf.serving.failures import RequestError
 from xee_tf.serving.held import HeldBytes
+from xee_tf.serving.limits import PatientClock
 
 with extra("serve", "A model server"):
     from starlette.requests import Request
 
 __all__ = ["Body"]
-
-IDLE_SECONDS = 60.0
-"""Maximum time in seconds by which a body may be late; then the request is rejected."""
-
-_BYTES_PER_SECOND = 10_000
-"""Minimum rate at which a body arrives. Bytes that arrive faster do not compensate for a later pause."""
-
-SLOW_SECONDS = 2.0
-"""Time in seconds by which a body may be late while memory is scarce."""
 
 _SCARCE_SECONDS = 600.0
 """Time in which the bytes that a body has would arrive at the minimum rate while memory is scarce."""
@@ -39,14 +32,16 @@ class Body:
         Maximum size in bytes, before and after decompression.
     held : HeldBytes
         Counts the bytes until `close` is called.
+    clock : PatientClock
+        Tells whether the body is late.
     """
 
-    def __init__(self, request: Request, limit: int, held: HeldBytes) -> None:
-        self._request, self._limit, self._held = request, limit, held
+    def __init__(self, request: Request, limit: int, held: HeldBytes, clock: PatientClock) -> None:
+        self._request, self._limit, self._held, self._clock = request, limit, held, clock
         self._loop = asyncio.get_running_loop()
         self._size = self._counted = 0
         # When the bytes that have arrived were due at the minimum rates, but not later than they arrived.
-        self._due = self._due_if_scarce = self._loop.time()
+        self._due = self._due_if_scarce = clock.time()
 
     @property
     def _encoding(self) -> str:
@@ -71,7 +66,7 @@ class Body:
             async with asyncio.timeout(None) as timeout:
                 return await self._receive(timeout)
         except TimeoutError:
-            message = f"The body arrived too slowly, or not at all for up to {IDLE_SECONDS:g} seconds."
+            message = f"The body arrived too slowly, or not at all for up to {limits.BODY_SECONDS:g} seconds."
             raise RequestError(Code.DEADLINE_EXCEEDED, message, status=408) from None
 
     def content(self, body: bytes) -> bytes:
@@ -101,9 +96,9 @@ class Body:
                 if self._size > self._limit:
                     raise _too_large(self._limit)
                 self._count(len(chunk))
-                now = self._loop.time()
-                rate_if_scarce = max(_BYTES_PER_SECOND, self._size / _SCARCE_SECONDS)
-                self._due = min(now, self._due + len(chunk) / _BYTES_PER_SECOND)
+                now = self._clock.time()
+                rate_if_scarce = max(limits.BYTES_PER_SECOND, self._size / _SCARCE_SECONDS)
+                self._due = min(now, self._due + len(chunk) / limits.BYTES_PER_SECOND)
                 self._due_if_scarce = min(now, self._due_if_scarce + len(chunk) / rate_if_scarce)
             return b"".join(chunks)
         finally:
@@ -111,13 +106,13 @@ class Body:
             chunks.clear()  # the traceback of an error would keep them
 
     def _reject_if_late(self, timeout: asyncio.Timeout) -> None:
-        """End the timeout if the body is late; otherwise look again soon."""
-        now = self._loop.time()
-        is_slow = self._held.is_scarce and now > self._due_if_scarce + SLOW_SECONDS
-        if is_slow or now > self._due + IDLE_SECONDS:
-            timeout.reschedule(now)
+        """Let the timeout expire now if the body is late; otherwise look again soon."""
+        now = self._clock.time()
+        is_slow = self._held.is_scarce and now > self._due_if_scarce + limits.SLOW_SECONDS
+        if is_slow or now > self._due + limits.BODY_SECONDS:
+            timeout.reschedule(self._loop.time())
         else:
-            seconds = min(SLOW_SECONDS, IDLE_SECONDS) / 4
+            seconds = limits.look_seconds(limits.BODY_SECONDS)
             self._timer = self._loop.call_later(seconds, self._reject_if_late, timeout)
 
 

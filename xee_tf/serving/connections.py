@@ -7,29 +7,13 @@ from collections import Counter
 from typing import Any, ClassVar
 
 from xee_tf.extras import extra
+from xee_tf.serving import limits
+from xee_tf.serving.limits import PatientClock
 
 with extra("serve", "A model server"):
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["LimitedProtocol", "limited"]
-
-HEADER_SECONDS = 30.0
-"""Maximum time in seconds until the headers of a request are complete; then the connection is closed."""
-
-KEEP_ALIVE_SECONDS = 75.0
-"""Maximum time in seconds between requests. The longer it is, the less often a client sends the next one just
-when the connection is closed."""
-
-SLOW_SECONDS = 2.0
-"""Time in seconds after which a connection that waits for a request makes way for another one."""
-
-READ_SECONDS = 300.0
-"""Time in seconds in which a client must read a part of a response, or all of it."""
-
-_BYTES_PER_SECOND = 10_000  # minimum rate at which it reads, and sends
-
-_HEADER_BYTES = 1 << 16
-_CONNECTIONS = 256
+__all__ = ["LimitedProtocol", "limited_protocol"]
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -39,19 +23,25 @@ class LimitedProtocol(HttpToolsProtocol):
     request, or for its body, are closed; first those that never had one.
     """
 
-    max_connections = _CONNECTIONS
-    counts: ClassVar[Counter[str]] = Counter()  # by client
+    max_connections: ClassVar[int]
+    counts: ClassVar[Counter[str]]  # by client
+    clock: ClassVar[PatientClock]
+    is_stopping: ClassVar[bool] = False
+    """Whether the server is being closed. uvicorn does not close connections that are made after that."""
 
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
+        self.clock.run(self.loop)
         self._client = (self.client or ("",))[0]
         self._headers_begun, self._header_bytes = False, 0
         self._has_requested = False
         self._timer: asyncio.TimerHandle | None = None
         self._wait()
         self.counts[self._client] += 1
-        if self._is_crowded:
+        if self.is_stopping:
+            transport.close()
+        elif self._is_crowded:
             self._make_way()
 
     @property
@@ -68,7 +58,7 @@ class LimitedProtocol(HttpToolsProtocol):
         every: list[Any] = list(self.connections)
         own = [each for each in every if each._client == self._client and not each.transport.is_closing()]
         waiting = [each for each in own if each._is_waiting and each is not self]
-        late = self.loop.time() - SLOW_SECONDS
+        late = self.clock.time() - limits.SLOW_SECONDS
 
         def order(each: Any) -> tuple[bool, bool, float]:
             is_late = each._since < late
@@ -85,21 +75,30 @@ class LimitedProtocol(HttpToolsProtocol):
     def _wait(self) -> None:
         """Close the connection unless the headers of the next request arrive in time.
 
-        If the client has not read the last response, it has more time.
+        The time begins when the client has read the last response, which also takes a limited time.
         """
         self._stop_waiting()
-        unread = self.transport.get_write_buffer_size()
-        is_idle = self._has_requested and not self._headers_begun
-        seconds = READ_SECONDS if unread else KEEP_ALIVE_SECONDS if is_idle else HEADER_SECONDS
-        self._since = self.loop.time()
-        self._timer = self.loop.call_later(seconds, self._give_up, unread)
-
-    def _give_up(self, unread: int) -> None:
-        read = unread - self.transport.get_write_buffer_size()
-        if unread and read >= min(unread, READ_SECONDS * _BYTES_PER_SECOND):
-            self._wait()
+        self._since = self.clock.time()
+        if unread := self.transport.get_write_buffer_size():
+            self._wait_for_reader(unread, self.loop.time() + limits.READ_SECONDS)
         else:
+            is_idle = self._has_requested and not self._headers_begun
+            seconds = limits.KEEP_ALIVE_SECONDS if is_idle else limits.HEADER_SECONDS
+            self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def _wait_for_reader(self, unread: int, end: float) -> None:
+        """Close the connection unless the client reads all that was unread, or enough of it, by the end."""
+        left = self.transport.get_write_buffer_size()
+        is_over = self.loop.time() >= end
+        if not left and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif not left or (is_over and unread - left >= limits.READ_SECONDS * limits.BYTES_PER_SECOND):
+            self._wait()
+        elif is_over:
             self.transport.abort()
+        else:
+            seconds = limits.look_seconds(limits.READ_SECONDS)
+            self._timer = self.loop.call_later(seconds, self._wait_for_reader, unread, end)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -116,11 +115,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        # Headers that begin in this data, maybe behind a body, are counted from the next data on.
+        self._header_bytes += len(data)
         super().data_received(data)
-        if self._headers_begun:
-            self._header_bytes += len(data)
-            if self._header_bytes > _HEADER_BYTES:
-                self.transport.abort()
+        if self._headers_begun and self._header_bytes > limits.HEADER_BYTES:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         """See `httptools.HttpRequestParser`."""
@@ -132,15 +131,16 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See `httptools.HttpRequestParser`."""
         self._headers_begun, self._has_requested = False, True
-        self._stop_waiting()
-        self._since = self.loop.time()
+        if not self.transport.get_write_buffer_size():  # otherwise the next response also waits for it
+            self._stop_waiting()
+        self._since = self.clock.time()
         super().on_headers_complete()
         self.cycle.keep_alive &= not self._is_crowded
 
     def on_body(self, body: bytes) -> None:
         """See `httptools.HttpRequestParser`."""
         super().on_body(body)
-        self._since = min(self.loop.time(), self._since + len(body) / _BYTES_PER_SECOND)
+        self._since = min(self.clock.time(), self._since + len(body) / limits.BYTES_PER_SECOND)
 
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it has arrived already."""
@@ -149,7 +149,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._wait()
 
 
-def limited(max_concurrency: int) -> type[LimitedProtocol]:
+def limited_protocol(max_concurrency: int, clock: PatientClock) -> type[LimitedProtocol]:
     """Return the protocol of a server, for that number of concurrent predictions."""
-    limit = max(_CONNECTIONS, 2 * max_concurrency)
-    return type("LimitedProtocol", (LimitedProtocol,), {"max_connections": limit, "counts": Counter()})
+    attributes = {
+        "max_connections": limits.waiting_limit(max_concurrency),
+        "counts": Counter(),
+        "clock": clock,
+    }
+    return type("LimitedProtocol", (LimitedProtocol,), attributes)

@@ -39,7 +39,7 @@ class RequestError(Exception):
 
 
 def no_slot() -> RequestError:
-    """Return the error of a request that no slot is free for."""
+    """Return the error of a request for which there is no free slot."""
     message = "The server is at its maximum number of concurrent predictions; try again later."
     return RequestError(Code.RESOURCE_EXHAUSTED, message, retry_after=1)
 

@@ -47,7 +47,7 @@ def grpc_server(
     waiting = WaitingCalls(max_concurrency)
     calls = waiting.limit + max_concurrency + _NEW_CALLS
     service = _Service(models, max_request_bytes, max_concurrency, waiting, held)
-    with ThreadPoolExecutor(calls, "xee-tf-serve-grpc") as pool, waiting.limited():
+    with ThreadPoolExecutor(calls, "xee-tf-serve-grpc") as pool, waiting.watched():
         server = grpc.server(
             pool,
             handlers=service.handlers(),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from threading import Lock
 
 from xee_tf.remote import Code
+from xee_tf.serving import limits
 from xee_tf.serving.failures import RequestError
 
 __all__ = ["HeldBytes"]
-
-_LEAST = 2 << 30
 
 
 class HeldBytes:
@@ -20,7 +19,7 @@ class HeldBytes:
     """
 
     def __init__(self, max_request_bytes: int) -> None:
-        self._limit = max(_LEAST, 2 * max_request_bytes)
+        self._limit = max(limits.HELD_BYTES, 2 * max_request_bytes)
         self._lock, self._held = Lock(), 0
 
     def add(self, size: int) -> None:

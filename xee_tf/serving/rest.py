@@ -16,6 +16,7 @@ from xee_tf.remote.payloads import decode_predict_request
 from xee_tf.serving.bodies import Body
 from xee_tf.serving.failures import RequestError, as_request_error, no_slot
 from xee_tf.serving.held import HeldBytes
+from xee_tf.serving.limits import PatientClock
 from xee_tf.serving.metadata import metadata_json, status_json
 from xee_tf.serving.models import Models, ModelVersion
 from xee_tf.serving.predictions import predict_json, predict_message
@@ -38,14 +39,20 @@ _DIGITS = re.compile("[0-9]+")
 
 
 def rest_app(
-    models: Models, pool: Executor, held: HeldBytes, *, max_request_bytes: int, max_concurrency: int
+    models: Models,
+    pool: Executor,
+    held: HeldBytes,
+    clock: PatientClock,
+    *,
+    max_request_bytes: int,
+    max_concurrency: int,
 ) -> Starlette:
     """Create the application, which runs predictions in `pool`, and counts its requests in `held`.
 
-    Bodies larger than `max_request_bytes` are rejected with 413. At most `max_concurrency` predictions are
-    queued or run at a time, which begins when their body has arrived; others are rejected with 429.
+    Bodies larger than `max_request_bytes` are rejected with 413. At most `max_concurrency` requests whose
+    body has arrived are in progress at a time; others are rejected with 429.
     """
-    rest = _Rest(models, pool, held, max_request_bytes, max_concurrency)
+    rest = _Rest(models, pool, held, clock, max_request_bytes, max_concurrency)
     model, endpoint = "/v1/models/{name}", "/v1/projects/{project}/locations/{location}/endpoints/{endpoint}"
     legacy = "/v1/projects/{project}/models/{name}"
     routes = [Route("/health", rest.health)]
@@ -93,10 +100,11 @@ class _Rest:
         models: Models,
         pool: Executor,
         held: HeldBytes,
+        clock: PatientClock,
         max_request_bytes: int,
         max_concurrency: int,
     ) -> None:
-        self._models, self._pool, self._held = models, pool, held
+        self._models, self._pool, self._held, self._clock = models, pool, held, clock
         self._max_bytes = max_request_bytes
         self._slots = BoundedSemaphore(max_concurrency)
 
@@ -171,7 +179,7 @@ class _Rest:
 
     async def _run(self, request: Request, work: Callable[[bytes], bytes]) -> bytes:
         """Read the body, and then process it in the pool if a slot is free."""
-        received = Body(request, self._max_bytes, self._held)
+        received = Body(request, self._max_bytes, self._held, self._clock)
         try:
             body = await received.receive()
             if not self._slots.acquire(blocking=False):

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from threading import Event, Thread
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +25,7 @@ from xee_tf.storage import PathLike
 __all__ = ["Server", "serve", "stop_signal"]
 
 _FOREVER = 1 << 30
+_SIGNAL_SECONDS = 0.2
 
 
 def serve(
@@ -203,13 +204,37 @@ class Server(AbstractContextManager["Server"]):
         self.close()
 
 
+class StopSignal:
+    """Whether a signal to stop has arrived; see `stop_signal`."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """Say that it has arrived. A handler can call this at any moment, unlike `threading.Event.set`."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Return whether it has arrived."""
+        return self._is_set
+
+    def wait(self) -> None:
+        """Wait until it arrives.
+
+        Python runs handlers only in the main thread, which the system does not wake if another thread of the
+        process gets the signal, or on Windows if the thread waits for a lock.
+        """
+        while not self._is_set:
+            time.sleep(_SIGNAL_SECONDS)
+
+
 @contextmanager
-def stop_signal() -> Iterator[Event]:
-    """Yield an event that is set by Ctrl-C or SIGTERM; a second signal terminates the process.
+def stop_signal() -> Iterator[StopSignal]:
+    """Yield an object that is set by Ctrl-C or SIGTERM; a second signal terminates the process.
 
     Only the main thread can use it.
     """
-    stop = Event()
+    stop = StopSignal()
 
     def on_signal(*_: object) -> None:
         stop.set()
@@ -273,20 +298,22 @@ def _run_servers(
     with extra("serve", "A model server"):
         import uvicorn
 
-    from xee_tf.serving.connections import limited
+    from xee_tf.serving.connections import limited_protocol
     from xee_tf.serving.grpc_service import grpc_server
     from xee_tf.serving.held import HeldBytes
+    from xee_tf.serving.limits import PatientClock
     from xee_tf.serving.rest import rest_app
 
-    held = HeldBytes(limits["max_request_bytes"])
+    held, clock = HeldBytes(limits["max_request_bytes"]), PatientClock()
+    protocol = limited_protocol(limits["max_concurrency"], clock)
     # Each protocol has its own pool: a slow client of one must not occupy the threads of the other.
     with (
         ThreadPoolExecutor(limits["max_concurrency"], "xee-tf-serve-http") as pool,
         grpc_server(models, grpc_address, held, **limits) as (rpc_server, port),
     ):
         config = uvicorn.Config(
-            rest_app(models, pool, held, **limits),
-            http=limited(limits["max_concurrency"]),
+            rest_app(models, pool, held, clock, **limits),
+            http=protocol,
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -307,6 +334,7 @@ def _run_servers(
                 time.sleep(0.01)
             yield port
         finally:
+            protocol.is_stopping = True
             http_server.should_exit = True
             stopped = rpc_server.stop(grace)
             thread.join()

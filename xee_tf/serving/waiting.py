@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +10,14 @@ from typing import Any
 
 from xee_tf.extras import extra
 from xee_tf.remote import Code
+from xee_tf.serving import limits
 from xee_tf.serving.failures import RequestError
+from xee_tf.serving.limits import PatientClock, waiting_limit
 
 with extra("serve", "A model server"):
     import grpc
 
 __all__ = ["WaitingCalls"]
-
-MESSAGE_SECONDS = 60.0
-"""Maximum time in seconds until the message of a call has arrived."""
-
-SLOW_SECONDS = 2.0
-"""Time in seconds after which a call is slow: then `max_concurrency` calls can wait for their message."""
-
-_CALLS = 256
-_TICK_SECONDS = 0.5
 
 
 class WaitingCalls:
@@ -41,14 +33,14 @@ class WaitingCalls:
     """
 
     def __init__(self, max_concurrency: int) -> None:
-        self._slow_limit, self.limit = max_concurrency, max(_CALLS, 2 * max_concurrency)
-        self._lock = Lock()
+        self._slow_limit, self.limit = max_concurrency, waiting_limit(max_concurrency)
+        self._lock, self._clock = Lock(), PatientClock()
         self._calls: dict[grpc.ServicerContext, tuple[float, str]] = {}  # begin and client, oldest first
 
     def receive(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Return the message of a call; raise an error of gRPC if the call is ended before it arrives."""
         with self._lock:
-            self._calls[context] = time.monotonic(), context.peer().rpartition(":")[0]
+            self._calls[context] = self._clock.time(), context.peer().rpartition(":")[0]
             displaced = self._take(list(self._calls), self.limit)
         self._make_way(displaced)
         try:
@@ -60,13 +52,14 @@ class WaitingCalls:
         raise RequestError(Code.INVALID_ARGUMENT, "The call has no message.")
 
     @contextmanager
-    def limited(self) -> Iterator[None]:
+    def watched(self) -> Iterator[None]:
         """End calls that are slow, in another thread."""
         stopped = Event()
 
         def watch() -> None:
-            while not stopped.wait(min(_TICK_SECONDS, SLOW_SECONDS / 4)):
-                self._end_slow()
+            seconds = limits.look_seconds()
+            while not stopped.wait(seconds):
+                seconds = self._end_slow()
 
         thread = Thread(target=watch, name="xee-tf-serve-waiting", daemon=True)
         thread.start()
@@ -76,18 +69,20 @@ class WaitingCalls:
             stopped.set()
             thread.join()
 
-    def _end_slow(self) -> None:
-        now = time.monotonic()
+    def _end_slow(self) -> float:
+        """End calls that are slow; return the time in seconds after which this must be called again."""
         with self._lock:
-            late = [each for each, (begin, _) in self._calls.items() if begin < now - MESSAGE_SECONDS]
+            seconds, now = self._clock.tick(), self._clock.time()
+            late = [each for each, (begin, _) in self._calls.items() if begin < now - limits.MESSAGE_SECONDS]
             for context in late:
                 del self._calls[context]
-            slow = [each for each, (begin, _) in self._calls.items() if begin < now - SLOW_SECONDS]
+            slow = [each for each, (begin, _) in self._calls.items() if begin < now - limits.SLOW_SECONDS]
             displaced = self._take(slow, self._slow_limit)
         for context in late:
-            message = f"The message did not arrive within {MESSAGE_SECONDS:g} seconds."
+            message = f"The message did not arrive within {limits.MESSAGE_SECONDS:g} seconds."
             _end(context, grpc.StatusCode.DEADLINE_EXCEEDED, message)
         self._make_way(displaced)
+        return seconds
 
     def _take(self, calls: list[grpc.ServicerContext], limit: int) -> list[grpc.ServicerContext]:
         """Remove and return those of `calls`, oldest first, that are too many."""
