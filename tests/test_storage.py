@@ -776,3 +776,9 @@ def test_link_to_itself_is_a_missing_file(tmp_path):
     shard.symlink_to(shard.name)
     with pytest.raises(MissingShardError, match=r"s-00000\.tfrecord"):
         xee_tf.open_image(tmp_path / "s-mixer.json").load()
+
+
+@pytest.mark.parametrize("path", ["s3://", "gs:///"])
+def test_urls_without_a_bucket(path):
+    with pytest.raises(DestinationError, match=rf"Use '{path.partition(':')[0]}://bucket/scene'"):
+        raster({"a": np.ones((32, 32), "f4")}).tfexport(path, patch_dimensions=16)

@@ -6,6 +6,7 @@ import os
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -16,7 +17,7 @@ from tests.counting_proxy import DROP, Error
 from tests.kill_points import kill_points
 from tests.optional import optional
 from tests.rasters import random_band, raster
-from xee_tf import DestinationError, MissingShardError, StorageError
+from xee_tf import DestinationError, MissingShardError, OptionError, StorageError
 from xee_tf.storage import Location, is_inaccessible, read_record, storage_errors
 from xee_tf.storage.credentials import require_credentials
 
@@ -454,3 +455,17 @@ def test_addresses_that_are_no_urls(monkeypatch):
             act()
     with pytest.raises(DestinationError, match=r"not a URL \(Invalid endpoint: localhost:9\)"):
         image().tfexport("s3://bucket/scene", storage_options=file.storage_options, **PATCHES)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("keey", {"keey": "a"}),
+        ("region", {"client_kwargs": {"region": "x"}}),
+        ("retry", {"config_kwargs": {"retry": 1}}),
+    ],
+)
+def test_unknown_storage_options(bucket, name, options):
+    image = raster({"a": np.ones((32, 32), "f4")})
+    with pytest.raises(OptionError, match=f"contain '{name}', which its filesystem does not have"):
+        image.tfexport(f"{bucket.url}/x", patch_dimensions=16, storage_options={**bucket.options, **options})

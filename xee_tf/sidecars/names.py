@@ -96,7 +96,8 @@ to form the file names. Use 'out/scene'.
     folder, slash, name = text.replace(os.sep, "/").rpartition("/")
     intended = name
     if name in ("", ".", "..", "~") and text:
-        folder, slash, intended = text.rstrip("/"), "/", ""
+        bare = text.rstrip("/")
+        folder, slash, intended = (f"{bare}//bucket" if bare.endswith(":") else bare), "/", ""
     elif not (suffix and name.endswith(suffix) and name != suffix):
         intended = _NO_PREFIX.sub("", name)
     if text and (not intended or intended != name):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from xee_tf.errors import DestinationError, MissingShardError, StorageError, XeeTFError, shorten
+from xee_tf.errors import DestinationError, MissingShardError, OptionError, StorageError, XeeTFError, shorten
 
 __all__ = ["explain_store", "is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
 
@@ -41,6 +42,7 @@ _DISK: dict[int, tuple[str, str]] = {
     errno.EIO: ("the disk failed", "Check the disk and its connection, then run it again."),
 }
 
+_UNKNOWN_OPTION = re.compile(r"[Gg]ot (?:an )?unexpected keyword argument '(\w+)'")
 _NO_OBJECT = frozenset({"NoSuchKey", "BlobNotFound"})
 _UNREACHABLE = frozenset(
     {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
@@ -201,6 +203,8 @@ def storage_errors(action: str, url: str, *, local: bool | None = None, left: st
         If a file to be read does not exist.
     StorageError
         If a file cannot be read for another reason.
+    OptionError
+        If the filesystem does not have one of its storage options.
 
     Examples
     --------
@@ -229,6 +233,12 @@ key does not exist).
             error = cause  # fsspec does not tell it from a missing file on a web server
         if isinstance(error, FileNotFoundError) and action == "delete":
             raise FileNotFoundError(errno.ENOENT, "No such file or object", url) from error
+        unknown = _UNKNOWN_OPTION.search(str(error)) if isinstance(error, TypeError) else None
+        if unknown and not local:
+            raise OptionError(
+                f"The storage options of {url} contain {unknown[1]!r}, which its filesystem does not have: "
+                "correct the name."
+            ) from error
         if _is_bug(error):
             raise
         is_local = "://" not in url if local is None else local
