@@ -18,7 +18,7 @@ from tests.rasters import raster
 from tests.test_claims import dead_process
 from xee_tf.errors import DestinationError, DestinationExistsError
 from xee_tf.identity import run_identity
-from xee_tf.shards import Appended, OneFile, UploadStore
+from xee_tf.shards import OneFile, UploadStore
 from xee_tf.storage import Earlier, Location, Staging, begin, commit, recover, write_note
 from xee_tf.storage.journal import committed_here
 
@@ -247,7 +247,7 @@ def test_a_refused_commit_keeps_the_uploads_of_another_thread(bucket):
     file = Location(f"{bucket.url}/s", bucket.options)
     store = UploadStore(Staging.begin(file), OneFile(file, compressed=False), Earlier(list, {}))
     store.staging.folder.child("seen.json").write_bytes(b"")
-    shard = store.finish(store.create_uploads([0]), 0, 0, 0, Appended())
+    shard = store.finish(store.create_uploads([0]), 0, 0, 0, [], None)
     with committed_here(store.staging), pytest.raises(DestinationExistsError):
         store.commit([shard])
     assert store.is_complete(shard)

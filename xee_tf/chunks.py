@@ -96,7 +96,7 @@ def check_chunks(variable: xr.Variable, named: str, *, axes: int) -> xr.Variable
     >>> checked = check_chunks(xr.Variable(("time", "y", "x"), wrong), "Band 'B4'", axes=2)
     >>> checked.isel(time=0).values
     Traceback (most recent call last):
-    xee_tf.errors.ChunkError: Band 'B4': chunk (0, 0, 0), with time 0 to 1, y 0 to 1 and x 0 to 1, has ...
+    xee_tf.errors.ChunkError: Band 'B4': chunk (...), with time 0 to 1, y ... to ... and x ... to ..., has ...
     """
     array = variable.data
     if variable.chunks is None or variable.ndim <= axes or checks_chunks(array.name):
