@@ -179,7 +179,8 @@ def test_status_and_metadata(server):
 def test_health(server):
     found = requests.get(f"{server}/health", timeout=30)
     assert found.status_code == 200
-    assert found.json() == {"status": "ok", "models": ["prepared", "scaled", "slow", "total", "types"]}
+    models = ["convolution", "prepared", "scaled", "slow", "total", "types"]
+    assert found.json() == {"status": "ok", "models": models}
 
 
 @pytest.mark.parametrize(
