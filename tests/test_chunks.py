@@ -10,6 +10,8 @@ import pytest
 import rasterio
 import xarray as xr
 from distributed import Client, LocalCluster
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 import xee_tf
 from tests.rasters import CRS, raster
@@ -320,6 +322,29 @@ def test_tasks_do_not_hold_the_lengths_of_all_chunks():
     check = check_chunks(xr.Variable(("time", "y", "x"), da.zeros((9000, 4, 4), chunks=1)), "Band", axes=2)
     (function,) = {layer.task.func for layer in check.data.dask.layers.values() if "checked" in layer.output}
     assert len(pickle.dumps(function)) < 1000
+
+
+class Unread(BackendArray):
+    """A file that must not be read."""
+
+    shape, dtype = (3, 32, 48), np.dtype("f4")
+
+    def __getitem__(self, key):
+        raise AssertionError("read")
+
+
+@pytest.mark.parametrize("dim", ["time", "band"])
+@pytest.mark.parametrize("form", ["DataArray", "Dataset"])
+def test_arrays_without_chunks_are_not_loaded(dim, form):
+    coords = raster({"B4": np.zeros((32, 48), "f4")}).coords
+    lazy = xr.Variable((dim, "y", "x"), indexing.LazilyIndexedArray(Unread()))
+    image = xr.DataArray(lazy, coords, name="B4")
+    image = image if form == "DataArray" else image.to_dataset()
+    assert xee_tf.plan_export(image.assign_attrs(crs=CRS), patch_dimensions=CHUNK).records == 6
+    model = xee_tf.Model.from_function(lambda tiles: tiles[..., 0], input_tile_size=CHUNK, output_bands=["p"])
+    predicted = model.predict_image(image.assign_attrs(crs=CRS), merge=False)
+    with pytest.raises(AssertionError, match="read"):
+        predicted.compute()
 
 
 @pytest.fixture(scope="module")

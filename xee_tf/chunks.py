@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from xee_tf.errors import ChunkError
 
 __all__ = ["check_chunks", "checked_chunk", "checks_chunks"]
+
+Array = TypeVar("Array", xr.Variable, xr.DataArray)
 
 _PREFIX = "xee-tf-checked-"
 
@@ -74,7 +76,7 @@ def checked_chunk(named: str, values: Any, shape: Sequence[float], dtype: np.dty
     return plain.astype(dtype)
 
 
-def check_chunks(variable: xr.Variable, named: str, *, axes: int) -> xr.Variable:
+def check_chunks(variable: Array, named: str, *, axes: int) -> Array:
     """Return a variable whose chunks are checked when they are loaded, before anything is selected from them.
 
     An index would silently select from a chunk that is longer than declared, and raise an error of numpy for
@@ -82,8 +84,8 @@ def check_chunks(variable: xr.Variable, named: str, *, axes: int) -> xr.Variable
 
     Parameters
     ----------
-    variable : Variable
-        Returned unchanged if it has no chunks.
+    variable : Variable or DataArray
+        Returned unchanged, and not loaded, if it has no chunks.
     named : str
         What it is, for error messages: ``"Band 'B4'"``.
     axes : int
@@ -98,8 +100,10 @@ def check_chunks(variable: xr.Variable, named: str, *, axes: int) -> xr.Variable
     Traceback (most recent call last):
     xee_tf.errors.ChunkError: Band 'B4': chunk (...), with time 0 to 1, y ... to ... and x ... to ..., has ...
     """
+    if variable.chunks is None or variable.ndim <= axes:
+        return variable
     array = variable.data
-    if variable.chunks is None or variable.ndim <= axes or checks_chunks(array.name):
+    if checks_chunks(array.name):
         return variable
     dims = tuple(map(str, variable.dims))
     check = _Check(named, dims, tuple(map(_repetitions, array.chunks)), array.dtype)

@@ -164,7 +164,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
     x_dim, y_dim = spatial_dims(image)
     image = with_set_nodata(image)
     named = "The image" if image.name is None else f"Band {str(image.name)!r}"
-    image = image.copy(deep=False, data=check_chunks(image.variable, named, axes=2).data)
+    image = check_chunks(image, named, axes=2)
     if not split or _BAND not in image.dims:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, {*image.coords, *image.dims}, ())
