@@ -225,15 +225,20 @@ def test_idle_connections_are_kept_for_a_while(connect, served_models, monkeypat
         assert 0.3 < time.monotonic() - start < 5
 
 
-def test_connections_are_idle_from_when_the_response_is_read(connect, served_models, monkeypatch):
-    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 1.0)
+def begin_to_read(connect, server):
+    """Return a connection to a server, and the beginning of a response of several megabytes."""
     body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % b",".join([b"1000000000000"] * 400_000)
     head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    connection = connect(server)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    connection.sendall(head + body)
+    return connection, connection.recv(1 << 16)
+
+
+def test_connections_are_idle_from_when_the_response_is_read(connect, served_models, monkeypatch):
+    monkeypatch.setattr(limits, "KEEP_ALIVE_SECONDS", 1.0)
     with xee_tf.serve(served_models, grace=0) as server:
-        connection = connect(server)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        connection.sendall(head + body)
-        found = connection.recv(1 << 16)
+        connection, found = begin_to_read(connect, server)
         time.sleep(1.5)
         while not found.endswith(b"}"):
             found += connection.recv(1 << 16)
@@ -244,13 +249,8 @@ def test_connections_are_idle_from_when_the_response_is_read(connect, served_mod
 
 def test_responses_are_read_before_others_are_sent(connect, served_models, monkeypatch):
     monkeypatch.setattr(limits, "READ_SECONDS", 3.0)
-    body = b'{"signature_name": "less", "inputs": {"n": [%s]}}' % b",".join([b"2000000000000"] * 400_000)
-    head = b"POST /v1/models/scaled:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     with xee_tf.serve(served_models, grace=0) as server:
-        connection = connect(server)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        connection.sendall(head + body)
-        found = connection.recv(1 << 16)
+        connection, found = begin_to_read(connect, server)
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(5)
         with suppress(ConnectionError):

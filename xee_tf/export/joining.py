@@ -236,17 +236,19 @@ class ShardTasks:
                 yield Segment(shard), blocks, self.blocks[blocks[0]]
             return
         layout, width = self.plan.block_layout, self.plan.grid.patches_per_row
-        groups = self._groups(blocks, store.least_bytes())
+        groups = [
+            (self._columns(group), group, self.blocks[self._widest(group)])
+            for group in self._groups(blocks, store.least_bytes())
+        ]
         for shard, patch_row in product(self._shards_of(row), layout.y.owned(row)):
             patches = self.plan.patch_shards.patches_of(shard)
-            for group in groups:
-                columns = self._columns(group)
+            for columns, group, beside in groups:
                 runs = range(
                     max(patch_row * width + columns.start, patches.start),
                     min(patch_row * width + columns.stop, patches.stop),
                 )
                 if runs:
-                    yield Segment(shard, runs), group, self.blocks[self._widest(group)]
+                    yield Segment(shard, runs), group, beside
 
     def _groups(self, blocks: Sequence[Block], part: int) -> list[list[Block]]:
         """Divide a row of blocks by worker, and join neighbors that are too small for a part of an upload."""

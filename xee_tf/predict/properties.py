@@ -222,14 +222,14 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
         "table.rename(...).",
         "output",
     )
-    variables = [_whole_rows(_checked(table[name]).transpose(rows, ...), rows) for name in caller.columns]
-    predictor: Any = _ChunkPredictor(caller)
-    if any(variable.chunks for variable in variables):
-        predictor = xr.Variable((), shared_array(_MODEL, predictor))
+    # Before the chunks of columns are aligned.
+    checked = [check_chunks(table[name], f"Column {name!r}", axes=0) for name in caller.columns]
+    variables = [_whole_rows(column.transpose(rows, ...), rows) for column in checked]
+    is_lazy = any(variable.chunks for variable in variables)
     sizes = {dim: size for out in caller.outputs for dim, size in zip(out.dims, out.shape, strict=True)}
     result = xr.apply_ufunc(
         _predict_chunk,
-        predictor,
+        xr.Variable((), shared_array(_MODEL, caller)) if is_lazy else caller,
         *variables,
         input_core_dims=[(), *(variable.dims[1:] for variable in variables)],
         output_core_dims=[out.dims for out in caller.outputs],
@@ -241,27 +241,11 @@ def _predict_dataset(spec: ModelSpec, table: xr.Dataset, batch_size: int | None)
     return table.assign({out.name: array for out, array in zip(caller.outputs, arrays, strict=True)})
 
 
-@dataclass(frozen=True)
-class _ChunkPredictor:
+def _predict_chunk(caller: RowCaller, *arrays: npt.NDArray[Any]) -> Any:
     """Predict chunks of columns."""
-
-    caller: RowCaller
-
-    def __call__(self, arrays: Sequence[npt.NDArray[Any]]) -> Any:
-        names = self.caller.columns
-        columns = {name: _values(values, name) for name, values in zip(names, arrays, strict=True)}
-        predicted = tuple(self.caller.call(columns).values())
-        return predicted if len(predicted) > 1 else predicted[0]
-
-
-def _predict_chunk(predictor: _ChunkPredictor, *arrays: npt.NDArray[Any]) -> Any:
-    return predictor(arrays)
-
-
-def _checked(column: xr.DataArray) -> xr.DataArray:
-    """Return a column whose chunks are checked, before others are aligned with them."""
-    checked = check_chunks(column.variable, f"Column {column.name!r}", axes=0)
-    return column.copy(deep=False, data=checked.data)
+    columns = {name: _values(values, name) for name, values in zip(caller.columns, arrays, strict=True)}
+    predicted = tuple(caller.call(columns).values())
+    return predicted if len(predicted) > 1 else predicted[0]
 
 
 def _whole_rows(variable: xr.DataArray, rows: Hashable) -> xr.DataArray:
