@@ -21,6 +21,7 @@ from benchmarks import (
     remote,
     serving,
     tables,
+    workers,
 )
 from benchmarks.measure import Measurement
 
@@ -33,6 +34,7 @@ SUITES = {
     "reading": reading.run,
     "memory": memory.run,
     "moving": moving.run,
+    "workers": workers.run,
     "predicting": predicting.run,
     "serving": serving.run,
     "remote": remote.run,

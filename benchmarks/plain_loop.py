@@ -1,4 +1,4 @@
-"""Write the patches of an export in a plain loop in two threads, without xee_tf and without Dask.
+"""Write the patches of an export in a plain loop, without xee_tf and without Dask.
 
 The records and their order are those of an export, and each is one gzip member, as in an export of large
 records. Compressed files differ in the index in the first gzip header and in the beginnings of members.
@@ -21,11 +21,15 @@ from numpy.typing import NDArray
 
 __all__ = ["write_plain"]
 
-THREADS = 2
-
 
 def write_plain(
-    bands: dict[str, NDArray[np.float32]], path: Path, patch: int, *, compressed: bool, sync: bool
+    bands: dict[str, NDArray[np.float32]],
+    path: Path,
+    patch: int,
+    *,
+    compressed: bool,
+    sync: bool,
+    threads: int = 2,
 ) -> list[int]:
     """Cut, encode, checksum and write all patches in row-major order; return a CRC-32C for each row.
 
@@ -65,7 +69,7 @@ def write_plain(
         for data in members:
             offset += os.pwrite(file, data, offset)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for _ in pool.map(compress_row if compressed else write_row, range(rows)):
             pass
     if sync:

@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from dask.delayed import delayed
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, wait
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config
 
@@ -456,12 +456,7 @@ def test_subclass_of_client(cluster):
 )
 def test_workers_of_blocks(threads, rows, columns):
     """Each worker has adjacent columns; all have work, and about as much for each of their threads."""
-    grid = PatchGrid(Size(x=8 * columns, y=8 * rows), Size(x=8, y=8))
-    axes = (
-        BlockAxis(tuple(range(0, 8 * count + 1, 8)), 8 * count, axis)
-        for count, axis in ((rows, grid.axis_y), (columns, grid.axis_x))
-    )
-    layout = BlockLayout(*axes, ())
+    layout = blocks_of_a_patch(rows, columns)
     workers = {f"worker-{number}": count for number, count in enumerate(threads)}
     placed = _divide(layout, workers)
     assert placed.keys() == set(layout.blocks())
@@ -472,6 +467,25 @@ def test_workers_of_blocks(threads, rows, columns):
         counts = Counter(placed.values())
         shares = [counts[name] / count for name, count in workers.items()]
         assert max(shares) <= 2 * min(shares)
+
+
+@given(workers=st.integers(1, 6), columns=st.integers(1, 13), repeat=st.integers(1, 3))
+def test_columns_between_two_workers_alternate(workers, columns, repeat):
+    """All workers have the same number of blocks if there are enough rows."""
+    assume(columns >= workers)
+    placed = _divide(
+        blocks_of_a_patch(2 * workers * repeat, columns), {str(number): 1 for number in range(workers)}
+    )
+    assert set(Counter(placed.values()).values()) == {2 * repeat * columns}
+
+
+def blocks_of_a_patch(rows, columns):
+    grid = PatchGrid(Size(x=8 * columns, y=8 * rows), Size(x=8, y=8))
+    y, x = (
+        BlockAxis(tuple(range(0, 8 * count + 1, 8)), 8 * count, axis)
+        for count, axis in ((rows, grid.axis_y), (columns, grid.axis_x))
+    )
+    return BlockLayout(y, x, ())
 
 
 def test_asynchronous_client(tmp_path):

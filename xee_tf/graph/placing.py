@@ -11,6 +11,7 @@ Placements are preferences: other workers take over if a worker is lost or has t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,10 @@ from xee_tf.blocks import Block, BlockLayout
 from xee_tf.graph.tasks import Annotations, Key
 
 __all__ = ["centered_axes", "cluster_client", "on_cluster", "place_tasks", "workers_by_block"]
+
+#: Rows of blocks after which a column that two workers share changes its worker. At each change, strips of
+#: the blocks move; until it, one worker has more to do.
+_ROWS_PER_TURN = 2
 
 
 def cluster_client() -> Any:
@@ -92,7 +97,11 @@ def _threads_by_worker() -> dict[str, int]:
 
 
 def _divide(layout: BlockLayout, threads: Mapping[str, int]) -> dict[Block, str]:
-    """Divide the columns of blocks between workers; if there are more workers, each column by its rows."""
+    """Divide the columns of blocks between workers; if there are more workers, each column by its rows.
+
+    Where the columns cannot be divided equally, the worker of a column alternates every few rows, so that all
+    workers have the same number of blocks.
+    """
     blocks = list(layout.blocks())
     rows, columns = (sorted({block[axis] for block in blocks}) for axis in (0, 1))
     slots = [address for address, count in threads.items() for _ in range(count)]
@@ -101,6 +110,9 @@ def _divide(layout: BlockLayout, threads: Mapping[str, int]) -> dict[Block, str]
     for i, row in enumerate(rows):
         band = i * bands // len(rows)
         own = slots[len(slots) * band // bands : len(slots) * (band + 1) // bands]
+        turns = len(own) // math.gcd(len(own), len(columns))
+        turn = i // _ROWS_PER_TURN % turns
         for k, column in enumerate(columns):
-            placed[row, column] = own[(2 * k + 1) * len(own) // (2 * len(columns))]
+            center = (k * turns + turn) * 2 + 1  # of a part of the column, in half parts
+            placed[row, column] = own[center * len(own) // (2 * turns * len(columns))]
     return placed
