@@ -1,13 +1,15 @@
-"""Select the pixels and points of a raster to sample."""
+"""Select the pixels and points of a raster to sample; statistics of its bands."""
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
+from xee_tf.sampling.statistics import band_statistics
 
 __all__ = [
     "Choice",
     "FindPixels",
     "Sample",
     "SamplePixels",
+    "band_statistics",
     "find_sample_pixels",
     "first_plane",
 ]
