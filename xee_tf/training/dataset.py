@@ -7,7 +7,7 @@ builds the pipeline. TensorFlow is imported when a function is called.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_ex
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from xee_tf.training.transforms import Normalize
 
 __all__ = ["tf_dataset"]
 
@@ -45,6 +47,9 @@ def tf_dataset(
     margins: Margins | None = None,
     target_margins: Margins | None = None,
     target_dtype: Any = "float32",
+    normalize: Normalize | None = None,
+    augment: Literal["d4"] | None = None,
+    one_hot: int | None = None,
     records: Sequence[PathLike] | None = None,
     patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
@@ -94,6 +99,18 @@ def tf_dataset(
         input. Only for patches. Default: the same as `margins`.
     target_dtype : dtype, default "float32"
         The dtype of the targets. Integer dtypes keep class numbers exact.
+    normalize : Dataset or mapping of str to (float, float), optional
+        The result of `xee_tf.band_statistics`, to subtract the mean of each input band and divide by its
+        standard deviation; or an offset and a scale for each input band, ``(value - offset) / scale``. It
+        also applies to `default_value`. Predictions need the same step: normalize there, too, or use a
+        ``keras.layers.Normalization`` in the model instead.
+    augment : {"d4"}, optional
+        "d4" applies one of the eight symmetries of the square to each patch at random, with its margin, and
+        the same one to its targets. They differ in each epoch. Only for square patches.
+    one_hot : int, optional
+        The number of classes: the targets, which must be a single band, become vectors of zeros and ones
+        along the last axis. Values that are not class numbers from 0 to ``one_hot - 1`` become zeros only,
+        so that masked pixels with such a `default_value` do not count in a categorical cross-entropy.
     records : sequence of path-like, optional
         The shards of a single mixer, in order, if they are not next to it.
     patch_dimensions : int or (int, int), optional
@@ -177,12 +194,22 @@ def tf_dataset(
     ...     print(image.shape, label.shape)
     (2, 40, 40, 1) (2, 40, 40, 1)
     (2, 40, 40, 1) (2, 40, 40, 1)
+
+    Inputs that are normalized as a whole raster, and turned at random with their targets:
+
+    >>> patches = xee_tf.tf_dataset(
+    ...     result, inputs="B4", targets="label", normalize=xee_tf.band_statistics(ds), augment="d4"
+    ... )
+    >>> for image, label in patches:
+    ...     print(image.shape, abs(float(image.numpy().max())) < 2)
+    (4, 40, 40, 1) True
     """
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
     from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
     from xee_tf.training.stream import serialized_records
+    from xee_tf.training.transforms import offsets_and_scales, require_square, with_d4
 
     input_names = read_names(inputs, "inputs")
     target_names = () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
@@ -197,6 +224,15 @@ def tf_dataset(
     if seed is not None:
         seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
     target_dtype = _numeric_dtype(target_dtype)
+    one_of("augment", augment, ("d4", None))
+    scaling = None if normalize is None else offsets_and_scales(normalize, input_names)
+    if one_hot is not None:
+        one_hot = integer(1, _INT64)(one_hot, "one_hot")
+        if len(target_names) != 1:
+            raise OptionError(
+                f"one_hot={one_hot} requires a single target band, which contains class numbers; got "
+                f"targets={list(target_names)}."
+            )
 
     options = ReadOptions(
         records=records,
@@ -216,9 +252,21 @@ def tf_dataset(
             f"target_margins={target_margins!r} differs from margins={margins!r}: if the unit is 'pixel', "
             "inputs and targets must have the same pixels. Omit target_margins."
         )
-    components = [Component.of(export, input_names, margins, "float32")]
+    components = [Component.of(export, input_names, margins, "float32", scaling=scaling)]
     if target_names:
-        components.append(Component.of(export, target_names, target_margins or margins, target_dtype))
+        kept = target_margins or margins
+        components.append(Component.of(export, target_names, kept, target_dtype, classes=one_hot))
+        if one_hot is not None and export.content.labels.get(target_names[0], 1) > 1:
+            raise OptionError(
+                f"one_hot={one_hot} requires one class number per record, but {target_names[0]!r} has "
+                f"{export.content.labels[target_names[0]]} values. Omit one_hot."
+            )
+    if augment is not None:
+        if unit == "pixel":
+            raise OptionError("augment='d4' rotates patches, but the unit is 'pixel'. Omit augment.")
+        for component in components:
+            if not component.is_flat(export):
+                require_square(export.area(component.margins))
 
     count = _count_records(exports)
     raw = serialized_records(
@@ -237,6 +285,8 @@ def tf_dataset(
     if unit == "patch" or export.content.unit == "pixel":
         data = raw.batch(batch_size, drop_remainder=drop_remainder)
         data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if augment is not None:
+            data = with_d4(data, seed)
     else:
         values = sum(len(component.bands) * (component.depth or 1) for component in components)
         pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))

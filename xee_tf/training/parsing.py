@@ -6,12 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.reading import Margins, OpenedExport, fit_fill_value
 from xee_tf.records import Feature
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.spec import MISSING_INTEGER, example_spec, missing_value, record_spec
+from xee_tf.training.transforms import one_hot_targets
 
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
@@ -31,16 +35,31 @@ class Component:
         Whether to keep the margins of patches.
     dtype : dtype
         The dtype of the tensor.
+    scaling : ndarray, optional
+        The offsets and the scales of the bands.
+    classes : int, optional
+        The number of classes, of which a vector of zeros and ones replaces the numbers in the only band.
     """
 
     bands: tuple[BandSpec, ...]
     margins: Margins
     dtype: Any
+    scaling: NDArray[np.float32] | None = None
+    classes: int | None = None
 
     @classmethod
-    def of(cls, export: OpenedExport, names: Sequence[str], margins: Margins, dtype: Any) -> Component:
+    def of(
+        cls,
+        export: OpenedExport,
+        names: Sequence[str],
+        margins: Margins,
+        dtype: Any,
+        *,
+        scaling: NDArray[np.float32] | None = None,
+        classes: int | None = None,
+    ) -> Component:
         """Create a component from the names of bands; raise an error if the bands cannot be stacked."""
-        component = cls(tuple(export.band(name) for name in names), margins, dtype)
+        component = cls(tuple(export.band(name) for name in names), margins, dtype, scaling, classes)
         content, layout = export.content, export.layout
         if not export.described:
             for feature in layout.features:
@@ -75,6 +94,12 @@ class Component:
     def depth(self) -> int | None:
         """The number of steps of the tensor; None if all bands are scalar."""
         return next((band.depth for band in self.bands if band.dims), None)
+
+    def transform(self, tensor: Any) -> Any:
+        """Normalize the values, or convert class numbers to vectors."""
+        if self.scaling is not None:
+            tensor = (tensor - self.scaling[0]) / self.scaling[1]
+        return tensor if self.classes is None else one_hot_targets(tensor, self.classes)
 
 
 def batch_parser(
@@ -120,7 +145,9 @@ def batch_parser(
             elif flat:
                 tensor = tf.reshape(tensor, (-1, len(component.bands)))
             tensors.append(tensor)
-        return tuple(tensors)
+        return tuple(
+            component.transform(tensor) for component, tensor in zip(components, tensors, strict=True)
+        )
 
     return parse
 

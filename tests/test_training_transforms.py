@@ -1,0 +1,162 @@
+"""Normalized, augmented and one-hot encoded elements of `tf_dataset`, compared with numpy."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
+import pandas as pd
+
+from tests.rasters import random_band, raster
+from xee_tf import OptionError, band_statistics, export_table
+from xee_tf.training.dataset import tf_dataset
+
+SHAPE = (72, 108)
+BANDS = {
+    "nir": random_band(SHAPE, "float32", seed=5) * 40 + 7,
+    "red": random_band(SHAPE, "int16", seed=6),
+    "number": np.arange(np.prod(SHAPE), dtype="float32").reshape(SHAPE),
+    "crop": random_band(SHAPE, "uint8", seed=7) % 5,
+}
+INPUTS = ["nir", "number"]
+
+
+def export(folder, **options):
+    return raster(BANDS).tfexport(folder / "field", **{"patch_dimensions": 18, "kernel_size": 6, **options})
+
+
+def stacked(data):
+    """Return the tensors of all elements, one after another."""
+    found = [element if isinstance(element, tuple) else (element,) for element in data.as_numpy_iterator()]
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def test_inputs_are_normalized_with_statistics(tmp_path):
+    statistics = band_statistics(raster(BANDS))
+    result = export(tmp_path, kernel_size=1)
+    plain, targets = stacked(tf_dataset(result, inputs=INPUTS, targets="crop"))
+    found, same = stacked(tf_dataset(result, inputs=INPUTS, targets="crop", normalize=statistics))
+    np.testing.assert_array_equal(same, targets)
+    for number, name in enumerate(INPUTS):
+        exact = BANDS[name].astype("float64")
+        expected = (plain[..., number] - exact.mean()) / exact.std()
+        np.testing.assert_allclose(found[..., number], expected, atol=2e-6)
+        assert abs(found[..., number].mean()) < 1e-5
+
+
+def test_offset_and_scale_of_each_input(tmp_path):
+    result = export(tmp_path)
+    options = {"inputs": ["red", "nir"], "batch_size": 7, "unit": "pixel"}
+    [plain] = stacked(tf_dataset(result, **options))
+    normalize = {"nir": (-3, 0.5), "red": (100, 20), "crop": (0, 0)}  # crop is not an input
+    [found] = stacked(tf_dataset(result, **options, normalize=normalize))
+    np.testing.assert_allclose(found, (plain - [100, -3]) / [20, 0.5], rtol=1e-5)
+
+
+def test_constant_bands_become_zero(tmp_path):
+    flat = raster({"a": np.full((8, 8), 5, "uint8")})
+    result = flat.tfexport(tmp_path / "a", patch_dimensions=4)
+    [found] = stacked(tf_dataset(result, inputs="a", normalize=band_statistics(flat)))
+    assert not found.any()
+
+
+@pytest.mark.parametrize("margins", ["keep", "trim"])
+def test_symmetries_are_those_of_the_square(margins, tmp_path):
+    result = export(tmp_path)
+    options = {"inputs": INPUTS, "targets": ["number"], "margins": "keep", "target_margins": margins}
+    plain, _ = stacked(tf_dataset(result, **options))
+    trimmed = slice(3, -3) if margins == "trim" else slice(None)
+    seen = set()
+    for epoch_seed in range(6):
+        data = tf_dataset(result, **options, augment="d4", seed=epoch_seed, batch_size=5)
+        assert data.cardinality() == 5
+        found, targets = stacked(data)
+        assert found.shape == plain.shape
+        for before, after, target in zip(plain, found, targets, strict=True):
+            turned = [
+                np.rot90(side, turns, (0, 1)) for side in (before, before[:, ::-1]) for turns in range(4)
+            ]
+            [which] = [number for number, each in enumerate(turned) if np.array_equal(each, after)]
+            np.testing.assert_array_equal(target, after[trimmed, trimmed, 1:])
+            seen.add(which)
+    assert seen == set(range(8))
+
+
+def test_symmetries_are_reproducible_and_differ_between_epochs(tmp_path):
+    result = export(tmp_path)
+    data = tf_dataset(result, inputs=INPUTS, augment="d4", seed=11)
+    again = tf_dataset(result, inputs=INPUTS, augment="d4", seed=11)
+    [first], [second] = stacked(data), stacked(data)
+    [third] = stacked(again)
+    np.testing.assert_array_equal(first, third)
+    assert not np.array_equal(first, second)
+
+
+def test_series_of_patches_are_turned_together(tmp_path):
+    cube = raster({"a": random_band((12, 12), "float32", seed=1)}).expand_dims(time=3) * [[[1]], [[2]], [[3]]]
+    result = cube.tfexport(tmp_path / "cube", patch_dimensions=6)
+    [found] = stacked(tf_dataset(result, inputs="a", augment="d4", seed=2))
+    assert found.shape == (4, 3, 6, 6, 1)
+    np.testing.assert_allclose(found[:, 1], 2 * found[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 2], 3 * found[:, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["patch", "pixel"])
+def test_one_hot_targets(unit, tmp_path):
+    masked = {**BANDS, "crop": np.where(BANDS["crop"] == 4, 200, BANDS["crop"]).astype("uint8")}
+    result = raster(masked).tfexport(tmp_path / "field", patch_dimensions=18)
+    options = {"inputs": "red", "targets": "crop", "unit": unit}
+    _, numbers = stacked(tf_dataset(result, **options))
+    _, vectors = stacked(tf_dataset(result, **options, one_hot=4))
+    np.testing.assert_array_equal(vectors, numbers == np.arange(4))
+    assert (vectors.sum(axis=-1) == (numbers[..., 0] != 200)).all()  # 200 is not a class
+
+
+def test_one_hot_labels_of_a_table(tmp_path):
+    table = pd.DataFrame({"B2": [0.1, 0.2, 0.3], "label": [2, 0, 1]})
+    result = export_table(table, tmp_path / "t")
+    _, labels = stacked(tf_dataset(result, inputs="B2", targets="label", one_hot=3, target_dtype="int32"))
+    assert labels.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+
+def test_a_keras_model_is_trained(tmp_path):
+    keras = pytest.importorskip("keras")
+    scene = raster(BANDS)
+    data = tf_dataset(
+        export(tmp_path), inputs=INPUTS, targets="crop", one_hot=5, augment="d4", shuffle=True, seed=3,
+        normalize=band_statistics(scene), batch_size=8,
+    )  # fmt: skip
+    model = keras.Sequential([keras.Input((None, None, 2)), keras.layers.Conv2D(5, 1, activation="softmax")])
+    model.compile("adam", "categorical_crossentropy")
+    history = model.fit(data, epochs=2, verbose=0, shuffle=False)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalize": {"nir": (0, 1)}}, r"normalize lacks the inputs \['number'\]; it has \['nir'\]"),
+        ({"normalize": {"nir": (0, 1), "number": (1, 0)}}, "scale 0 for 'number'"),
+        ({"normalize": {"nir": (0, 1), "number": (float("nan"), 1)}}, "offset nan"),
+        ({"normalize": {"nir": 3, "number": 4}}, "an offset and a scale for each band"),
+        ({"normalize": "standard"}, "result of xee_tf.band_statistics"),
+        ({"normalize": raster(BANDS)}, "got a Dataset with"),
+        ({"augment": "flip"}, "augment"),
+        ({"augment": "d4", "unit": "pixel"}, "unit is 'pixel'"),
+        ({"one_hot": 5}, r"single target band.*targets=\[\]"),
+        ({"one_hot": 0, "targets": "crop"}, "one_hot"),
+        ({"one_hot": 5, "targets": ["crop", "red"]}, "single target band"),
+    ],
+)
+def test_errors(options, message, tmp_path):
+    result = export(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        tf_dataset(result, **{"inputs": INPUTS, **options})
+
+
+def test_patches_that_are_not_square(tmp_path):
+    result = export(tmp_path, patch_dimensions=(18, 12))
+    with pytest.raises(OptionError, match="24 x 18 pixels"):
+        tf_dataset(result, inputs=INPUTS, augment="d4")
