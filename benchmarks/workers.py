@@ -20,7 +20,7 @@ _BANDS = ("blue", "green", "red")
 def run(small: bool) -> Iterator[Measurement]:
     # A process of its own, because workers import the main module.
     command = [sys.executable, "-m", "benchmarks.workers", "2" if small else "10", "1" if small else "5"]
-    process = subprocess.run(command, capture_output=True, check=True, text=True)
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     times: dict[str, float] = json.loads(process.stdout)
     note = "; ".join(f"{name} {seconds:.2f} s" for name, seconds in times.items())
     yield Measurement(

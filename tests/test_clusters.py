@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from dask.delayed import delayed
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, wait
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config
 
@@ -469,14 +469,18 @@ def test_workers_of_blocks(threads, rows, columns):
         assert max(shares) <= 2 * min(shares)
 
 
-@given(workers=st.integers(1, 6), columns=st.integers(1, 13), repeat=st.integers(1, 3))
-def test_columns_between_two_workers_alternate(workers, columns, repeat):
+@given(data=st.data(), workers=st.integers(1, 6), threads=st.integers(1, 4), repeat=st.integers(1, 3))
+def test_neighboring_workers_take_turns(data, workers, threads, repeat):
     """All workers have the same number of blocks if there are enough rows."""
-    assume(columns >= workers)
-    placed = _divide(
-        blocks_of_a_patch(2 * workers * repeat, columns), {str(number): 1 for number in range(workers)}
-    )
+    columns = data.draw(st.integers(workers, 13))
+    layout = blocks_of_a_patch(2 * workers * repeat, columns)
+    placed = _divide(layout, {str(number): threads for number in range(workers)})
     assert set(Counter(placed.values()).values()) == {2 * repeat * columns}
+
+
+def test_rows_are_divided_in_proportion_to_the_workers():
+    placed = _divide(blocks_of_a_patch(20, 3), dict.fromkeys("abcde", 2))
+    assert set(Counter(placed.values()).values()) == {12}
 
 
 def blocks_of_a_patch(rows, columns):

@@ -26,7 +26,7 @@ from xee_tf.remote import Credentials, Route
 from xee_tf.sidecars import BandSpec, Exported, ExportedTable, ExportNames, TableColumn
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables import Geometry, Table
-from xee_tf.training import Exports, SequenceSpec
+from xee_tf.training import Exports, Normalize, SequenceSpec
 from xee_tf.upload import Predictions
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "Margins",
     "ModelSpec",
     "NodesLike",
+    "Normalize",
     "PatchAxis",
     "PatchRecords",
     "PatchShards",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import dask
@@ -23,8 +24,8 @@ from xee_tf.graph.tasks import Annotations, Key
 
 __all__ = ["centered_axes", "cluster_client", "on_cluster", "place_tasks", "workers_by_block"]
 
-#: Rows of blocks after which a column that two workers share changes its worker. At each change, strips of
-#: the blocks move; until it, one worker has more to do.
+#: Rows of blocks after which another worker takes its turn on a column. A smaller number balances the work
+#: sooner; with a larger one, fewer strips move.
 _ROWS_PER_TURN = 2
 
 
@@ -97,22 +98,25 @@ def _threads_by_worker() -> dict[str, int]:
 
 
 def _divide(layout: BlockLayout, threads: Mapping[str, int]) -> dict[Block, str]:
-    """Divide the columns of blocks between workers; if there are more workers, each column by its rows.
+    """Divide the columns of blocks between workers, in proportion to their threads.
 
-    Where the columns cannot be divided equally, the worker of a column alternates every few rows, so that all
-    workers have the same number of blocks.
+    If there are more workers than columns, each column is also divided by its rows. Where the columns cannot
+    be divided equally, neighboring workers take turns on a column.
     """
     blocks = list(layout.blocks())
     rows, columns = (sorted({block[axis] for block in blocks}) for axis in (0, 1))
-    slots = [address for address, count in threads.items() for _ in range(count)]
+    unit = math.gcd(*threads.values())
+    slots = [address for address, count in threads.items() for _ in range(count // unit)]
     bands = -(-len(threads) // len(columns))  # of rows
+    ends = [len(slots) * band // bands for band in range(bands + 1)]
     placed = {}
-    for i, row in enumerate(rows):
-        band = i * bands // len(rows)
-        own = slots[len(slots) * band // bands : len(slots) * (band + 1) // bands]
+    for begin, end in pairwise(ends):
+        own = slots[begin:end]
         turns = len(own) // math.gcd(len(own), len(columns))
-        turn = i // _ROWS_PER_TURN % turns
-        for k, column in enumerate(columns):
-            center = (k * turns + turn) * 2 + 1  # of a part of the column, in half parts
-            placed[row, column] = own[center * len(own) // (2 * turns * len(columns))]
+        # A band has rows in proportion to its slots.
+        for i, row in enumerate(rows[len(rows) * begin // len(slots) : len(rows) * end // len(slots)]):
+            turn = i // _ROWS_PER_TURN % turns
+            for k, column in enumerate(columns):
+                center = 2 * (k * turns + turn) + 1  # of a part of the column, in half parts
+                placed[row, column] = own[center * len(own) // (2 * turns * len(columns))]
     return placed

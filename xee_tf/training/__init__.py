@@ -1,11 +1,13 @@
 """Read exports as `tf.data` pipelines for training."""
 
 from xee_tf.training.dataset import tf_dataset
+from xee_tf.training.normalizing import Normalize
 from xee_tf.training.sources import Exports
 from xee_tf.training.spec import SequenceSpec, feature_spec
 
 __all__ = [
     "Exports",
+    "Normalize",
     "SequenceSpec",
     "feature_spec",
     "tf_dataset",

@@ -17,12 +17,11 @@ from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
 from xee_tf.storage import PathLike
+from xee_tf.training.normalizing import Normalize, offsets_and_scales
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    from xee_tf.training.transforms import Normalize
 
 __all__ = ["tf_dataset"]
 
@@ -209,7 +208,7 @@ def tf_dataset(
 
     from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
     from xee_tf.training.stream import serialized_records
-    from xee_tf.training.transforms import offsets_and_scales, require_square, with_d4
+    from xee_tf.training.transforms import require_square, with_d4
 
     input_names = read_names(inputs, "inputs")
     target_names = () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
