@@ -330,11 +330,15 @@ def test_persisted_data_with_a_local_scheduler_raises(tmp_path, client):
     assert not list(tmp_path.iterdir())
 
 
-def test_persisted_data_in_a_file_of_one_process(tmp_path, client):
-    predicted = difference().predict_image(image(persisted, client), merge=False).persist()
-    with pytest.raises(OptionError, match=r"is written by one process: load it first with .compute\(\)"):
-        xee_tf.to_cog(predicted, tmp_path / "m.tif")
-    assert not list(tmp_path.iterdir())
+def test_geotiff_of_persisted_data_is_encoded_by_the_workers(tmp_path, client):
+    """The file has the same bytes as one that threads encode, and nothing else stays."""
+    data = image(persisted, client)
+    xee_tf.to_cog(data, tmp_path / "cluster.tif")
+    loaded = data.compute()
+    with dask.config.set(scheduler="threads"):
+        xee_tf.to_cog(loaded, tmp_path / "local.tif")
+    assert (tmp_path / "cluster.tif").read_bytes() == (tmp_path / "local.tif").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster.tif", "local.tif"]
 
 
 def test_persisted_data_of_another_cluster(tmp_path, client):

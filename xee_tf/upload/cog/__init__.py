@@ -1,0 +1,10 @@
+"""Write lazy rasters as cloud-optimized GeoTIFFs, encoded in Dask tasks.
+
+`writer` plans and joins a file; `tiles` encodes its blocks with `encoding` and `overviews`; `header` lays out
+the file.
+"""
+
+from xee_tf.upload.cog.overviews import OverviewResampling
+from xee_tf.upload.cog.writer import to_cog, write_cog, write_raster
+
+__all__ = ["OverviewResampling", "to_cog", "write_cog", "write_raster"]
