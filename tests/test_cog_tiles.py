@@ -4,9 +4,11 @@ import struct
 from collections import Counter
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import rasterio
+from dask.callbacks import Callback
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -191,10 +193,34 @@ def test_valid_pixels_do_not_become_missing_in_means(tmp_path):
     np.testing.assert_array_equal(overview[0] != 0, some)
 
 
-def test_tiles_that_disappeared(tmp_path, monkeypatch):
-    from xee_tf.upload.cog import tiles
+def test_chunks_are_loaded_once_with_few_tasks(tmp_path):
+    loaded = []
 
-    monkeypatch.setattr(tiles, "_read", lambda staged, begin, end: b"")
-    with pytest.raises(DestinationError, match=r"a\.tif: a part of its temporary file .* is missing"):
-        xee_tf.to_cog(scene(8, 8), tmp_path / "a.tif")
+    def load(block_info=None):
+        found = block_info[None]
+        loaded.append(found["chunk-location"])
+        return np.zeros([stop - start for start, stop in found["array-location"]], "u1")
+
+    sizes = ((400,) * 5, (300,) * 7)
+    lazy = da.map_blocks(load, chunks=sizes, dtype="u1", meta=np.empty((0, 0), "u1"))
+    image = raster({"a": np.zeros(lazy.shape, "u1")}).assign(a=(("y", "x"), lazy), b=(("y", "x"), lazy + 1))
+    done = []
+    with Callback(posttask=lambda key, *_: done.append(key)):
+        xee_tf.to_cog(image, tmp_path / "a.tif")
+    assert len(loaded) == len(set(loaded)) == 35
+    assert len(done) < 35 * 4
+
+
+def test_tiles_that_disappeared(tmp_path, monkeypatch):
+    from xee_tf.upload.cog import tiles, writer
+
+    def copy(parts, shapes, staging, file):
+        staging.folder.child(parts[0].name).remove()
+        copy_tiles(parts, shapes, staging, file)
+
+    copy_tiles = tiles.copy_tiles
+    monkeypatch.setattr(writer, "copy_tiles", copy)
+    for folder in (tmp_path, "memory://geotiffs"):
+        with pytest.raises(DestinationError, match=r"a\.tif: its temporary file .* is missing"):
+            xee_tf.to_cog(scene(8, 8), f"{folder}/a.tif")
     assert not list(tmp_path.iterdir())

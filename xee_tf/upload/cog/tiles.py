@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO
@@ -178,7 +179,7 @@ def copy_tiles(parts: Sequence[Part], levels: Sequence[Level], staging: Staging,
                 data = _read(staged, begin, end)
                 if len(data) != end - begin:
                     raise DestinationError(
-                        f"Cannot write {staging.destination}: a part of its temporary file {staged} is "
+                        f"Cannot write {staging.destination}: its temporary file {staged} is "
                         "missing. Workers of a cluster must share the disk of a local destination."
                     )
                 file.write(data)
@@ -188,8 +189,11 @@ def copy_tiles(parts: Sequence[Part], levels: Sequence[Level], staging: Staging,
 
 
 def _read(staged: Location, begin: int, end: int) -> bytes:
-    if not staged.is_local:
-        return staged.read_bytes(begin, end)
-    with open(staged.path, "rb") as file:
-        file.seek(begin)
-        return file.read(end - begin)
+    """Return bytes of a staged file; nothing if it does not exist."""
+    with suppress(FileNotFoundError):
+        if not staged.is_local:
+            return staged.read_bytes(begin, end)
+        with open(staged.path, "rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+    return b""
