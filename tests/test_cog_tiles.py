@@ -184,6 +184,18 @@ def test_unknown_resampling(tmp_path, how, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_policies_of_earth_engine(tmp_path):
+    ours = xee_tf.to_cog(scene(900, 700), tmp_path / "a.tif", overview_resampling={"red": "mean"})
+    policy = {".default": "sample", "red": "mean"}
+    theirs = xee_tf.to_cog(scene(900, 700), tmp_path / "b.tif", pyramidingPolicy=policy)
+    assert ours.read_bytes() == theirs.read_bytes()
+    modes = xee_tf.to_cog(scene(900, 700), tmp_path / "c.tif", pyramidingPolicy={".default": "mode"})
+    assert (
+        modes.read_bytes()
+        == xee_tf.to_cog(scene(900, 700), tmp_path / "d.tif", overview_resampling="mode").read_bytes()
+    )
+
+
 def test_valid_pixels_do_not_become_missing_in_means(tmp_path):
     values = np.tile(np.array([[-2, 2, 0, 0, 0, 3], [0, 0, 0, 0, -3, 0]], "int16"), (300, 100))
     image = raster({"a": values})

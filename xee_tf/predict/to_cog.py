@@ -14,12 +14,13 @@ from xee_tf.predict.image import input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_other, require_writable
-from xee_tf.upload import OverviewResampling, require_format, write_raster
+from xee_tf.upload import POLICIES, OverviewResampling, require_format, write_raster
 
 __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
+    aliases={**PREDICT_SPELLING.aliases, **POLICIES},
     replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
 

@@ -56,12 +56,12 @@ from xee_tf.storage import (
     to_storable,
 )
 from xee_tf.upload.casting import cast, common_dtype
-from xee_tf.upload.cog import OverviewResampling, write_cog
+from xee_tf.upload.cog import POLICIES, OverviewResampling, write_cog
 from xee_tf.upload.destination import raster_format
 
 __all__ = ["upload_image"]
 
-_SPELLING = replace(READ_SPELLING, what="upload options")
+_SPELLING = replace(READ_SPELLING, what="upload options", aliases={**READ_SPELLING.aliases, **POLICIES})
 
 _UPLOAD = "upload"  # the key of what a store was written from, in its record
 

@@ -4,7 +4,7 @@
 the file.
 """
 
-from xee_tf.upload.cog.overviews import OverviewResampling
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling
 from xee_tf.upload.cog.writer import to_cog, write_cog, write_raster
 
-__all__ = ["OverviewResampling", "to_cog", "write_cog", "write_raster"]
+__all__ = ["POLICIES", "OverviewResampling", "Resampling", "to_cog", "write_cog", "write_raster"]

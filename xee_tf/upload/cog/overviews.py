@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xee_tf.errors import OptionError
 from xee_tf.options import one_of
 
-__all__ = ["OverviewResampling", "Resampling", "halve", "methods_of"]
+__all__ = ["POLICIES", "OverviewResampling", "Resampling", "halve", "methods_of"]
 
 Resampling = Literal["nearest", "mean", "mode"]
 """How four pixels become one."""
@@ -19,9 +19,17 @@ Resampling = Literal["nearest", "mean", "mode"]
 OverviewResampling = Resampling | Mapping[str, Resampling]
 """One way for all bands, or one for each of some bands; the others have "nearest"."""
 
+POLICIES = {"pyramidingPolicy": "overview_resampling"}
+"""Earth Engine's name of the option."""
+
+_DEFAULT = ".default"  # of Earth Engine
+
 
 def methods_of(given: OverviewResampling, bands: Iterable[str]) -> tuple[Resampling, ...]:
     """Return how the overviews of each band are computed.
+
+    Earth Engine's policies are also accepted: "sample" is "nearest", and the key ".default" is for bands that
+    are not named.
 
     Raises
     ------
@@ -35,15 +43,21 @@ def methods_of(given: OverviewResampling, bands: Iterable[str]) -> tuple[Resampl
     """
     names = list(bands)
     if not isinstance(given, Mapping):
-        one_of("overview_resampling", given, get_args(Resampling))
-        return (given,) * len(names)
-    for name, method in given.items():
-        if name not in names:
+        return (_method(given, "overview_resampling"),) * len(names)
+    for name in given:
+        if name not in (*names, _DEFAULT):
             raise OptionError(
                 f"overview_resampling names the band {name!r}, which is not written. The bands are {names}."
             )
-        one_of(f"overview_resampling of band {name!r}", method, get_args(Resampling))
-    return tuple(given.get(name, "nearest") for name in names)
+    methods = {name: _method(own, f"overview_resampling of band {name!r}") for name, own in given.items()}
+    default = methods.get(_DEFAULT, "nearest")
+    return tuple(methods.get(name, default) for name in names)
+
+
+def _method(given: Any, named: str) -> Resampling:
+    found = "nearest" if isinstance(given, str) and given == "sample" else given
+    one_of(named, found, get_args(Resampling))
+    return cast(Resampling, found)
 
 
 def halve(pixels: NDArray[Any], method: Resampling, nodata: float | None) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.errors import DestinationError
-from xee_tf.storage import Location, Staging
+from xee_tf.storage import Location, Staging, storage_errors
 from xee_tf.upload.cog.encoding import LEADER, TRAILER, encode_tile, framed
 from xee_tf.upload.cog.header import Level
 from xee_tf.upload.cog.overviews import Resampling, halve
@@ -127,7 +127,8 @@ class TileWork:
                     for each, method in zip(planes, self.methods, strict=True)
                 ]
         name = f"tiles-{stage}-{index[0]}-{index[1]}-{uuid.uuid4().hex}"  # a task may run again
-        self.staging.folder.child(name).write_bytes(bytes(data))
+        with storage_errors("write", self.staging.destination.url, left="Nothing was changed."):
+            self.staging.folder.child(name).write_bytes(bytes(data))
         part = Part(name, stage, index[0], np.array(tiles, np.int64))
         return _Result((*below, part), tuple(planes) if stage + 1 < self.stages else ())
 

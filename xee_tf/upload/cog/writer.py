@@ -27,14 +27,14 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable, s
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog.encoding import predictor_of
 from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
-from xee_tf.upload.cog.overviews import OverviewResampling, methods_of
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, methods_of
 from xee_tf.upload.cog.tiles import TileWork, copy_tiles, sizes_of
 from xee_tf.upload.destination import require_format
 from xee_tf.upload.files import geotiff_files, staged_run
 
 __all__ = ["to_cog", "write_cog", "write_raster"]
 
-_SPELLING = Spelling("GeoTIFF options")
+_SPELLING = Spelling("GeoTIFF options", aliases=POLICIES)
 
 _BLOCK = 512  # side of a GeoTIFF tile in pixels
 _BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimized GeoTIFF
@@ -71,7 +71,8 @@ def to_cog(
         How each pixel of an overview is computed from the 2 x 2 pixels of the level before it: its first
         pixel, also if that is missing ("sample" of Earth Engine's ``pyramidingPolicy``); the mean, or the
         most frequent value, of those that are not missing. "mean" suits measurements, and "mode" classes.
-        A mapping chooses by band; other bands have "nearest", which never invents a value.
+        A mapping chooses by band; other bands have "nearest", which never invents a value, or what the key
+        ".default" says.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
         RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
