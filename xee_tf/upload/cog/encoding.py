@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["LEADER", "TRAILER", "encode_tile", "framed", "predictor_of"]
 
 _LEVEL = 3  # of ISA-L, from 0 to 3: as small as zlib at level 6, and ten times as fast
+_STRIP_BYTES = 1 << 18  # rows that are encoded at a time
 LEADER, TRAILER = 4, 4  # bytes around each tile, as GDAL writes them
 
 
@@ -38,36 +39,37 @@ def encode_tile(planes: Sequence[NDArray[Any]], side: int) -> bytes:
     >>> list(zlib.decompress(tile))
     [5, 2, 1, 0]
     """
-    dtype = planes[0].dtype
+    dtype, count = planes[0].dtype, len(planes)
     encode = _float_differences if predictor_of(dtype) == 3 else _differences
-    return bytes(isal_zlib.compress(encode(planes, side), _LEVEL))
+    stream = isal_zlib.compressobj(_LEVEL)
+    pieces = []
+    strip = max(1, min(side, _STRIP_BYTES // (side * count * dtype.itemsize)))
+    for start in range(0, side, strip):  # small enough for the cache of the processor
+        pixels = np.zeros((min(strip, side - start), side, count), dtype.newbyteorder("<"))
+        for band, plane in enumerate(planes):
+            own = plane[start : start + strip]
+            pixels[: own.shape[0], : own.shape[1], band] = own
+        pieces.append(stream.compress(encode(pixels)))
+    return b"".join((*pieces, stream.flush()))
 
 
-def _differences(planes: Sequence[NDArray[Any]], side: int) -> NDArray[Any]:
-    rows, columns = planes[0].shape
-    dtype = planes[0].dtype.newbyteorder("<")
-    pixels = np.zeros((side, side, len(planes)), dtype)
-    for band, plane in enumerate(planes):
-        pixels[:rows, :columns, band] = plane
+def _differences(pixels: NDArray[Any]) -> NDArray[Any]:
     out = pixels.copy()
     out[:, 1:] -= pixels[:, :-1]
     return out
 
 
-def _float_differences(planes: Sequence[NDArray[Any]], side: int) -> NDArray[Any]:
+def _float_differences(pixels: NDArray[Any]) -> NDArray[Any]:
     """Store the first bytes of all numbers of a row, then the second bytes, and so on; then differences."""
-    rows, columns = planes[0].shape
-    size, count = planes[0].dtype.itemsize, len(planes)
-    pixels = np.zeros((side, side, count), planes[0].dtype.newbyteorder("<"))
-    for band, plane in enumerate(planes):
-        pixels[:rows, :columns, band] = plane
-    numbers = pixels.view(f"<u{size}").reshape(side, side * count)
-    split = np.empty((side, size, side * count), np.uint8)
+    rows, columns, count = pixels.shape
+    size = pixels.dtype.itemsize
+    numbers = pixels.view(f"<u{size}").reshape(rows, columns * count)
+    split = np.empty((rows, size, columns * count), np.uint8)
     for byte in range(size):  # the most significant one first
         np.copyto(split[:, byte], numbers >> (8 * (size - 1 - byte)), casting="unsafe")
-    row = split.reshape(side, -1)
-    out = row.copy()
-    out[:, count:] -= row[:, :-count]
+    joined = split.reshape(rows, -1)
+    out = joined.copy()
+    out[:, count:] -= joined[:, :-count]
     return out
 
 
