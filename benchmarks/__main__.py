@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import (
     encoding,
     exporting,
+    geotiffs,
     importing,
     memory,
     moving,
@@ -33,6 +34,7 @@ SUITES = {
     "tables": tables.run,
     "reading": reading.run,
     "memory": memory.run,
+    "geotiffs": geotiffs.run,
     "moving": moving.run,
     "workers": workers.run,
     "predicting": predicting.run,

@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import logging
+import os
+import signal
 import warnings
 from collections import Counter
 from contextlib import nullcontext
@@ -14,6 +16,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import xarray as xr
 from dask.delayed import delayed
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, wait
@@ -330,11 +333,50 @@ def test_persisted_data_with_a_local_scheduler_raises(tmp_path, client):
     assert not list(tmp_path.iterdir())
 
 
-def test_persisted_data_in_a_file_of_one_process(tmp_path, client):
-    predicted = difference().predict_image(image(persisted, client), merge=False).persist()
-    with pytest.raises(OptionError, match=r"is written by one process: load it first with .compute\(\)"):
-        xee_tf.to_cog(predicted, tmp_path / "m.tif")
-    assert not list(tmp_path.iterdir())
+def test_geotiff_of_persisted_data_is_encoded_by_the_workers(tmp_path, client):
+    """The file has the same bytes as one that threads encode, and nothing else stays."""
+    data = image(persisted, client)
+    xee_tf.to_cog(data, tmp_path / "cluster.tif")
+    loaded = data.compute()
+    with dask.config.set(scheduler="threads"):
+        xee_tf.to_cog(loaded, tmp_path / "local.tif")
+    assert (tmp_path / "cluster.tif").read_bytes() == (tmp_path / "local.tif").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster.tif", "local.tif"]
+
+
+def test_geotiff_in_a_bucket_is_encoded_by_the_workers(tmp_path, client, bucket):
+    """Workers share only the bucket, in which nothing but the file stays."""
+    bands = {"red": random_band((700, 1100)), "nir": random_band((700, 1100), seed=4)}
+    data = raster(bands).chunk(y=300, x=600)
+    for _ in range(2):
+        xee_tf.to_cog(data, f"{bucket.url}/a.tif", if_exists="overwrite", storage_options=bucket.options)
+    with dask.config.set(scheduler="threads"):
+        xee_tf.to_cog(data, tmp_path / "local.tif")
+    assert bucket.read() == {"a.tif": (tmp_path / "local.tif").read_bytes()}
+
+
+def test_geotiff_after_a_worker_was_killed(tmp_path):
+    marker = tmp_path / "killed"
+    data = raster({"red": random_band((512, 2048))}).chunk(y=512, x=512)
+    (tmp_path / "out").mkdir()
+
+    def kill_once(block, block_info=None):
+        if block_info and block_info[0]["chunk-location"] == (0, 2) and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    lazy = data.red.data.map_blocks(kill_once, meta=np.empty((0, 0), "f4"))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+        dask.config.set({"distributed.logging.distributed": "critical"}),
+    ):
+        xee_tf.to_cog(data.assign(red=(("y", "x"), lazy)), tmp_path / "out" / "a.tif")
+    assert marker.exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tif"]
+    with rasterio.open(tmp_path / "out" / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(1), data.red)
 
 
 def test_persisted_data_of_another_cluster(tmp_path, client):

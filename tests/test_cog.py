@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.conftest import ROOT, needs_posix
 from tests.rasters import random_band, raster
-from xee_tf import DestinationError, Model, OptionError, PredictionError, RecordError
+from xee_tf import Model, OptionError, PredictionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata
-from xee_tf.upload.cog import _open_raster, to_cog, write_cog
+from xee_tf.upload.cog import to_cog, write_cog
 
 SIDE, CHUNK = 96, 32
 GRID = PatchGrid(
@@ -78,6 +78,10 @@ def test_old_file_remains_after_an_error(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def write(band, path, grid=GRID):
+    write_cog(Location.of(path), {"B": band}, {"B": ["B"]}, grid, None, "nearest", "error", False)
+
+
 class Failing:
     """Raise an error for one chunk, while other chunks are still computed."""
 
@@ -101,28 +105,17 @@ def test_error_in_any_chunk_leaves_no_files(error, tmp_path):
     for number in range((SIDE // CHUNK) ** 2):
         failing = band.map_blocks(Failing(number, error), dtype=band.dtype, meta=np.empty((0, 0), band.dtype))
         with pytest.raises(type(error)):
-            write_cog(
-                Location.of(tmp_path / "u.tif"), {"B": failing}, {"B": ["B"]}, GRID, None, "error", False
-            )
+            write(failing, tmp_path / "u.tif")
         assert not list(tmp_path.iterdir())
     time.sleep(0.05)  # wait for chunks that are still computed
-    write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, GRID, None, "error", False)
+    write(band, tmp_path / "u.tif")
     with rasterio.open(tmp_path / "u.tif") as file:
         np.testing.assert_array_equal(file.read(1), band)
 
 
-def test_write_after_close_raises_an_error(tmp_path):
-    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
-    location = Location.of(tmp_path / "b.tif")
-    with _open_raster(tmp_path / "a.tif", {**profile, "transform": GRID.affine}, location) as raster_file:
-        raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
-    with pytest.raises(DestinationError, match="closed because another chunk failed"):
-        raster_file.write(np.ones((1, 4, 4), "u1"), [1], rasterio.windows.Window(0, 0, 4, 4))
-
-
 @needs_posix
 def test_full_disk_raises_an_error(tmp_path):
-    """Simulated by a limit on the file size, reached in the tiled file, the final file or its last bytes."""
+    """Simulated by a limit on the file size, reached in the staged tiles or in the final file."""
     values = np.random.default_rng(0).random((512, 512), dtype="f4")
     raster({"B4": values}).tfexport(tmp_path / "s", patch_dimensions=64)
     whole = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "whole.tif").size()
@@ -167,7 +160,7 @@ def test_crs_is_not_read_from_urls_or_files(crs, tmp_path, monkeypatch):
     band = da.zeros((SIDE, SIDE), chunks=CHUNK, dtype="u1")
     grid = PatchGrid(GRID.shape, GRID.patch, GRID.margin, GRID.affine, crs)
     with pytest.raises(xee_tf.GeoreferenceError, match="cannot be parsed"):
-        write_cog(Location.of(tmp_path / "u.tif"), {"B": band}, {"B": ["B"]}, grid, None, "error", False)
+        write(band, tmp_path / "u.tif", grid)
     assert [path.name for path in tmp_path.iterdir()] == ["crs.prj"]
 
 

@@ -346,8 +346,8 @@ elif writer == "upload_zarr":
     delayed(StoredBand, "__setitem__")
     xee_tf.upload_image(None, source + "/s-mixer.json", folder + "/p.zarr", if_exists=if_exists)
 elif writer == "upload_tif":
-    import xee_tf.upload.cog
-    delayed(xee_tf.upload.cog._Raster, "write")
+    from xee_tf.upload.cog.tiles import TileWork
+    delayed(TileWork, "block")
     xee_tf.upload_image(None, source + "/s-mixer.json", folder + "/p.tif", if_exists=if_exists)
 elif writer == "upload_table":
     import geopandas

@@ -27,7 +27,7 @@ from xee_tf.sidecars import BandSpec, Exported, ExportedTable, ExportNames, Tabl
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables import Geometry, Table
 from xee_tf.training import Exports, Normalize, SequenceSpec
-from xee_tf.upload import Predictions
+from xee_tf.upload import OverviewResampling, Predictions
 
 __all__ = [
     "Arrays",
@@ -55,6 +55,7 @@ __all__ = [
     "ModelSpec",
     "NodesLike",
     "Normalize",
+    "OverviewResampling",
     "PatchAxis",
     "PatchRecords",
     "PatchShards",

@@ -36,6 +36,7 @@ def predict(
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
+    overview_resampling: Literal["nearest", "mean", "mode"] = "nearest",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     overwrite: Flag = False,
@@ -68,6 +69,9 @@ def predict(
     output_bands
         Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
         outputs of the model.
+    overview_resampling
+        How the overviews of a .tif are computed from pixels that are not missing: mean for measurements, mode
+        for classes.
     crs
         CRS of rasters that have none.
     chunk
@@ -94,7 +98,7 @@ def predict(
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
     to: dict[str, Any] = {"if_exists": if_exists(overwrite), "progress": sys.stderr.isatty()}
     if output_format == "tif":
-        xee_tf.predict_to_cog(opened, image, location, **how, **to)
+        xee_tf.predict_to_cog(opened, image, location, overview_resampling=overview_resampling, **how, **to)
         print(f"Wrote {location}")
     else:
         print(_describe(write_zarr(opened, image, location, parse(PredictOptions, how), **to)))

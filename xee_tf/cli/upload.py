@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -37,6 +37,7 @@ def upload_image(
     crs: Crs = None,
     kernel_size: Size = None,
     tensor_depths: Depths = None,
+    overview_resampling: Literal["nearest", "mean", "mode"] = "nearest",
     overwrite: Flag = False,
 ) -> None:
     """Convert predictions in TFRecords to a georeferenced GeoTIFF or Zarr store.
@@ -55,6 +56,9 @@ def upload_image(
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
     tensor_depths
         Number of values per pixel of array bands, if it cannot be inferred from the length of the records.
+    overview_resampling
+        How the overviews of a GeoTIFF are computed from pixels that are not missing: mean for measurements,
+        mode for classes.
     overwrite
         Replace an existing destination.
     """
@@ -68,6 +72,7 @@ def upload_image(
         crs=crs,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
+        overview_resampling=overview_resampling,
         if_exists=if_exists(overwrite),
         progress=sys.stderr.isatty(),
     )

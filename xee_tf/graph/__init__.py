@@ -3,6 +3,7 @@
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray, shared_array
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.placing import centered_axes, on_cluster
+from xee_tf.graph.pyramid import PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
@@ -27,6 +28,7 @@ __all__ = [
     "Delayed",
     "Graph",
     "Key",
+    "PyramidWork",
     "Ref",
     "Sources",
     "TaskRef",
@@ -43,6 +45,7 @@ __all__ = [
     "for_xarray",
     "on_cluster",
     "order_blocks",
+    "reduce_blocks",
     "run_graph",
     "shared_array",
     "shared_value",

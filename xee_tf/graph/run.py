@@ -69,9 +69,7 @@ def each_chunk(
     return Delayed(result.key, HighLevelGraph.from_collections(name, tasks, dependencies=arrays), layer=name)
 
 
-def store_chunks(
-    arrays: Mapping[str, Any], targets: Sequence[Any], progress: bool, *, in_this_process: bool = False
-) -> None:
+def store_chunks(arrays: Mapping[str, Any], targets: Sequence[Any], progress: bool) -> None:
     """Write the chunks of arrays with ``target[slices] = chunk``; see `run_graph`.
 
     Parameters
@@ -82,21 +80,7 @@ def store_chunks(
         A target for each array. Chunks are written concurrently.
     progress : bool
         Whether to show a progress bar.
-    in_this_process : bool
-        Whether the targets cannot be sent to other processes. Dask then computes in threads, whatever its
-        configuration says.
-
-    Raises
-    ------
-    OptionError
-        If `in_this_process` is true and chunks are persisted on a cluster; see also `run_graph`.
     """
-    # Dask removes Futures from optimized graphs.
-    if in_this_process and any(futures_in(array.__dask_graph__()) for array in arrays.values()):
-        raise OptionError(
-            "The data is persisted on a Dask cluster, but this file is written by one process: load it first "
-            "with .compute()."
-        )
     name = f"xee-tf-store-{uuid.uuid4().hex}"
     tasks: Tasks = {}
     done = []
@@ -112,8 +96,7 @@ def store_chunks(
     layers = {f"sources-{name}": layer_of(sources.graph, sources.annotations), name: tasks}
     graph = HighLevelGraph(layers, {f"sources-{name}": set(), name: {f"sources-{name}"}})
     delayed = Delayed(result.key, graph, layer=name)
-    with dask.config.set(scheduler="threads") if in_this_process else nullcontext():
-        run_graph(delayed, progress)
+    run_graph(delayed, progress)
 
 
 def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, dtype: np.dtype[Any]) -> None:

@@ -14,12 +14,13 @@ from xee_tf.predict.image import input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_other, require_writable
-from xee_tf.upload import require_format, write_raster
+from xee_tf.upload import POLICIES, OverviewResampling, require_format, write_raster
 
 __all__ = ["predict_to_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
+    aliases={**PREDICT_SPELLING.aliases, **POLICIES},
     replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
 
@@ -31,6 +32,7 @@ def predict_to_cog(
     image: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
     *,
+    overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -51,6 +53,8 @@ def predict_to_cog(
         it is complete.
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
+    overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
+        How the overviews are computed, for all bands or by band; see `xee_tf.to_cog`.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
         RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
@@ -108,5 +112,7 @@ def predict_to_cog(
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."
-    write_raster(predicted, location, if_exists=if_exists, progress=progress, remedy=remedy)
+    write_raster(
+        predicted, location, overview_resampling, if_exists=if_exists, progress=progress, remedy=remedy
+    )
     return location

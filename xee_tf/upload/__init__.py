@@ -1,6 +1,6 @@
 """Write predictions to TFRecord, and convert records and rasters to GeoTIFF, Zarr and vector files."""
 
-from xee_tf.upload.cog import to_cog, write_raster
+from xee_tf.upload.cog import POLICIES, OverviewResampling, to_cog, write_raster
 from xee_tf.upload.destination import raster_format, require_format
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.predictions import Predictions
@@ -8,6 +8,8 @@ from xee_tf.upload.table import upload_table
 from xee_tf.upload.writer import PredictionWriter
 
 __all__ = [
+    "POLICIES",
+    "OverviewResampling",
     "PredictionWriter",
     "Predictions",
     "raster_format",

@@ -11,7 +11,7 @@ from xee_tf.options import IfExists
 from xee_tf.signals import NOTHING_CHANGED, explain_interruption
 from xee_tf.storage import Earlier, Location, Staging, begin, commit, stage_local_file, storage_errors
 
-__all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file"]
+__all__ = ["geopackage_files", "geotiff_files", "no_side_files", "staged_file", "staged_run"]
 
 _RASTERS = r"\.(tiff?|gtiff?|ntf|nitf|img|jp2|vrt|pix)"  # formats with world files or RPCs beside them
 
@@ -89,6 +89,18 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     >>> file.read_bytes()
     b'pixels'
     """
+    with staged_run(location, if_exists, side_files) as (path, _, _):
+        yield path
+
+
+@contextmanager
+def staged_run(
+    location: Location, if_exists: IfExists, side_files: SideFiles
+) -> Iterator[tuple[Path, Staging, Staging]]:
+    """Yield what `staged_file` does, the run, and the run on a local disk, in which tasks may stage files.
+
+    For a local destination, both runs are the same.
+    """
 
     def existing() -> list[Location]:
         return [*([location] if location.exists() else []), *side_files(location)]
@@ -99,7 +111,7 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
         with storage_errors("write", location.url, left="Nothing was changed."):
             local.sign()
         file = local.staged(location)
-        yield Path(file.path)
+        yield Path(file.path), staging, local
         new = [location.parent.child(each.name) for each in side_files(file)]
         _commit(staging, local, new, earlier)
     except BaseException as error:

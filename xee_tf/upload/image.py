@@ -56,12 +56,12 @@ from xee_tf.storage import (
     to_storable,
 )
 from xee_tf.upload.casting import cast, common_dtype
-from xee_tf.upload.cog import write_cog
+from xee_tf.upload.cog import POLICIES, OverviewResampling, write_cog
 from xee_tf.upload.destination import raster_format
 
 __all__ = ["upload_image"]
 
-_SPELLING = replace(READ_SPELLING, what="upload options")
+_SPELLING = replace(READ_SPELLING, what="upload options", aliases={**READ_SPELLING.aliases, **POLICIES})
 
 _UPLOAD = "upload"  # the key of what a store was written from, in its record
 
@@ -79,6 +79,7 @@ def upload_image(
     crs: Any = None,
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
+    overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -119,6 +120,9 @@ def upload_image(
     tensor_depths : mapping of str to int, optional
         Number of values per pixel of array bands, if it cannot be inferred from the length of the records;
         see `xee_tf.open_image`.
+    overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
+        How the overviews of a GeoTIFF are computed, for all bands or by band; see `xee_tf.to_cog`. A Zarr
+        store has none.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of the side files of a GeoTIFF (``.aux.xml``, ``.ovr``, ``.msk``,
         world files, RPCs) exists. "overwrite" replaces files, with their side files, and Zarr stores that
@@ -200,7 +204,7 @@ def upload_image(
         _write_zarr(reader, arrays, location, nodata, if_exists, progress)
     else:  # each step of an array band becomes a band
         steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
-        write_cog(location, arrays, steps, reader.grid, nodata, if_exists, progress)
+        write_cog(location, arrays, steps, reader.grid, nodata, overview_resampling, if_exists, progress)
     return location
 
 

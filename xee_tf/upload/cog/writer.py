@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import rasterio
 import rasterio.errors
-import rasterio.shutil
 import xarray as xr
-from crc32c import crc32c
 from rasterio._err import CPLE_BaseError
-from rasterio.windows import Window
 
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
-from xee_tf.graph import store_chunks
+from xee_tf.graph import on_cluster, reduce_blocks, run_graph
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.signals import interruptible
-from xee_tf.storage import Location, PathLike, require_free, require_writable
+from xee_tf.storage import Location, PathLike, require_free, require_writable, storage_errors
 from xee_tf.upload.casting import cast, common_nodata
+from xee_tf.upload.cog.encoding import predictor_of
+from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, methods_of
+from xee_tf.upload.cog.tiles import TileWork, copy_tiles, sizes_of
 from xee_tf.upload.destination import require_format
-from xee_tf.upload.files import geotiff_files, staged_file
+from xee_tf.upload.files import geotiff_files, staged_run
 
 __all__ = ["to_cog", "write_cog", "write_raster"]
 
-_SPELLING = Spelling("GeoTIFF options")
+_SPELLING = Spelling("GeoTIFF options", aliases=POLICIES)
 
 _BLOCK = 512  # side of a GeoTIFF tile in pixels
 _BLOCK_BYTES = 16 << 20  # a tile of all bands, which are adjacent in a cloud-optimized GeoTIFF
 _MAX_BANDS = 65535
-_GDAL_CACHE = 128 << 20  # bytes; GDAL's default is 5 % of the memory of the machine
+_WORK_BYTES = 64 << 20  # pixels of a block
 
 
 @spelled(_SPELLING)
@@ -52,6 +48,7 @@ def to_cog(
     raster: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
     *,
+    overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -70,6 +67,12 @@ def to_cog(
         dimension of a DataArray is split into bands as in `xee_tf.export_image`.
     destination : str or path-like
         The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
+    overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
+        How each pixel of an overview is computed from the 2 x 2 pixels of the level before it: its first
+        pixel, also if that is missing ("sample" of Earth Engine's ``pyramidingPolicy``); the mean, or the
+        most frequent value, of those that are not missing. "mean" suits measurements, and "mode" classes.
+        A mapping chooses by band; other bands have "nearest", which never invents a value, or what the key
+        ".default" says.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
         RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
@@ -96,6 +99,13 @@ def to_cog(
     RecordError
         If the common dtype cannot represent a value.
 
+    Notes
+    -----
+    The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
+    beside the destination, whose disk workers must share. This process joins them. The disk needs about 1.4
+    times the size of the new file, and that of an old one, which is replaced last. For a bucket, the file is
+    joined in the folder for temporary files; on a cluster, tiles are staged in the bucket until then.
+
     Examples
     --------
     >>> import numpy as np, rasterio, rioxarray, tempfile, xee_tf
@@ -113,12 +123,20 @@ def to_cog(
     require_free(location, if_exists)
     require_writable(location)
     remedy = "cast it first, for example with astype('int32'), or write a Zarr store."
-    write_raster(dataset, location, if_exists=if_exists, progress=progress, remedy=remedy)
+    write_raster(
+        dataset, location, overview_resampling, if_exists=if_exists, progress=progress, remedy=remedy
+    )
     return location
 
 
 def write_raster(
-    raster: xr.Dataset, location: Location, *, if_exists: IfExists, progress: bool, remedy: str
+    raster: xr.Dataset,
+    location: Location,
+    overview_resampling: OverviewResampling,
+    *,
+    if_exists: IfExists,
+    progress: bool,
+    remedy: str,
 ) -> None:
     """Write a raster as `to_cog` does; `remedy` is the end of the error for unrepresentable values."""
     georef = read_georef(raster)
@@ -141,7 +159,7 @@ def write_raster(
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
-    write_cog(location, arrays, names, georef, nodata, if_exists, progress)
+    write_cog(location, arrays, names, georef, nodata, overview_resampling, if_exists, progress)
 
 
 def write_cog(
@@ -150,10 +168,11 @@ def write_cog(
     names: Mapping[str, Sequence[str]],
     grid: GridLike,
     nodata: float | None,
+    overview_resampling: OverviewResampling,
     if_exists: IfExists,
     progress: bool,
 ) -> None:
-    """Write a tiled GeoTIFF window by window, and convert it to a cloud-optimized GeoTIFF.
+    """Encode a cloud-optimized GeoTIFF in Dask tasks, and join its tiles.
 
     Parameters
     ----------
@@ -168,6 +187,8 @@ def write_cog(
         CRS and affine transform.
     nodata : float or None
         Nodata value. None: NaN for floats, no nodata value for integers.
+    overview_resampling : str or mapping
+        See `to_cog`.
     if_exists : {"error", "overwrite", "resume"}
         Whether existing files may be replaced.
     progress : bool
@@ -190,25 +211,49 @@ def write_cog(
         chain.from_iterable(names.values()),
         "Rename it, select other bands with bands=[...], or write a .zarr.",
     )
+    methods = methods_of(overview_resampling, arrays)
     profile = _profile(arrays, count, grid, nodata)
-    with staged_file(location, if_exists, geotiff_files) as cog, rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE):
-        plain = cog.with_name("plain.tif")
-        with _open_raster(plain, profile, location) as raster:
-            raster.file.descriptions = tuple(chain.from_iterable(names.values()))
-            ends = accumulate(map(len, names.values()), initial=0)
-            targets = [_BandTarget(raster, range(a + 1, b + 1)) for a, b in pairwise(ends)]
-            # An open file cannot be sent to another process.
-            store_chunks(arrays, targets, progress, in_this_process=True)
-        with _gdal_errors(location):
-            raster.verify(plain)
-            _copy_as_cog(plain, cog, profile["blockxsize"])
-            _require_tiles(cog, location)
+    shape, tile = (profile["height"], profile["width"]), _tile_of(count, profile["dtype"])
+    depth = _depth(arrays, tile, count)
+    levels = tuple(levels_of(shape, tile))
+    with staged_run(location, if_exists, geotiff_files) as (path, run, local):
+        tags = _tags(path, profile, list(chain.from_iterable(names.values())), location)
+        # Workers of a cluster may not share this computer's disk, but they share the bucket.
+        staging = run if on_cluster() else local
+        work = TileWork(staging, levels, tile, depth, methods, nodata)
+        block, group = tile << (depth - 1), 1 << depth
+        whole = reduce_blocks(list(arrays), list(arrays.values()), work, block, group, work.stages)
+        parts = run_graph(whole, progress)
+        with storage_errors("write", location.url, left="Nothing was changed."):
+            sizes = sizes_of(parts, levels)
+            header, _ = layout(tags, levels, tile, sizes)
+            with open(path, "wb") as file:
+                file.write(header)
+                copy_tiles(parts, levels, staging, file)
+
+
+def _tile_of(count: int, dtype: np.dtype[Any]) -> int:
+    """Return the size of tiles, whose bands are adjacent."""
+    tile = _BLOCK
+    while tile > 128 and tile * tile * count * dtype.itemsize > _BLOCK_BYTES:
+        tile //= 2
+    return tile
+
+
+def _depth(arrays: Mapping[str, da.Array], tile: int, count: int) -> int:
+    """Return how many levels a block encodes, so that blocks have about the size of chunks."""
+    [dtype] = {array.dtype for array in arrays.values()}
+    largest = max(max(lengths) for array in arrays.values() for lengths in array.chunks[-2:])
+    depth = 1
+    while tile << (depth - 1) < largest and (tile << depth) ** 2 * count * dtype.itemsize <= _WORK_BYTES:
+        depth += 1
+    return depth
 
 
 def _profile(
     arrays: Mapping[str, da.Array], count: int, grid: GridLike, nodata: float | None
 ) -> dict[str, Any]:
-    """Return the rasterio profile of the tiled GeoTIFF."""
+    """Return the rasterio profile of the GeoTIFF."""
     [dtype] = {array.dtype for array in arrays.values()}
     if nodata is None and dtype.kind == "f":
         nodata = math.nan
@@ -219,9 +264,6 @@ def _profile(
         )
     crs = read_crs(grid.crs, "the mixer", "Correct the mixer.")
     height, width = next(iter(arrays.values())).shape[-2:]
-    block = _BLOCK
-    while block > 128 and block * block * count * dtype.itemsize > _BLOCK_BYTES:
-        block //= 2
     return {
         "driver": "GTiff",
         "width": width,
@@ -233,127 +275,26 @@ def _profile(
         "transform": grid.affine,
         "nodata": nodata,
         "tiled": True,
-        "blockxsize": block,
-        "blockysize": block,
-        "interleave": "band",
-        "bigtiff": "if_safer",
+        "interleave": "pixel",
+        "compress": "deflate",
+        "predictor": predictor_of(dtype),
         "photometric": "minisblack",  # bands are not colours, and the fourth is not a mask
         "alpha": "no",
     }
 
 
-def _copy_as_cog(plain: Path, cog: Path, block: int) -> None:
-    """Compress a GeoTIFF and add its overviews."""
-    rasterio.shutil.copy(
-        plain,
-        cog,
-        driver="COG",
-        blocksize=block,
-        compress="deflate",
-        predictor="yes",
-        bigtiff="if_safer",
-        overview_resampling="nearest",
-        num_threads="all_cpus",
-    )
+def _tags(path: Path, profile: Mapping[str, Any], names: Sequence[str], location: Location) -> dict[int, Tag]:
+    """Return the tags of the GeoTIFF, which GDAL writes for a raster of one pixel and no data.
 
-
-@contextmanager
-def _gdal_errors(location: Location) -> Iterator[None]:
-    """Convert GDAL errors of a block that writes to `DestinationError`."""
+    If they cannot describe the CRS, GDAL also writes the ``.aux.xml`` file.
+    """
+    small = {"width": 1, "height": 1, "blockxsize": 16, "blockysize": 16, "sparse_ok": True}
     try:
-        yield
+        with rasterio.open(
+            path, "w", **{**profile, **small, "endianness": "little", "bigtiff": "no"}
+        ) as file:
+            file.descriptions = tuple(names)
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise DestinationError(f"Cannot write {location}: {reason}. Nothing was changed.") from error
-
-
-def _require_tiles(cog: Path, location: Location) -> None:
-    """Check that all tiles of a file were written: GDAL does not report errors when it closes a file."""
-    size = os.path.getsize(cog)
-    with rasterio.open(cog) as file:
-        levels = len(file.overviews(1))
-    for level in (None, *range(levels)):
-        with rasterio.open(cog, **({} if level is None else {"overview_level": level})) as file:
-            # All bands of a pixel are in the same tile.
-            for (row, column), _ in file.block_windows(1):
-                offset, count = (
-                    file.get_tag_item(f"BLOCK_{fact}_{column}_{row}", "TIFF", bidx=1)
-                    for fact in ("OFFSET", "SIZE")
-                )
-                if not int(offset or 0) or int(offset) + int(count) > size:
-                    raise _incomplete(location)
-
-
-def _incomplete(location: Location) -> DestinationError:
-    return DestinationError(
-        f"Cannot write {location}: a part of its temporary file is missing or damaged. The disk may be full, "
-        "or the size of files may be limited. Nothing was changed."
-    )
-
-
-@dataclass(frozen=True)
-class _Raster:
-    """An open GeoTIFF that multiple threads write to, one at a time.
-
-    If a chunk fails, Dask raises the error while other threads still compute chunks. Writing to a closed
-    dataset would crash the process, so `close` waits for the lock and `write` checks whether it is closed.
-
-    GDAL writes most tiles when it closes the file, and rasterio does not report the errors of that. `verify`
-    therefore compares the closed file with the checksums of what was written.
-    """
-
-    file: Any
-    location: Location
-    lock: Lock = field(default_factory=Lock)
-    checksums: list[tuple[list[int], Window, int]] = field(default_factory=list)
-
-    def write(self, values: npt.NDArray[Any], bands: list[int], window: Window) -> None:
-        """Write a window, or raise an error if the file is closed."""
-        values = np.ascontiguousarray(values)
-        checksum = crc32c(values.data)
-        with self.lock, _gdal_errors(self.location):
-            if self.file.closed:
-                raise DestinationError("The file is closed because another chunk failed.")
-            self.file.write(values, bands, window=window)
-            self.checksums.append((bands, window, checksum))
-
-    def verify(self, path: Path) -> None:
-        """Check that the closed file contains what was written."""
-        try:
-            with rasterio.open(path) as file:
-                same = all(
-                    crc32c(file.read(bands, window=window)) == checksum
-                    for bands, window, checksum in self.checksums
-                )
-        except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
-            raise _incomplete(self.location) from error
-        if not same:
-            raise _incomplete(self.location)
-
-    def close(self) -> None:
-        """Close the file after the current write."""
-        with self.lock, _gdal_errors(self.location):
-            self.file.close()
-
-
-@contextmanager
-def _open_raster(path: Path, profile: Mapping[str, Any], location: Location) -> Iterator[_Raster]:
-    with _gdal_errors(location):
-        raster = _Raster(rasterio.open(path, "w", **profile), location)
-    try:
-        yield raster
-    finally:
-        raster.close()
-
-
-@dataclass(frozen=True)
-class _BandTarget:
-    """Target for `dask.array.store`: the steps of one band in an open GeoTIFF."""
-
-    raster: _Raster
-    bands: range
-
-    def __setitem__(self, key: tuple[slice, ...], values: npt.NDArray[Any]) -> None:
-        # Additional dimensions are in one chunk.
-        window = Window.from_slices(*key[-2:])
-        self.raster.write(values.reshape(-1, *values.shape[-2:]), list(self.bands), window)
+    return read_tags(path.read_bytes())

@@ -1,0 +1,10 @@
+"""Write lazy rasters as cloud-optimized GeoTIFFs, encoded in Dask tasks.
+
+`writer` plans and joins a file; `tiles` encodes its blocks with `encoding` and `overviews`; `header` lays out
+the file.
+"""
+
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling
+from xee_tf.upload.cog.writer import to_cog, write_cog, write_raster
+
+__all__ = ["POLICIES", "OverviewResampling", "Resampling", "to_cog", "write_cog", "write_raster"]

@@ -1,0 +1,200 @@
+"""Encode the tiles of a raster and its overviews block by block, and stage them until all sizes are known."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xee_tf.errors import DestinationError
+from xee_tf.storage import Location, Staging, storage_errors
+from xee_tf.upload.cog.encoding import LEADER, TRAILER, encode_tile, framed
+from xee_tf.upload.cog.header import Level
+from xee_tf.upload.cog.overviews import Resampling, halve
+
+__all__ = ["Part", "TileWork", "copy_tiles", "sizes_of"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The encoded tiles of a block, in a staged file.
+
+    Parameters
+    ----------
+    name : str
+        The name of the file.
+    stage, row : int
+        The stage that encoded it, and the row of the block.
+    tiles : ndarray
+        For each tile its level, row, column, position in the file without its frame, and size.
+    """
+
+    name: str
+    stage: int
+    row: int
+    tiles: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The parts of a block and of the blocks below it, and the pixels of the next level of each band."""
+
+    parts: tuple[Part, ...]
+    pixels: tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """The work of `xee_tf.graph.reduce_blocks`.
+
+    A block encodes the tiles of several levels that are inside it. The pixels of the next level, of which a
+    tile is larger than the block, become blocks of the next stage.
+
+    Parameters
+    ----------
+    staging : Staging
+        Where tiles are staged: on a disk or in a bucket that all workers reach.
+    levels : tuple of Level
+        The raster and its overviews.
+    tile : int
+        The size of tiles in pixels.
+    depth : int
+        Number of levels of a stage; blocks have ``tile << (depth - 1)`` pixels along y and x.
+    methods : tuple of str
+        How the overviews of each array are computed.
+    nodata : float or None
+        The value of missing pixels, besides NaN.
+    """
+
+    staging: Staging
+    levels: tuple[Level, ...]
+    tile: int
+    depth: int
+    methods: tuple[Resampling, ...]
+    nodata: float | None
+
+    @property
+    def stages(self) -> int:
+        """Number of stages."""
+        return -(-len(self.levels) // self.depth)
+
+    def block(self, index: tuple[int, int], planes: Sequence[NDArray[Any]]) -> _Result:
+        """Encode the tiles of a block."""
+        return self._encoded(0, index, planes, ())
+
+    def group(self, stage: int, index: tuple[int, int], columns: int, parts: Sequence[_Result]) -> _Result:
+        """Encode the tiles of a block of a further stage."""
+        rows = [parts[start : start + columns] for start in range(0, len(parts), columns)]
+        planes = [
+            np.concatenate(
+                [np.concatenate([part.pixels[number] for part in row], axis=2) for row in rows], axis=1
+            )
+            for number in range(len(self.methods))
+        ]
+        return self._encoded(stage, index, planes, tuple(chain.from_iterable(part.parts for part in parts)))
+
+    def whole(self, parts: Sequence[_Result]) -> tuple[Part, ...]:
+        """Return all parts."""
+        return tuple(chain.from_iterable(part.parts for part in parts))
+
+    def _encoded(
+        self,
+        stage: int,
+        index: tuple[int, int],
+        planes: Sequence[NDArray[Any]],
+        below: tuple[Part, ...],
+    ) -> _Result:
+        self.staging.sign()
+        first = stage * self.depth
+        data, tiles = bytearray(), []
+        for level in range(first, min(first + self.depth, len(self.levels))):
+            across = 1 << (self.depth - 1 - level + first)  # tiles of a whole block
+            for row, column, own in _tiles(planes, self.tile):
+                encoded = encode_tile(own, self.tile)
+                at = index[0] * across + row, index[1] * across + column
+                tiles.append((level, *at, len(data) + LEADER, len(encoded)))
+                data += b"".join(framed(encoded))
+            if level + 1 < len(self.levels):
+                planes = [
+                    halve(each, method, self.nodata)
+                    for each, method in zip(planes, self.methods, strict=True)
+                ]
+        name = f"tiles-{stage}-{index[0]}-{index[1]}-{uuid.uuid4().hex}"  # a task may run again
+        with storage_errors("write", self.staging.destination.url, left="Nothing was changed."):
+            self.staging.folder.child(name).write_bytes(bytes(data))
+        part = Part(name, stage, index[0], np.array(tiles, np.int64))
+        return _Result((*below, part), tuple(planes) if stage + 1 < self.stages else ())
+
+
+def _tiles(planes: Sequence[NDArray[Any]], side: int) -> Iterator[tuple[int, int, list[NDArray[Any]]]]:
+    rows, columns = planes[0].shape[-2:]
+    for y in range(0, rows, side):
+        for x in range(0, columns, side):
+            yield (
+                y // side,
+                x // side,
+                [plane[y : y + side, x : x + side] for each in planes for plane in each],
+            )
+
+
+def sizes_of(parts: Sequence[Part], levels: Sequence[Level]) -> list[NDArray[np.int64]]:
+    """Return the number of bytes of each tile of each level, row by row."""
+    sizes = [np.zeros(level.tiles, np.int64) for level in levels]
+    for part in parts:
+        for level, row, column, _, size in part.tiles.tolist():
+            sizes[level][row, column] = size
+    return [each.ravel() for each in sizes]
+
+
+def copy_tiles(parts: Sequence[Part], levels: Sequence[Level], staging: Staging, file: BinaryIO) -> None:
+    """Append all tiles to a file, those of the smallest level first; on a disk, delete staged tiles early.
+
+    Raises
+    ------
+    DestinationError
+        If staged tiles are missing, for example because workers do not share the disk.
+    """
+    places: list[dict[int, list[tuple[int, int, int, Part]]]] = [defaultdict(list) for _ in levels]
+    last: dict[tuple[int, int], list[Part]] = defaultdict(list)  # by the last level and row that need them
+    for part in parts:
+        runs: dict[tuple[int, int], tuple[int, int, int]] = {}  # tiles of a row follow each other
+        for level, row, column, start, size in part.tiles.tolist():
+            begin, end = start - LEADER, start + size + TRAILER
+            at = runs.get((level, row), (column, begin, end))
+            runs[level, row] = (at[0], at[1], end)
+        for (level, row), (column, begin, end) in runs.items():
+            places[level][row].append((column, begin, end, part))
+        lowest = min(level for level, _ in runs)
+        last[lowest, max(row for level, row in runs if level == lowest)].append(part)
+    for level in reversed(range(len(levels))):
+        for row in range(levels[level].tiles[0]):
+            for _, begin, end, part in sorted(places[level][row], key=lambda each: each[0]):
+                staged = staging.folder.child(part.name)
+                data = _read(staged, begin, end)
+                if len(data) != end - begin:
+                    raise DestinationError(
+                        f"Cannot write {staging.destination}: its temporary file {staged} is "
+                        "missing. Workers of a cluster must share the disk of a local destination."
+                    )
+                file.write(data)
+            if staging.folder.is_local:
+                for part in last.pop((level, row), ()):
+                    staging.folder.child(part.name).remove()
+
+
+def _read(staged: Location, begin: int, end: int) -> bytes:
+    """Return bytes of a staged file; nothing if it does not exist."""
+    with suppress(FileNotFoundError):
+        if not staged.is_local:
+            return staged.read_bytes(begin, end)
+        with open(staged.path, "rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+    return b""
