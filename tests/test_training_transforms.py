@@ -103,6 +103,26 @@ def test_series_of_patches_are_turned_together(tmp_path):
     np.testing.assert_allclose(found[:, 2], 3 * found[:, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_cached_records_are_not_read_again(where, tmp_path):
+    result = export(tmp_path)
+    cache = True if where == "memory" else tmp_path / "cache"
+    options = {"inputs": INPUTS, "batch_size": 5}
+    [expected] = stacked(tf_dataset(result, **options))
+    data = tf_dataset(result, **options, cache=cache)
+    turned = tf_dataset(result, **options, cache=True, augment="d4", shuffle=True, seed=4)
+    np.testing.assert_array_equal(stacked(data)[0], expected)
+    [before] = stacked(turned)
+    shards = list(tmp_path.glob("field-*.tfrecord.gz"))
+    assert shards
+    for shard in shards:
+        shard.unlink()
+    np.testing.assert_array_equal(stacked(data)[0], expected)
+    [after] = stacked(turned)
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
+
+
 @pytest.mark.parametrize("unit", ["patch", "pixel"])
 def test_one_hot_targets(unit, tmp_path):
     masked = {**BANDS, "crop": np.where(BANDS["crop"] == 4, 200, BANDS["crop"]).astype("uint8")}
@@ -144,6 +164,10 @@ def test_a_keras_model_is_trained(tmp_path):
         ({"normalize": "standard"}, "result of xee_tf.band_statistics"),
         ({"normalize": raster(BANDS)}, "got a Dataset with"),
         ({"augment": "flip"}, "augment"),
+        ({"cache": 3}, "cache must be True, False or the path of a file; got 3"),
+        ({"cache": None}, "cache must be True"),
+        ({"cache": "s3://bucket/cache"}, "local disk"),
+        ({"cache": "no/such/folder/cache"}, "does not exist. Create it"),
         ({"augment": "d4", "unit": "pixel"}, "unit is 'pixel'"),
         ({"one_hot": 5}, r"single target band.*targets=\[\]"),
         ({"one_hot": 0, "targets": "crop"}, "one_hot"),

@@ -16,7 +16,7 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
-from xee_tf.storage import PathLike
+from xee_tf.storage import Location, PathLike
 from xee_tf.training.normalizing import Normalize, offsets_and_scales
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 
@@ -42,6 +42,7 @@ def tf_dataset(
     seed: int | None = None,
     repeat: bool | int = False,
     drop_remainder: bool = False,
+    cache: bool | PathLike = False,
     unit: Unit | None = None,
     margins: Margins | None = None,
     target_margins: Margins | None = None,
@@ -87,6 +88,10 @@ def tf_dataset(
         True repeats the records indefinitely; an integer is the number of repetitions.
     drop_remainder : bool, default False
         Whether to omit the last element if it is smaller than `batch_size`.
+    cache : bool or path-like, default False
+        Whether to keep the records of the first epoch in memory, decompressed, or the path of a new file on a
+        local disk to keep them in. Later epochs do not read the export again, but are still shuffled and
+        augmented differently.
     unit : {"patch", "pixel"}, optional
         What an example is: a patch, or a single pixel; the pixels of a patch are in row-major order. Default:
         "patch". For SequenceExamples and rows of tables only "pixel" is possible, and is the default.
@@ -274,6 +279,8 @@ def tf_dataset(
     if count is not None:
         # Shows the length in progress bars, and raises an error if records have been lost since.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
+    if cache is not False:
+        raw = raw.cache("" if cache is True else _cache_path(cache))
     if shuffle:
         buffer_size = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else shuffle
         raw = raw.shuffle(min(buffer_size, count or buffer_size), seed=seed)
@@ -335,6 +342,20 @@ def _unknown_shape(export: OpenedExport) -> OptionError:
         f"The shape of the patches in {shard} is unknown: pass the mixer{named} instead of the shards, or "
         "patch_dimensions=(width, height)."
     )
+
+
+def _cache_path(cache: Any) -> str:
+    """Return the local path of a cache, in a folder that exists."""
+    if isinstance(cache, bool | np.bool_ | int | float) or cache is None:
+        raise OptionError(f"cache must be True, False or the path of a file; got {shorten(repr(cache))}.")
+    location = Location.of(cache)
+    if not location.is_local:
+        raise OptionError(f"cache={location.url!r} must be a path on a local disk.")
+    if not location.parent.exists():
+        raise OptionError(
+            f"cache={location.path!r}: the folder {location.parent.path} does not exist. Create it."
+        )
+    return location.path
 
 
 def _flag_or_count(value: Any, name: str) -> int | bool:
