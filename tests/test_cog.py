@@ -130,7 +130,7 @@ def test_full_disk_raises_an_error(tmp_path):
         "    except xee_tf.DestinationError as error:\n"
         "        print('u.tif' in str(error))\n"
     )
-    limits = [100_000, values.nbytes // 2, whole - 100_000, whole - 1_000]
+    limits = [0, 300, 100_000, values.nbytes // 2, whole - 100_000, whole - 1_000]
     done = run(code, tmp_path / "s-mixer.json", tmp_path / "u.tif", *limits)
     assert done.stdout.split() == ["True"] * len(limits), done.stderr
     assert not list(tmp_path.glob("*u.tif*"))

@@ -2,6 +2,7 @@
 
 import struct
 from collections import Counter
+from fractions import Fraction
 
 import dask
 import dask.array as da
@@ -17,6 +18,7 @@ from tests.rasters import raster
 from xee_tf import DestinationError, OptionError
 from xee_tf.upload.cog.header import layout, levels_of, read_tags
 from xee_tf.upload.cog.overviews import halve
+from xee_tf.upload.cog.writer import _depth
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
@@ -61,6 +63,56 @@ def test_halving_is_that_of_an_oracle(data):
 def test_means_of_the_largest_values(dtype):
     largest = np.finfo(dtype).max if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
     assert halve(np.full((1, 2, 2), largest, dtype), "mean", None).item() == largest
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+def test_means_of_large_integers_are_exact(dtype):
+    """Compared with Python's integers, whose division by powers of two rounds halves to even."""
+    rng = np.random.default_rng(8)
+    info = np.iinfo(dtype)
+    pixels = rng.integers(info.min, info.max, (1, 12, 12), dtype, endpoint=True)
+    found = halve(pixels, "mean", None)[0]
+    for (y, x), value in np.ndenumerate(found):
+        cell = [int(each) for each in pixels[0, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].ravel()]
+        assert int(value) == round(Fraction(sum(cell), 4))
+
+
+def test_infinite_pixels_do_not_become_missing():
+    pixels = np.array([[[np.inf, -np.inf, np.inf, 1], [1, 2, 3, np.nan]]], "float32")
+    assert halve(pixels, "mean", None).tolist() == [[[np.inf, np.inf]]]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "depth"),
+    [((256, 32_768), 1), ((32_768, 256), 1), ((1024, 9000), 2), ((2048, 2048), 3), ((1, 1), 1)],
+)
+def test_blocks_are_as_high_as_strips(chunks, depth):
+    array = da.zeros((32_768, 32_768), chunks=chunks if min(chunks) > 1 else 512, dtype="f4")
+    assert _depth({"b": array}, 512, 1) == depth
+
+
+def test_a_zarr_store_has_no_overviews(tmp_path):
+    raster({"B4": np.ones((64, 64), "u1")}).tfexport(tmp_path / "s", patch_dimensions=32)
+    with pytest.raises(
+        xee_tf.OptionError, match=r"overview_resampling='mode' is for GeoTIFFs.*write a \.tif"
+    ):
+        xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "s.zarr", overview_resampling="mode")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_overviews_of_uploads_and_predictions(tmp_path):
+    """They are those of `to_cog`."""
+    band = np.random.default_rng(2).integers(0, 200, (1280, 1280)).astype("f4")
+    image = raster({"B4": band}).chunk(x=640, y=640)
+    image.tfexport(tmp_path / "s", patch_dimensions=64)
+    model = xee_tf.Model.from_function(lambda tiles: tiles[..., 0], input_tile_size=64, output_bands=["B4"])
+    expected_levels = levels(xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling="mean"))
+    policy = {"pyramidingPolicy": {".default": "mean"}}
+    uploaded = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "u.tif", **policy)
+    predicted = xee_tf.predict_to_cog(model, image, tmp_path / "p.tif", overview_resampling="mean")
+    for path in (uploaded, predicted):
+        for one, other in zip(levels(path), expected_levels, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def scene(rows=1300, columns=1111):

@@ -14,7 +14,7 @@ from xee_tf.cli.rasters import open_rasters
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, WrittenZarr, write_zarr
 from xee_tf.storage import Location
-from xee_tf.upload import raster_format
+from xee_tf.upload import raster_format, require_no_overviews
 
 __all__ = ["predict"]
 
@@ -81,6 +81,8 @@ def predict(
     """
     location = Location.of(destination)
     output_format = raster_format(location)
+    if output_format != "tif":
+        require_no_overviews(overview_resampling)
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),

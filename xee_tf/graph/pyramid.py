@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import chunk_edges
 from xee_tf.chunks import checked_chunk
+from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import Graph, add_task, add_value
 
@@ -147,6 +148,7 @@ def _work_on_block(
     box: _Box,
     chunks: Sequence[Any],
 ) -> Any:
+    limit_in_worker()
     remaining = iter(chunks)
     planes = []
     for (name, dtype), places in zip(facts, box.places, strict=True):

@@ -56,7 +56,7 @@ from xee_tf.storage import (
     to_storable,
 )
 from xee_tf.upload.casting import cast, common_dtype
-from xee_tf.upload.cog import POLICIES, OverviewResampling, write_cog
+from xee_tf.upload.cog import POLICIES, OverviewResampling, require_no_overviews, write_cog
 from xee_tf.upload.destination import raster_format
 
 __all__ = ["upload_image"]
@@ -193,6 +193,8 @@ def upload_image(
         bands=bands,
         storage_options=storage_options,
     )
+    if written == "zarr":
+        require_no_overviews(overview_resampling)
     reader = open_export(mixer, options)
     check_crs(reader)
     arrays = _convert(reader, stored, nodata, one=written == "tif")

@@ -4,7 +4,15 @@
 the file.
 """
 
-from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, require_no_overviews
 from xee_tf.upload.cog.writer import to_cog, write_cog, write_raster
 
-__all__ = ["POLICIES", "OverviewResampling", "Resampling", "to_cog", "write_cog", "write_raster"]
+__all__ = [
+    "POLICIES",
+    "OverviewResampling",
+    "Resampling",
+    "require_no_overviews",
+    "to_cog",
+    "write_cog",
+    "write_raster",
+]

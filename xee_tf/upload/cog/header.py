@@ -1,4 +1,4 @@
-"""The header of a cloud-optimized GeoTIFF: GDAL writes its tags, for a raster of one tile."""
+"""The header of a cloud-optimized GeoTIFF: GDAL writes its tags, for a raster of one pixel."""
 
 from __future__ import annotations
 
@@ -65,8 +65,15 @@ def levels_of(shape: tuple[int, int], tile: int) -> list[Level]:
 
 
 def read_tags(data: bytes) -> dict[int, Tag]:
-    """Return the tags of the first image of a small little-endian TIFF file."""
-    assert data[:4] == b"II*\0"
+    """Return the tags of the first image of a small little-endian TIFF file.
+
+    Raises
+    ------
+    ValueError, struct.error
+        If the file is incomplete.
+    """
+    if data[:4] != b"II*\0":
+        raise ValueError("The file has no header.")
     start: int = struct.unpack_from("<I", data, 4)[0]
     tags = {}
     for number in range(struct.unpack_from("<H", data, start)[0]):
@@ -74,6 +81,8 @@ def read_tags(data: bytes) -> dict[int, Tag]:
         tag, kind, count = struct.unpack_from("<HHI", data, entry)
         size = _SIZES[kind] * count
         at: int = entry + 8 if size <= 4 else struct.unpack_from("<I", data, entry + 8)[0]
+        if at + size > len(data):
+            raise ValueError(f"Tag {tag} is incomplete.")
         tags[tag] = Tag(kind, count, data[at : at + size])
     return tags
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xee_tf.errors import OptionError
 from xee_tf.options import one_of
 
-__all__ = ["POLICIES", "OverviewResampling", "Resampling", "halve", "methods_of"]
+__all__ = ["POLICIES", "OverviewResampling", "Resampling", "halve", "methods_of", "require_no_overviews"]
 
 Resampling = Literal["nearest", "mean", "mode"]
 """How four pixels become one."""
@@ -52,6 +52,15 @@ def methods_of(given: OverviewResampling, bands: Iterable[str]) -> tuple[Resampl
     methods = {name: _method(own, f"overview_resampling of band {name!r}") for name, own in given.items()}
     default = methods.get(_DEFAULT, "nearest")
     return tuple(methods.get(name, default) for name in names)
+
+
+def require_no_overviews(given: OverviewResampling) -> None:
+    """Raise an error if overviews are requested for a Zarr store."""
+    if given != "nearest":
+        raise OptionError(
+            f"overview_resampling={given!r} is for GeoTIFFs; a Zarr store has no overviews. Omit it, or "
+            "write a .tif."
+        )
 
 
 def _method(given: Any, named: str) -> Resampling:
@@ -117,21 +126,41 @@ def _valid(pixels: NDArray[Any], nodata: float | None) -> list[NDArray[np.bool_]
 
 def _mean(cells: list[NDArray[Any]], valid: list[NDArray[np.bool_]], nodata: float | None) -> NDArray[Any]:
     dtype = cells[0].dtype
-    # Of 64-bit values, the sum would lose digits, or be infinite.
-    wide = np.longdouble if dtype.itemsize == 8 else np.float64
-    total = np.zeros(cells[0].shape, wide)
-    count = np.zeros(cells[0].shape, np.uint8)
-    for pixels, own in zip(cells, valid, strict=True):
-        np.add(total, pixels, out=total, where=own)
-        count += own
-    first = _first(cells, valid)
-    some = count > 0
-    np.divide(total, count, out=total, where=some)
-    mean = np.rint(total).astype(dtype) if dtype.kind != "f" else total.astype(dtype)
-    keep = ~some
+    count: NDArray[Any] = np.sum(valid, axis=0, dtype="int64")
+    keep = count == 0
+    count[keep] = 1
+    if dtype.kind != "f" and dtype.itemsize == 8:
+        mean = _mean_of_integers(cells, valid, count.astype(dtype))
+    else:
+        total = np.zeros(cells[0].shape)
+        scale = 0.25 if dtype.itemsize == 8 else 1.0  # the sum of four large numbers would be infinite
+        with np.errstate(invalid="ignore"):  # inf - inf
+            for pixels, own in zip(cells, valid, strict=True):
+                np.add(total, pixels * scale, out=total, where=own)
+            total /= count
+        if dtype.kind == "f":
+            with np.errstate(over="ignore"):  # by rounding, beyond the largest pixel
+                mean = (total / scale).astype(dtype)
+            keep |= np.isnan(mean) | (np.isinf(mean) & np.isfinite(total))
+        else:
+            mean = np.rint(total).astype(dtype)
     if nodata is not None and not np.isnan(nodata):
         keep |= mean == nodata
-    return np.where(keep, first, mean)
+    return np.where(keep, _first(cells, valid), mean)
+
+
+def _mean_of_integers(
+    cells: list[NDArray[Any]], valid: list[NDArray[np.bool_]], count: NDArray[Any]
+) -> NDArray[Any]:
+    """Return means of 64-bit integers, whose sum may have more bits, rounded as by `numpy.rint`."""
+    whole, rest = np.zeros_like(cells[0]), np.zeros_like(cells[0])
+    for pixels, own in zip(cells, valid, strict=True):
+        np.add(whole, pixels // count, out=whole, where=own)
+        np.add(rest, pixels % count, out=rest, where=own)
+    whole += rest // count
+    rest %= count
+    whole += (2 * rest > count) | ((2 * rest == count) & (whole % 2 == 1))
+    return whole
 
 
 def _first(cells: list[NDArray[Any]], valid: list[NDArray[np.bool_]]) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -243,7 +244,8 @@ def _tile_of(count: int, dtype: np.dtype[Any]) -> int:
 def _depth(arrays: Mapping[str, da.Array], tile: int, count: int) -> int:
     """Return how many levels a block encodes, so that blocks have about the size of chunks."""
     [dtype] = {array.dtype for array in arrays.values()}
-    largest = max(max(lengths) for array in arrays.values() for lengths in array.chunks[-2:])
+    # Of long strips, blocks are as high as one, so that few of them are in memory.
+    largest = min(max(max(array.chunks[axis]) for array in arrays.values()) for axis in (-2, -1))
     depth = 1
     while tile << (depth - 1) < largest and (tile << depth) ** 2 * count * dtype.itemsize <= _WORK_BYTES:
         depth += 1
@@ -297,4 +299,10 @@ def _tags(path: Path, profile: Mapping[str, Any], names: Sequence[str], location
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise DestinationError(f"Cannot write {location}: {reason}. Nothing was changed.") from error
-    return read_tags(path.read_bytes())
+    try:
+        return read_tags(path.read_bytes())
+    except (ValueError, struct.error) as error:  # GDAL does not report that it could not write everything
+        raise DestinationError(
+            f"Cannot write {location}: its temporary file is incomplete. The disk may be full, or the size "
+            "of files may be limited. Nothing was changed."
+        ) from error
