@@ -15,6 +15,7 @@ from benchmarks.measure import Measurement
 
 _CHUNK, _PATCH = 1024, 256
 _BANDS = ("blue", "green", "red")
+_NAMES = {1: ("1 worker", "1 process"), 2: ("2 workers", "2 processes")}
 
 
 def run(small: bool) -> Iterator[Measurement]:
@@ -61,19 +62,17 @@ def main(chunks: int, repeat: int) -> None:
         ds = georeference(xr.open_zarr(store))
         times: dict[str, float] = {}
         context = multiprocessing.get_context("spawn")
-        for count in (1, 2):
+        for count in _NAMES:
             cluster = LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None)
             with cluster, Client(cluster), context.Pool(count) as pool:
                 jobs = [(store, f"{folder}/{n}", range(n, chunks, count)) for n in range(count)]
-                plural = ("", "es")[count - 1], ("", "s")[count - 1]
+                worker, process = _NAMES[count]
                 times |= best_times(
                     {
-                        f"{count} worker{plural[1]}": lambda: xee_tf.export_image(
+                        worker: lambda: xee_tf.export_image(
                             ds, f"{folder}/{uuid4().hex}", patch_dimensions=_PATCH
                         ),
-                        f"{count} process{plural[0]}": lambda pool=pool, jobs=jobs: pool.starmap(
-                            _strips, jobs
-                        ),
+                        process: lambda pool=pool, jobs=jobs: pool.starmap(_strips, jobs),
                     },
                     repeat,
                 )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from xee_tf.errors import ChunkError
 
-__all__ = ["check_chunks", "checked_chunk", "checks_chunks"]
+__all__ = ["check_chunks", "checked_chunk", "checks_chunks", "chunk_at"]
 
 Array = TypeVar("Array", xr.Variable, xr.DataArray)
 
@@ -74,6 +74,18 @@ def checked_chunk(named: str, values: Any, shape: Sequence[float], dtype: np.dty
             "xarray.apply_ufunc), or convert its result with astype."
         )
     return plain.astype(dtype)
+
+
+def chunk_at(place: Sequence[slice], values: Any, band: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the chunk of a band at a place of its array; see `checked_chunk`.
+
+    Examples
+    --------
+    >>> chunk_at((slice(0, 2), slice(4, 6)), np.ones((2, 2), "u1"), "B4", np.dtype("f4")).dtype
+    dtype('float32')
+    """
+    named = f"Band {band!r}: the chunk at {tuple(each.start for each in place)}"
+    return checked_chunk(named, values, tuple(each.stop - each.start for each in place), dtype)
 
 
 def check_chunks(variable: Array, named: str, *, axes: int) -> Array:

@@ -1,7 +1,16 @@
 """Blocks of patches, and their assembly from the chunks of a raster; numpy only."""
 
-from xee_tf.blocks.assembling import BandRule, PlaneRule, assemble, cut_row, cut_strips, stitch
-from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Chunk, ChunkGrid, Pieces, chunk_edges
+from xee_tf.blocks.assembling import BandRule, PlaneRule, assemble, cut_row, cut_strips, index_in, stitch
+from xee_tf.blocks.layout import (
+    Block,
+    BlockAxis,
+    BlockLayout,
+    Chunk,
+    ChunkGrid,
+    Pieces,
+    chunk_edges,
+    overlapping,
+)
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.blocks.tiling import tiles
 
@@ -18,7 +27,9 @@ __all__ = [
     "chunk_edges",
     "cut_row",
     "cut_strips",
+    "index_in",
     "lay_out_blocks",
+    "overlapping",
     "pixel_bytes",
     "stitch",
     "tiles",

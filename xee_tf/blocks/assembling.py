@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xee_tf.blocks.layout import BlockLayout, Chunk, Pieces
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "stitch"]
+__all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "index_in", "stitch"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def cut_strips(
         plane, iy, ix = key
         whole = layout.planes[plane].window(iy, ix)
         kept[key] = {
-            part: values if part == "chunk" else values[_index_in(window, whole)].copy()
+            part: values if part == "chunk" else values[index_in(window, whole)].copy()
             for part, window in layout.strips(*key).items()
             if chosen in (part, None)
         }
@@ -228,12 +228,12 @@ def stitch(target: Window, parts: Sequence[tuple[Window, NDArray[Any]]]) -> NDAr
     """
     if len(parts) == 1:
         window, values = parts[0]
-        return values[_index_in(target, window)]
+        return values[index_in(target, window)]
     first = parts[0][1]
     out = np.zeros((*first.shape[:-2], *target.shape), first.dtype)
     for window, values in parts:
         common = window.intersection(target)
-        out[_index_in(common, target)] += values[_index_in(common, window)]
+        out[index_in(common, target)] += values[index_in(common, window)]
     return out
 
 
@@ -266,7 +266,7 @@ def _as_view(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] 
     inside = area.intersection(window) == window
     if not inside or values.dtype != np.dtype(rule.dtype) or len(values) != rule.depth:
         return None
-    view = values[_index_in(window, area)]
+    view = values[index_in(window, area)]
     return None if plane.any_masked(view) else view
 
 
@@ -284,9 +284,9 @@ def _assemble_band(
             masked.fill(True)
     for plane, area, values in parts:
         common = area.intersection(window)
-        source = values[_index_in(common, area)]
+        source = values[index_in(common, area)]
         steps = slice(plane.first, plane.first + len(source))
-        target = band[steps][_index_in(common, window)]
+        target = band[steps][index_in(common, window)]
         # A float64 beyond the range of float32 becomes infinite, as usual in numpy.
         with np.errstate(over="ignore"):
             np.copyto(target, source, casting="unsafe")
@@ -294,11 +294,11 @@ def _assemble_band(
         if absent is not None and absent.any():
             target[absent] = plane.default
         if masked is not None:
-            masked[steps][_index_in(common, window)] = False if absent is None else absent
+            masked[steps][index_in(common, window)] = False if absent is None else absent
     return band, masked
 
 
-def _index_in(window: Window, frame: Window) -> tuple[Any, slice, slice]:
+def index_in(window: Window, frame: Window) -> tuple[Any, slice, slice]:
     """Return the index of `window` in an array (..., y, x) that covers `frame`."""
     return (
         ...,

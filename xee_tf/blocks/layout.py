@@ -30,7 +30,17 @@ from numpy.typing import NDArray
 
 from xee_tf.geometry import PatchAxis, Window
 
-__all__ = ["Block", "BlockAxis", "BlockLayout", "Chunk", "ChunkGrid", "Pieces", "chunk_edges", "main_edges"]
+__all__ = [
+    "Block",
+    "BlockAxis",
+    "BlockLayout",
+    "Chunk",
+    "ChunkGrid",
+    "Pieces",
+    "chunk_edges",
+    "main_edges",
+    "overlapping",
+]
 
 Block = tuple[int, int]
 """Row and column of a block."""
@@ -211,12 +221,12 @@ class BlockLayout:
     def chunks(self, plane: int) -> Iterator[tuple[int, int]]:
         """Return the chunks of a plane that any block needs."""
         grid = self.planes[plane]
-        return product(_overlapping(grid.y, *self.y.needed), _overlapping(grid.x, *self.x.needed))
+        return product(overlapping(grid.y, *self.y.needed), overlapping(grid.x, *self.x.needed))
 
     def chunk_count(self) -> int:
         """Return the number of chunks to load, over all planes."""
         return sum(
-            len(_overlapping(grid.y, *self.y.needed)) * len(_overlapping(grid.x, *self.x.needed))
+            len(overlapping(grid.y, *self.y.needed)) * len(overlapping(grid.x, *self.x.needed))
             for grid in self.planes
         )
 
@@ -288,7 +298,7 @@ class BlockLayout:
         left, right = self.x.clipped(column)
         found = []
         for plane, grid in enumerate(self.planes):
-            for iy, ix in product(_overlapping(grid.y, top, bottom), _overlapping(grid.x, left, right)):
+            for iy, ix in product(overlapping(grid.y, top, bottom), overlapping(grid.x, left, right)):
                 home = self.home(plane, iy, ix)
                 if home == (row, column):
                     part, window = "chunk", grid.window(iy, ix)
@@ -323,7 +333,7 @@ def main_edges(planes: Sequence[ChunkGrid]) -> tuple[tuple[int, ...], tuple[int,
     return sizes.most_common(1)[0][0]
 
 
-def _overlapping(edges: Sequence[int], begin: int, end: int) -> range:
+def overlapping(edges: Sequence[int], begin: int, end: int) -> range:
     """Return the indices of the chunks that overlap the half-open range ``begin..end``."""
     if begin >= end:
         return range(0)

@@ -14,7 +14,7 @@ from xee_tf.cli.rasters import open_rasters
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, WrittenZarr, write_zarr
 from xee_tf.storage import Location
-from xee_tf.upload import raster_format, require_no_overviews
+from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
 __all__ = ["predict"]
 
@@ -36,7 +36,7 @@ def predict(
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
-    overview_resampling: Literal["nearest", "mean", "mode"] = "nearest",
+    overview_resampling: Resampling = "nearest",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     overwrite: Flag = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -19,6 +19,7 @@ from xee_tf.cli.options import (
     inherit_descriptions,
     parse_names,
 )
+from xee_tf.upload import Resampling
 
 __all__ = ["upload_image", "upload_table"]
 
@@ -37,7 +38,7 @@ def upload_image(
     crs: Crs = None,
     kernel_size: Size = None,
     tensor_depths: Depths = None,
-    overview_resampling: Literal["nearest", "mean", "mode"] = "nearest",
+    overview_resampling: Resampling = "nearest",
     overwrite: Flag = False,
 ) -> None:
     """Convert predictions in TFRecords to a georeferenced GeoTIFF or Zarr store.

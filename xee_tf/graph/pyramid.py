@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,11 +14,12 @@ from dask.delayed import Delayed
 from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
-from xee_tf.blocks import chunk_edges
-from xee_tf.chunks import checked_chunk
+from xee_tf.blocks import ChunkGrid, index_in, overlapping
+from xee_tf.chunks import chunk_at
 from xee_tf.gdal_cache import limit_in_worker
+from xee_tf.geometry import Window
 from xee_tf.graph.sources import Sources
-from xee_tf.graph.tasks import Graph, add_task, add_value
+from xee_tf.graph.tasks import add_task, add_value
 
 __all__ = ["PyramidWork", "reduce_blocks"]
 
@@ -35,26 +35,27 @@ class PyramidWork(Protocol):
         """Process the results of adjacent blocks or groups, row by row."""
         raise NotImplementedError
 
-    def whole(self, parts: Sequence[Any]) -> Any:
-        """Return the result, from those of the last stage."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a chunk is in its array."""
+class _Array:
+    """What Dask declares of an array (..., y, x), whose other axes are in one chunk."""
 
-    starts: tuple[int, ...]
-    shape: tuple[int, ...]
+    name: str
+    dtype: np.dtype[Any]
+    others: tuple[int, ...]
+
+    def checked(self, window: Window, chunk: Any) -> NDArray[Any]:
+        """Return a chunk as an array (band, y, x)."""
+        place = (*(slice(0, length) for length in self.others), *window.slices)
+        return chunk_at(place, chunk, self.name, self.dtype).reshape(-1, *window.shape)
 
 
 @dataclass(frozen=True)
 class _Box:
-    """The chunks that a block consists of: where they are, and the rows and columns of the block."""
+    """The window of a block, and those of the chunks of each array that overlap it."""
 
-    y: tuple[int, int]
-    x: tuple[int, int]
-    places: tuple[tuple[_Place, ...], ...]
+    window: Window
+    chunks: tuple[tuple[Window, ...], ...]
 
 
 def reduce_blocks(
@@ -65,7 +66,7 @@ def reduce_blocks(
     group: int,
     stages: int,
 ) -> Delayed:
-    """Return a Delayed of ``work.whole``.
+    """Return a Delayed of the result of the only block of the last stage.
 
     Every chunk is loaded once, and may belong to several blocks. The number of tasks is that of the blocks,
     plus a part of it for the groups.
@@ -83,43 +84,39 @@ def reduce_blocks(
     group : int
         How many blocks, or groups of the previous stage, are grouped along y and x.
     stages : int
-        Number of stages, at least 1, which is that of the blocks.
+        Number of stages, at least 1; the first one processes the blocks, and the last one has one block.
     """
     run = uuid.uuid4().hex
     sources = Sources.of(list(arrays))
-    graph = Graph(dict(sources.graph), {name: dict(own) for name, own in sources.annotations.items()})
+    graph = sources.to_graph()
     tasks = graph.tasks
     shared = add_value(tasks, f"pyramid-work-{run}", work)
-    facts = add_value(
+    declared = add_value(
         tasks,
         f"pyramid-arrays-{run}",
-        [(name, array.dtype) for name, array in zip(names, arrays, strict=True)],
+        [_Array(name, array.dtype, array.shape[:-2]) for name, array in zip(names, arrays, strict=True)],
     )
     keys = [list(flatten(own)) for own in sources.keys]
-    rows, columns = (-(-size // block) for size in arrays[0].shape[-2:])
-    edges = [(chunk_edges(array.chunks[-2]), chunk_edges(array.chunks[-1])) for array in arrays]
+    grids = [ChunkGrid.of(array.chunks[-2:], array.dtype.itemsize)[0] for array in arrays]
+    height, width = arrays[0].shape[-2:]
+    rows, columns = -(-height // block), -(-width // block)
     grid: dict[tuple[int, int], TaskRef] = {}
     for row, column in product(range(rows), range(columns)):
-        y, x = (
-            (at * block, min((at + 1) * block, size))
-            for at, size in zip((row, column), arrays[0].shape[-2:], strict=True)
-        )
-        places, chunks = [], []
-        for array, own, (y_edges, x_edges) in zip(arrays, keys, edges, strict=True):
-            inside = list(product(_overlapping(y_edges, *y), _overlapping(x_edges, *x)))
-            places.append(
-                tuple(
-                    _Place(
-                        (*(0,) * (array.ndim - 2), y_edges[i], x_edges[j]),
-                        (*array.shape[:-2], y_edges[i + 1] - y_edges[i], x_edges[j + 1] - x_edges[j]),
-                    )
-                    for i, j in inside
+        top, left = row * block, column * block
+        window = Window(top, min(top + block, height), left, min(left + block, width))
+        windows, chunks = [], []
+        for own, edges in zip(keys, grids, strict=True):
+            inside = list(
+                product(
+                    overlapping(edges.y, window.top, window.bottom),
+                    overlapping(edges.x, window.left, window.right),
                 )
             )
-            chunks += [TaskRef(own[i * (len(x_edges) - 1) + j]) for i, j in inside]
-        box = _Box(y, x, tuple(places))
+            windows.append(tuple(edges.window(iy, ix) for iy, ix in inside))
+            chunks += [TaskRef(own[iy * (len(edges.x) - 1) + ix]) for iy, ix in inside]
         key = (f"pyramid-{run}", 0, row, column)
-        grid[row, column] = add_task(tasks, key, _work_on_block, shared, (row, column), facts, box, chunks)
+        box = _Box(window, tuple(windows))
+        grid[row, column] = add_task(tasks, key, _work_on_block, shared, (row, column), declared, box, chunks)
     for stage in range(1, stages):
         below = grid
         grid = {}
@@ -132,52 +129,35 @@ def reduce_blocks(
             at = (row, column)
             grid[at] = add_task(tasks, key, _work_on_group, shared, stage, at, len(along), parts)
         rows, columns = -(-rows // group), -(-columns // group)
-    whole = add_task(tasks, f"pyramid-whole-{run}", _work_on_whole, shared, list(grid.values()))
-    return graph.delayed(f"pyramid-{run}", whole)
-
-
-def _overlapping(edges: Sequence[int], start: int, stop: int) -> range:
-    """Return the numbers of the chunks that overlap a range; empty chunks may be among them."""
-    return range(bisect_right(edges, start) - 1, bisect_left(edges, stop))
+    [result] = grid.values()
+    return graph.delayed(f"pyramid-{run}", result)
 
 
 def _work_on_block(
     work: PyramidWork,
     index: tuple[int, int],
-    facts: Sequence[tuple[str, np.dtype[Any]]],
+    declared: Sequence[_Array],
     box: _Box,
     chunks: Sequence[Any],
 ) -> Any:
     limit_in_worker()
     remaining = iter(chunks)
     planes = []
-    for (name, dtype), places in zip(facts, box.places, strict=True):
-        found = []
-        for place in places:
-            named = f"Band {name!r}: the chunk at {place.starts}"
-            chunk = checked_chunk(named, next(remaining), place.shape, dtype)
-            found.append(chunk.reshape(-1, *place.shape[-2:]))
-        planes.append(_joined(found, places, box, dtype))
+    for array, windows in zip(declared, box.chunks, strict=True):
+        found = [(window, array.checked(window, next(remaining))) for window in windows]
+        planes.append(_joined(box.window, found))
     return work.block(index, planes)
 
 
-def _joined(
-    chunks: Sequence[NDArray[Any]], places: Sequence[_Place], box: _Box, dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Return the pixels of a block; a block inside a chunk is not copied."""
+def _joined(target: Window, chunks: Sequence[tuple[Window, NDArray[Any]]]) -> NDArray[Any]:
+    """Return the pixels of a window; those of a single chunk are not copied."""
+    window, first = chunks[0]
     if len(chunks) == 1:
-        y, x = places[0].starts[-2:]
-        return chunks[0][:, box.y[0] - y : box.y[1] - y, box.x[0] - x : box.x[1] - x]
-    out = np.empty((len(chunks[0]), box.y[1] - box.y[0], box.x[1] - box.x[0]), dtype)
-    for chunk, place in zip(chunks, places, strict=True):
-        inside, target = [], []
-        for start, size, (first, stop) in zip(
-            place.starts[-2:], place.shape[-2:], (box.y, box.x), strict=True
-        ):
-            low, high = max(start, first), min(start + size, stop)
-            inside.append(slice(low - start, high - start))
-            target.append(slice(low - first, high - first))
-        out[:, target[0], target[1]] = chunk[:, inside[0], inside[1]]
+        return first[index_in(target, window)]
+    out = np.empty((len(first), *target.shape), first.dtype)
+    for window, chunk in chunks:
+        common = window.intersection(target)
+        out[index_in(common, target)] = chunk[index_in(common, window)]
     return out
 
 
@@ -185,7 +165,3 @@ def _work_on_group(
     work: PyramidWork, stage: int, index: tuple[int, int], columns: int, parts: Sequence[Any]
 ) -> Any:
     return work.group(stage, index, columns, parts)
-
-
-def _work_on_whole(work: PyramidWork, parts: Sequence[Any]) -> Any:
-    return work.whole(parts)

@@ -24,7 +24,7 @@ from dask.task_spec import TaskRef
 from numpy.typing import NDArray
 
 from xee_tf.blocks import chunk_edges
-from xee_tf.chunks import checked_chunk
+from xee_tf.chunks import chunk_at
 from xee_tf.errors import OptionError
 from xee_tf.graph.placing import cluster_client
 from xee_tf.graph.sources import Sources, futures_in
@@ -100,9 +100,7 @@ def store_chunks(arrays: Mapping[str, Any], targets: Sequence[Any], progress: bo
 
 
 def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, dtype: np.dtype[Any]) -> None:
-    shape = tuple(each.stop - each.start for each in place)
-    named = f"Band {band!r}: the chunk at {tuple(each.start for each in place)}"
-    target[place] = checked_chunk(named, chunk, shape, dtype)
+    target[place] = chunk_at(place, chunk, band, dtype)
 
 
 def run_graph(delayed: Delayed, progress: bool) -> Any:

@@ -153,6 +153,10 @@ class Sources:
         by_place = [dict(zip(plane, islice(keys, len(plane)), strict=True)) for plane in chunks]
         return replace(sources, keys=by_place)
 
+    def to_graph(self) -> Graph:
+        """Return a graph of the tasks that load chunks, to which further tasks can be added."""
+        return Graph(dict(self.graph), {name: dict(own) for name, own in self.annotations.items()})
+
     def by_number(self) -> dict[int, list[Key]]:
         """Group the chunks of all collections by number, such as the columns of a row group."""
         return {number: list(keys) for number, keys in enumerate(zip(*map(flatten, self.keys), strict=True))}

@@ -16,7 +16,7 @@ from xee_tf.blocks import PlaneRule
 from xee_tf.chunks import checked_chunk
 from xee_tf.errors import OptionError
 from xee_tf.georef import Raster, band_nodata, plane_array, raster_variables, spatial_dims, whole_image
-from xee_tf.graph import Graph, Sources, TaskRef, add_task, run_graph
+from xee_tf.graph import Sources, TaskRef, add_task, run_graph
 from xee_tf.options import check_flags
 
 __all__ = ["band_statistics"]
@@ -171,7 +171,7 @@ def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False)
 def _graph(names: Sequence[str], arrays: Sequence[Any], rules: Sequence[PlaneRule]) -> Any:
     """Return a Delayed of the moments of all bands."""
     sources = Sources.of(arrays)
-    graph = Graph(dict(sources.graph), {name: dict(own) for name, own in sources.annotations.items()})
+    graph = sources.to_graph()
     run = uuid.uuid4().hex
     results = []
     for number, (name, array, rule, keys) in enumerate(zip(names, arrays, rules, sources.keys, strict=True)):

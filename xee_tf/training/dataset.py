@@ -213,7 +213,7 @@ def tf_dataset(
 
     from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
     from xee_tf.training.stream import serialized_records
-    from xee_tf.training.transforms import require_square, with_d4
+    from xee_tf.training.transforms import map_with_seeds, require_square, with_d4
 
     input_names = read_names(inputs, "inputs")
     target_names = () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
@@ -299,8 +299,7 @@ def tf_dataset(
         pool = raw.batch(max(1, pixels // export.stored.pixels))
         data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         if shuffle:
-            seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-            data = tf.data.Dataset.zip(data, seeds).map(shuffle_pixels, num_parallel_calls=tf.data.AUTOTUNE)
+            data = map_with_seeds(shuffle_pixels, data, seed)
         data = data.rebatch(batch_size, drop_remainder=drop_remainder)
         if count is not None and repeat is not True:
             total = count * export.area(margins).pixels * int(repeat or 1)

@@ -12,7 +12,7 @@ from xee_tf.geometry import Size
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
-__all__ = ["one_hot_targets", "require_square", "with_d4"]
+__all__ = ["map_with_seeds", "one_hot_targets", "require_square", "with_d4"]
 
 
 def require_square(area: Size) -> None:
@@ -40,10 +40,16 @@ def with_d4(data: tf.data.Dataset, seed: int | None) -> tf.data.Dataset:
         bits = tf.random.stateless_uniform((3, count), seeds, 0, 2, tf.int32) > 0
         return tuple(tensor if len(tensor.shape) == 2 else _turned(tensor, bits) for tensor in tensors)
 
+    return map_with_seeds(turned, data, seed)
+
+
+def map_with_seeds(
+    function: Callable[[Any, Any], Any], data: tf.data.Dataset, seed: int | None
+) -> tf.data.Dataset:
+    """Call a function with each element and a pair of random seeds, which differ in each epoch."""
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip(data, seeds).map(
-        turned, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
+    pairs = tf.data.Dataset.zip(data, seeds)
+    return pairs.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _turned(tensor: Any, bits: Any) -> Any:

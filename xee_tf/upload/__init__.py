@@ -1,6 +1,13 @@
 """Write predictions to TFRecord, and convert records and rasters to GeoTIFF, Zarr and vector files."""
 
-from xee_tf.upload.cog import POLICIES, OverviewResampling, require_no_overviews, to_cog, write_raster
+from xee_tf.upload.cog import (
+    POLICIES,
+    OverviewResampling,
+    Resampling,
+    require_no_overviews,
+    to_cog,
+    write_raster,
+)
 from xee_tf.upload.destination import raster_format, require_format
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.predictions import Predictions
@@ -12,6 +19,7 @@ __all__ = [
     "OverviewResampling",
     "PredictionWriter",
     "Predictions",
+    "Resampling",
     "raster_format",
     "require_format",
     "require_no_overviews",

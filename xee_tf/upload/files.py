@@ -89,17 +89,17 @@ def staged_file(location: Location, if_exists: IfExists, side_files: SideFiles) 
     >>> file.read_bytes()
     b'pixels'
     """
-    with staged_run(location, if_exists, side_files) as (path, _, _):
-        yield path
+    with staged_run(location, if_exists, side_files) as (_, local):
+        yield Path(local.staged(location).path)
 
 
 @contextmanager
 def staged_run(
     location: Location, if_exists: IfExists, side_files: SideFiles
-) -> Iterator[tuple[Path, Staging, Staging]]:
-    """Yield what `staged_file` does, the run, and the run on a local disk, in which tasks may stage files.
+) -> Iterator[tuple[Staging, Staging]]:
+    """Yield the run, and the run on a local disk that stages the file; see `staged_file`.
 
-    For a local destination, both runs are the same.
+    Tasks may stage further files in both. For a local destination, they are the same.
     """
 
     def existing() -> list[Location]:
@@ -111,7 +111,7 @@ def staged_run(
         with storage_errors("write", location.url, left="Nothing was changed."):
             local.sign()
         file = local.staged(location)
-        yield Path(file.path), staging, local
+        yield staging, local
         new = [location.parent.child(each.name) for each in side_files(file)]
         _commit(staging, local, new, earlier)
     except BaseException as error:

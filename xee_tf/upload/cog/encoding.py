@@ -73,6 +73,6 @@ def _float_differences(pixels: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def framed(tile: bytes) -> tuple[bytes, bytes, bytes]:
+def framed(tile: bytes) -> bytes:
     """Return a tile with its size before it and its last 4 bytes after it, which save readers requests."""
-    return struct.pack("<I", len(tile)), tile, tile[-TRAILER:]
+    return struct.pack("<I", len(tile)) + tile + tile[-TRAILER:]

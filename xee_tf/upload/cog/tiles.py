@@ -30,15 +30,11 @@ class Part:
     ----------
     name : str
         The name of the file.
-    stage, row : int
-        The stage that encoded it, and the row of the block.
     tiles : ndarray
         For each tile its level, row, column, position in the file without its frame, and size.
     """
 
     name: str
-    stage: int
-    row: int
     tiles: NDArray[np.int64]
 
 
@@ -100,10 +96,6 @@ class TileWork:
         ]
         return self._encoded(stage, index, planes, tuple(chain.from_iterable(part.parts for part in parts)))
 
-    def whole(self, parts: Sequence[_Result]) -> tuple[Part, ...]:
-        """Return all parts."""
-        return tuple(chain.from_iterable(part.parts for part in parts))
-
     def _encoded(
         self,
         stage: int,
@@ -120,7 +112,7 @@ class TileWork:
                 encoded = encode_tile(own, self.tile)
                 at = index[0] * across + row, index[1] * across + column
                 tiles.append((level, *at, len(data) + LEADER, len(encoded)))
-                data += b"".join(framed(encoded))
+                data += framed(encoded)
             if level + 1 < len(self.levels):
                 planes = [
                     halve(each, method, self.nodata)
@@ -129,7 +121,7 @@ class TileWork:
         name = f"tiles-{stage}-{index[0]}-{index[1]}-{uuid.uuid4().hex}"  # a task may run again
         with storage_errors("write", self.staging.destination.url, left="Nothing was changed."):
             self.staging.folder.child(name).write_bytes(bytes(data))
-        part = Part(name, stage, index[0], np.array(tiles, np.int64))
+        part = Part(name, np.array(tiles, np.int64))
         return _Result((*below, part), tuple(planes) if stage + 1 < self.stages else ())
 
 

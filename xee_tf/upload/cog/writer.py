@@ -217,14 +217,15 @@ def write_cog(
     shape, tile = (profile["height"], profile["width"]), _tile_of(count, profile["dtype"])
     depth = _depth(arrays, tile, count)
     levels = tuple(levels_of(shape, tile))
-    with staged_run(location, if_exists, geotiff_files) as (path, run, local):
+    with staged_run(location, if_exists, geotiff_files) as (run, local):
+        path = Path(local.staged(location).path)
         tags = _tags(path, profile, list(chain.from_iterable(names.values())), location)
         # Workers of a cluster may not share this computer's disk, but they share the bucket.
         staging = run if on_cluster() else local
         work = TileWork(staging, levels, tile, depth, methods, nodata)
         block, group = tile << (depth - 1), 1 << depth
-        whole = reduce_blocks(list(arrays), list(arrays.values()), work, block, group, work.stages)
-        parts = run_graph(whole, progress)
+        encoded = reduce_blocks(list(arrays), list(arrays.values()), work, block, group, work.stages)
+        parts = run_graph(encoded, progress).parts
         with storage_errors("write", location.url, left="Nothing was changed."):
             sizes = sizes_of(parts, levels)
             header, _ = layout(tags, levels, tile, sizes)
