@@ -49,7 +49,7 @@ from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["RENAME", "Prediction", "input_files", "predict_image"]
+__all__ = ["RENAME", "Prediction", "input_files", "predict_image", "require_model"]
 
 RENAME = (
     "Give the output another name in output_bands, or rename the variable of the image: image.rename(...)."
@@ -94,7 +94,7 @@ def predict_image(
     spec: ModelSpec, image: xr.Dataset | xr.DataArray, options: PredictOptions, *, merge: bool
 ) -> Prediction:
     """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
-    _require_model(spec)
+    require_model(spec)
     check_flags(merge=merge)
     spec = pinned_spec(spec)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
@@ -135,7 +135,7 @@ def predict_image(
     )
 
 
-def _require_model(model: Any) -> None:
+def require_model(model: Any) -> None:
     """Check the type of a model; the error suggests a constructor for what is passed instead."""
     if isinstance(model, ModelSpec):
         return
