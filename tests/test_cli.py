@@ -143,6 +143,36 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
     assert "an Example\n  class         float, 600 values" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["mean", "mode"])
+def test_overviews_are_those_of_to_cog(method, tmp_path, capsys):
+    """The model adds one."""
+    tf = pytest.importorskip("tensorflow")
+    values = np.random.default_rng(4).integers(0, 3, (1024, 640)).astype("f4")
+    image = raster({"B4": values}).chunk(x=512, y=512)
+    export = image.tfexport(tmp_path / "s", patch_dimensions=64)
+    xee_tf.to_cog(image, tmp_path / "B4.tif")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32, "pixels")])
+    def predict(pixels):
+        return {"sum": pixels[..., 0] + 1}
+
+    tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
+    how = ["--overview-resampling", method]
+    uploaded, predicted = tmp_path / "u.tif", tmp_path / "p.tif"
+    assert main(["upload", "image", str(tmp_path / "s"), str(export.mixer), str(uploaded), *how]) == 0
+    rasters = [str(tmp_path / "B4.tif"), str(predicted)]
+    assert main(["predict", str(tmp_path / "model"), *rasters, "--input-tile-size", "64", *how]) == 0
+    expected = [xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling=method)]
+    expected.append(
+        xee_tf.to_cog((image + 1).rename(B4="sum"), tmp_path / "b.tif", overview_resampling=method)
+    )
+    for found, same in zip((uploaded, predicted), expected, strict=True):
+        assert found.read_bytes() == same.read_bytes()
+    command = ["upload", "image", str(tmp_path / "s"), str(export.mixer), str(tmp_path / "s.zarr"), *how]
+    assert main(command) == 1
+    assert "--overview-resampling" in capsys.readouterr().err
+
+
 @pytest.fixture
 def cube(tmp_path):
     """Return the path and the bands of a Zarr store with a scalar band and a band of three dates."""

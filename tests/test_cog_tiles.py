@@ -132,12 +132,29 @@ def test_overviews_of_uploads_and_predictions(tmp_path):
     image.tfexport(tmp_path / "s", patch_dimensions=64)
     model = xee_tf.Model.from_function(lambda tiles: tiles[..., 0], input_tile_size=64, output_bands=["B4"])
     expected_levels = levels(xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling="mean"))
-    policy = {"pyramidingPolicy": {".default": "mean"}}
-    uploaded = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "u.tif", **policy)
     predicted = xee_tf.predict_to_cog(model, image, tmp_path / "p.tif", overview_resampling="mean")
-    for path in (uploaded, predicted):
-        for one, other in zip(levels(path), expected_levels, strict=True):
-            np.testing.assert_array_equal(one, other)
+    for one, other in zip(levels(predicted), expected_levels, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("option", "same"),
+    [
+        ({"overview_resampling": "mean"}, "mean"),
+        ({"overview_resampling": {"kind": "mode"}}, {"kind": "mode"}),
+        ({"pyramidingPolicy": {".default": "mean", "kind": "sample"}}, {"share": "mean"}),
+    ],
+)
+def test_uploads_have_the_bytes_of_to_cog(tmp_path, option, same):
+    rng = np.random.default_rng(5)
+    bands = {"kind": rng.integers(0, 4, (1280, 640)).astype("f4"), "share": rng.random((1280, 640), "f4")}
+    image = raster(bands).chunk(x=320, y=320)
+    image.tfexport(tmp_path / "s", patch_dimensions=64)
+    uploaded = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "u.tif", **option)
+    expected_file = xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling=same)
+    assert uploaded.read_bytes() == expected_file.read_bytes()
+    nearest = xee_tf.to_cog(image, tmp_path / "n.tif")
+    assert uploaded.read_bytes() != nearest.read_bytes()
 
 
 def scene(rows=1300, columns=1111):
