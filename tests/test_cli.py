@@ -1219,3 +1219,20 @@ def test_pairs_of_names_and_numbers():
     for number in (largest + 1, "9" * 30, "\u0663", "-1", ""):
         with pytest.raises(ValueError, match="expected FORM; got"):
             parse_pairs([f"b=1,a={number}"], "FORM")
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_rasters_without_a_place_have_a_warning(points, tmp_path):
+    source = str(tmp_path / "plain.tif")
+    profile = {"driver": "GTiff", "width": 24, "height": 16, "count": 1, "dtype": "uint8"}
+    if points:
+        profile["gcps"] = [rasterio.control.GroundControlPoint(y, x, x, y) for x in (0, 9) for y in (0, 9)]
+        profile["crs"] = "EPSG:32631"
+    with warnings.catch_warnings(action="ignore"), rasterio.open(source, "w", **profile) as file:
+        file.write(np.ones((1, 16, 24), "u1"))
+    flags = ["--patch-dimensions", "8", "--crs", "EPSG:32631"]
+    with pytest.warns(UserWarning, match="has no geotransform") as shown:
+        assert main(["export", source, str(tmp_path / "s"), *flags]) == 0
+    [text] = {str(each.message) for each in shown if issubclass(each.category, UserWarning)}
+    assert text.startswith(f"{source} has no geotransform")
+    assert ("rio warp" in text) == ("control points" in text) == points

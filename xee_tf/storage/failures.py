@@ -13,7 +13,15 @@ from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, OptionError, StorageError, XeeTFError, shorten
 
-__all__ = ["explain_store", "is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
+__all__ = [
+    "NO_TLS",
+    "USE_HTTP",
+    "explain_store",
+    "is_inaccessible",
+    "is_missing",
+    "is_other_version",
+    "storage_errors",
+]
 
 _FULL = 64 << 10  # a disk with fewer free bytes counts as full
 
@@ -50,6 +58,12 @@ _UNREACHABLE = frozenset(
 )
 _TRANSIENT = frozenset({"408", "429", "502", "503", "504"})  # status of web servers
 _NO_ENDPOINT = "Invalid endpoint"  # botocore's ValueError for an address without a scheme
+NO_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE", re.IGNORECASE)
+"""OpenSSL's errors if a server responds without TLS."""
+
+USE_HTTP = "If it is not meant to, begin its address with http:// instead of https://."
+"""What to do then."""
+
 _NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
 
 # For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
@@ -300,6 +314,8 @@ def explain_store(error: Exception, action: str, mask: Callable[[str], str] = st
     if action in ("write", "create") and not signs & _NO_OBJECT:
         signs = {_NO_BUCKET if sign in ("404", "FileNotFoundError") else sign for sign in signs}
     detail = shorten(mask(_text(error)), 200).rstrip(".")
+    if NO_TLS.search(detail):
+        return f"the server does not use TLS ({detail}). {USE_HTTP}"
     for known, what, advice in _STORE:
         if found := sorted(signs & known):
             codes = [each for each in found if not each.isdigit() and not each.endswith("Error")]
