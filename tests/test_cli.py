@@ -87,6 +87,12 @@ def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
     assert re.fullmatch("  resumed +all shards were already complete", row)
     command = ["export", *files, str(tmp_path / "other"), *options]
     assert resumed() == ["There was nothing to continue: the export was written from the beginning."]
+    command = ["export", *files, str(tmp_path / "third"), *options]
+    with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+        patch.setattr(FileStore, "finish", interrupt)
+        assert main([*command, "--resume"]) == 130
+    with pytest.warns(UserWarning, match="had kept for .*third was deleted"):
+        assert main(command) == 0
 
 
 def test_plan_writes_nothing(files, tmp_path, capsys):
@@ -1057,6 +1063,11 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
             "inspect",
             "If they have other names, pass them as records=[...], in order.",
             "If they have other names, give them to xee-tf upload image before the mixer, in order.",
+        ),
+        (
+            "export",
+            "was deleted. To continue such a run, call it with if_exists='resume'.",
+            "was deleted. To continue such a run, run it again with --resume.",
         ),
         (
             "export",
