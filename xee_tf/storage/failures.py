@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, OptionError, StorageError, XeeTFError, shorten
+from xee_tf.storage.processes import TOKEN
 
 __all__ = [
     "NO_TLS",
@@ -51,6 +52,8 @@ _DISK: dict[int, tuple[str, str]] = {
 }
 
 _UNKNOWN_OPTION = re.compile(r"[Gg]ot (?:an )?unexpected keyword argument '(\w+)'")
+# Objects that a run creates beside its destination, which is named instead: both have the same credentials.
+_INTERNAL = re.compile(rf"/\.(?P<name>[^/]+)(-{TOKEN}\.parts(/.*)?|\.(writer|commit|undo))$")
 _NO_OBJECT = frozenset({"NoSuchKey", "BlobNotFound"})
 _UNREACHABLE = frozenset(
     {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
@@ -257,7 +260,10 @@ key does not exist).
             raise
         is_local = "://" not in url if local is None else local
         explained = _explain_disk(error, action, url) if is_local else explain_store(error, action)
-        raise _class(error, action)(" ".join(f"Cannot {action} {url}: {explained} {left}".split())) from error
+        shown = url if is_local or action == "delete" else _INTERNAL.sub(r"/\g<name>", url)
+        raise _class(error, action)(
+            " ".join(f"Cannot {action} {shown}: {explained} {left}".split())
+        ) from error
 
 
 def _is_bug(error: BaseException) -> bool:
