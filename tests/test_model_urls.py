@@ -503,20 +503,23 @@ def test_file_names(url: str, name: str) -> None:
 def test_https_for_a_server_without_tls(create: Any, tmp_path: Path) -> None:
     message = r"the server does not use TLS .* begin its address with http:// instead of https://\.$"
     with web_server(tmp_path) as url, pytest.raises(xee_tf.StorageError, match=message):
-        create(f"{url.replace('http:', 'https:')}/crops.keras", **OPTIONS).predict_image(scene())
+        create(f"https{url[4:]}/crops.keras", **OPTIONS).predict_image(scene())
 
 
 def test_https_for_a_model_server_without_tls(tmp_path: Path) -> None:
     message = r"TLS: .* The server does not use TLS\. .* begin its address with http:// instead of https://"
     with web_server(tmp_path) as url, pytest.raises(xee_tf.ModelError, match=message):
-        address = url.replace("http:", "https:")
-        xee_tf.Model.from_tf_serving(address, "crops", **OPTIONS).predict_image(scene())
+        xee_tf.Model.from_tf_serving(f"https{url[4:]}", "crops", **OPTIONS).predict_image(scene())
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("scene.tif", b"II*\0", r"scene\.tif is not a Keras file: expected a \.keras or \.h5 file\. Rasters are"),
+        (
+            "scene.tif",
+            b"II*\0",
+            r"scene\.tif is not a Keras file: expected a \.keras or \.h5 file\. Rasters are",
+        ),
         ("model", b"PK\3\4", "model is not a Keras file"),
         ("crops.keras", b"PK\3", r"crops\.keras is damaged, or is not a Keras file"),
         ("crops.h5", b"", r"crops\.h5 is damaged, or is not a Keras file"),

@@ -197,8 +197,9 @@ def _check_place(source: str) -> None:
         points = bool(file.gcps[0] or file.rpcs)
     fix = f"rio warp {source} OUTPUT --dst-crs EPSG:32633" if points else "rio edit-info --transform"
     warn(
-        f"{source} has no geotransform{', but control points' if points else ''}: its pixels are placed at the "
-        f"origin of the CRS, and are one unit large. If they have a place, set it first, for example with {fix}."
+        f"{source} has no geotransform{', but control points' if points else ''}: its pixels are placed at "
+        "the origin of the CRS, and are one unit large. If they have a place, set it first, for example with "
+        f"{fix}."
     )
 
 

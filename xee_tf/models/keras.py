@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xee_tf.connector import Connector
+from xee_tf.display import quoted
 from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
@@ -115,7 +116,7 @@ class KerasConnector(Connector):
         if location.child("saved_model.pb").exists():
             raise ModelError(f"{location} is a SavedModel, not a Keras file: use Model.from_saved_model.")
         if location.is_folder():
-            names = list(location.entries())[:8]
+            names = quoted(location.entries(), 8)
             raise MissingModelError(f"There is no Keras file at {location}: it is a folder with {names}.")
         raise missing_error(location, "Keras file")
 

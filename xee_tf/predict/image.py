@@ -15,6 +15,7 @@ from affine import Affine
 
 from xee_tf.blocks import BandRule, BlockLayout, lay_out_blocks, pixel_bytes
 from xee_tf.connector import Signature
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import (
@@ -261,8 +262,8 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
     bands = set(dataset.data_vars) if merge else set()
     if existing := [name for name in names if name in bands]:
         raise OptionError(
-            f"The image already has bands named {existing}. Give the outputs other names in output_bands, or "
-            "pass merge=False."
+            f"The image already has bands named {quoted(existing)}. Give the outputs other names in "
+            "output_bands, or pass merge=False."
         )
     for name, dims in own.items():
         if clash := bands.intersection(dims):

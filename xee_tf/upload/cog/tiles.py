@@ -169,8 +169,8 @@ def copy_tiles(parts: Sequence[Part], levels: Sequence[Level], staging: Staging,
                 if len(data) != end - begin:
                     raise DestinationError(
                         f"Cannot write {staging.destination}: its temporary file {staged} is missing or "
-                        "incomplete. On a cluster, workers must share the disk of a local destination. Nothing "
-                        "was changed."
+                        "incomplete. On a cluster, workers must share the disk of a local destination. "
+                        "Nothing was changed."
                     )
                 file.write(data)
             if staging.folder.is_local:
