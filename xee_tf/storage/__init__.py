@@ -24,7 +24,7 @@ from xee_tf.storage.destinations import (
     require_reachable,
     require_writable,
 )
-from xee_tf.storage.failures import is_inaccessible, storage_errors
+from xee_tf.storage.failures import NO_TLS, USE_HTTP, is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.recovery import interruption, recover
@@ -60,8 +60,10 @@ from xee_tf.storage.zarr_record import (
 __all__ = [
     "BEGUN",
     "COMPLETE",
+    "NO_TLS",
     "PREPARED",
     "RECORD",
+    "USE_HTTP",
     "ZARR_METADATA",
     "DamagedNoteError",
     "Earlier",

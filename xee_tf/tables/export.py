@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summarized, Summary, counted
+from xee_tf.display import Listing, Summarized, Summary, counted, quoted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
@@ -306,7 +306,7 @@ def write_table(
         result: TableResult = run_graph(_graph(source, store, in_this_process=not on_cluster()), progress)
     if result.rounded:
         warn(
-            f"The columns {list(result.rounded)} hold integers that float32 cannot represent: they were "
+            f"The columns {quoted(result.rounded)} hold integers that float32 cannot represent: they were "
             f"rounded. Only integers up to {FLOAT32_EXACT:,} are exact. To write identifiers, convert them "
             f"to strings: table[{result.rounded[0]!r}].astype(str)."
         )

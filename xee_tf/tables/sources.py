@@ -144,8 +144,8 @@ class _FrameReader:
             taken = [name for name in LONLAT if name in available]
             if taken:
                 raise OptionError(
-                    f"The table already has columns {taken}, which are also the names of the coordinates of "
-                    "its points. Rename them, or omit the points with geometry=None."
+                    f"The table already has columns {quoted(taken)}, which are also the names of the "
+                    "coordinates of its points. Rename them, or omit the points with geometry=None."
                 )
         if points:
             available += LONLAT

@@ -103,9 +103,10 @@ def to_cog(
     Notes
     -----
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
-    beside the destination, whose disk workers must share. This process joins them. The disk needs about 1.4
-    times the size of the new file, and that of an old one, which is replaced last. For a bucket, the file is
-    joined in the folder for temporary files; on a cluster, tiles are staged in the bucket until then.
+    beside the destination. All workers must have access to this disk. The calling process then joins the
+    tiles. The disk needs about 1.4 times the size of the new file, and that of an old one, which is replaced
+    last. For a bucket, the file is joined in the folder for temporary files; on a cluster, tiles are staged
+    in the bucket until then.
 
     Examples
     --------
