@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.errors import DestinationError
 from xee_tf.storage.failures import storage_errors
 from xee_tf.storage.runs import Earlier
 from xee_tf.storage.staging import Staging
@@ -62,7 +61,7 @@ class RowFile:
         self.staging.sign()
         if self.earlier is not None:
             self.earlier.start(self.staging)
-        data = memoryview(np.ascontiguousarray(rows, np.float32).view(np.uint8).reshape(-1))
+        data = np.ascontiguousarray(rows, np.float32).view(np.uint8).reshape(-1).data
         size = 4 * self.width
         begins = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
         places, ends = numbers[begins].tolist(), [*begins[1:].tolist(), len(numbers)]
@@ -83,16 +82,9 @@ class RowFile:
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return rows ``start`` to ``stop - 1``."""
         rows = np.zeros((stop - start, self.width), np.float32)
-        view = memoryview(rows.view(np.uint8).reshape(-1))
-        with storage_errors("read", self.path, local=True):
-            try:
-                file = open(self.path, "rb", buffering=0)
-            except FileNotFoundError:
-                raise DestinationError(
-                    f"The temporary file {self.path} was removed. Run the export again."
-                ) from None
-            with file:
-                file.seek(4 * self.width * start)
-                while view and (size := file.readinto(view)):  # the file may end with rows of zeros
-                    view = view[size:]
+        view = rows.view(np.uint8).reshape(-1).data
+        with storage_errors("read", self.path, local=True), open(self.path, "rb", buffering=0) as file:
+            file.seek(4 * self.width * start)
+            while view and (size := file.readinto(view)):  # the file may end with rows of zeros
+                view = view[size:]
         return rows

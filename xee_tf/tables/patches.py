@@ -1,9 +1,9 @@
 """Cut a patch around every sampled pixel, and write the patches in the order of the pixels.
 
-The pixels are known before the graph is built, so that it only has tasks for blocks with pixels. Their patches
-are rows of float32 values. Those of a small table stay in memory until they are encoded; those of a large one
-are written to a temporary file, in which the rows of a row group, which is encoded as a whole, are together.
-On a cluster that writes to an object store there is no such file: the workers exchange the rows.
+The pixels are known before the graph is built, so that it only has tasks for blocks with pixels. Their
+patches are rows of float32 values. Those of a small table stay in memory until they are encoded; those of a
+large one are written to a temporary file, in which the rows of a row group, which is encoded as a whole, are
+together. On a cluster that writes to an object store there is no such file: the workers exchange the rows.
 """
 
 from __future__ import annotations

@@ -64,9 +64,10 @@ def sample_table(
 ) -> TableResult | Delayed:
     """Sample a raster into a table, like Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
 
-    Each row is a pixel: its value in each band, and the properties of its point or polygon. Only chunks that
-    contain a point or intersect a polygon are loaded, each of them once. The result does not depend on the
-    chunks of the raster or on the scheduler.
+    Each row is a pixel: its value in each band, and the properties of its point or polygon. With
+    `patch_dimensions`, it is the patch around the pixel, like ``neighborhoodToArray`` followed by a sample.
+    Only chunks that contain a point, intersect a polygon or overlap a patch are loaded, each of them once.
+    The result does not depend on the chunks of the raster or on the scheduler.
 
     Parameters
     ----------
@@ -99,6 +100,13 @@ def sample_table(
     geometry : {"lonlat", None}, default "lonlat"
         "lonlat": also write the longitude (-180 to 180) and latitude of the centre of the pixel (EPSG:4326).
         None: omit them.
+    patch_dimensions : int or (width, height), optional
+        Write the patch of this size around each pixel instead of its value: bands become columns of shape
+        (height, width), those with additional dimensions of shape (channel, height, width). The sampled pixel
+        has the index ``(n - 1) // 2`` on each axis, as in Earth Engine; it alone decides about `class_band`
+        and `drop_nulls`.
+    default_value : float, default 0
+        Value of the pixels of a patch that are masked or outside the raster.
     crs : object, optional
         CRS of the image, if it has none or a wrong one: anything that pyproj accepts.
     transform : Affine or sequence of float, optional
@@ -136,6 +144,13 @@ def sample_table(
     One task joins all rows: the table must fit in memory, but not the raster. A pixel in two polygons becomes
     two rows, with the properties of each polygon.
 
+    A table of patches need not fit in memory. If it has more than 64 MiB, its patches wait in a temporary
+    file until they are written in order: beside a local destination, else in the folder for temporary files.
+    On a cluster that writes to an object store, and with ``compute=False`` if the destination is not local,
+    they wait in the memory of the workers. With `n`, pixels are selected first, even if `compute` is False;
+    if the selection depends on `class_band` or `drop_nulls`, the chunks around the selected pixels are loaded
+    again.
+
     Examples
     --------
     >>> import geopandas, tempfile, xee_tf
@@ -150,6 +165,19 @@ def sample_table(
         B4 site
     0  4.0  oak
     1  1.0  fir
+
+    Patches of 3 x 3 pixels, and their labels:
+
+    >>> result = xee_tf.sample_table(
+    ...     scene, sites, prefix, patch_dimensions=3, geometry=None, crs="EPSG:32633", if_exists="overwrite"
+    ... )
+    >>> table = xee_tf.open_table(result)
+    >>> table["B4"][0]
+    array([[1., 2., 0.],
+           [3., 4., 0.],
+           [0., 0., 0.]], dtype=float32)
+    >>> table["site"].tolist()
+    ['oak', 'fir']
     """
     check_flags(progress=progress, compute=compute, drop_nulls=drop_nulls, all_touched=all_touched)
     target = check_target(destination, if_exists, storage_options)
