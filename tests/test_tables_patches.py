@@ -143,19 +143,30 @@ def test_a_table_that_does_not_fit_in_memory(tmp_path, monkeypatch, store, compu
     assert Location.of(result.path).read_bytes() == Location.of(whole.path).read_bytes()
 
 
-def test_workers_exchange_rows_if_there_is_no_common_disk(tmp_path, monkeypatch):
+def test_workers_exchange_rows_if_there_is_no_common_disk(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GROUP_BYTES", 20_000)
     monkeypatch.setattr(module, "_HELD_BYTES", 0)
     monkeypatch.setattr(module, "_EXCHANGED", 5)
     ds, bands = scene(SHAPE)
     image = chunked(ds, lambda name: (17, 20))
-    with (
-        LocalCluster(n_workers=2, processes=False, dashboard_address=":0") as cluster,
-        Client(cluster),
-    ):
-        for destination in ("memory://exchanged/t", tmp_path / "t"):
-            result = sample_table(image, PLACES, destination, patch_dimensions=5, drop_nulls=False)
-            assert_patches(open_table(result), bands, list(zip(ROWS, COLUMNS, strict=True)), (5, 5))
+    options = {"patch_dimensions": 5, "drop_nulls": False}
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
+        for destination, storage_options in ((f"{bucket.url}/t", bucket.options), (tmp_path / "t", None)):
+            result = sample_table(image, PLACES, destination, storage_options=storage_options, **options)
+            found = open_table(result.path, storage_options=storage_options)
+            assert_patches(found, bands, list(zip(ROWS, COLUMNS, strict=True)), (5, 5))
+            assert found["name"].tolist() == PLACES["name"].tolist()
+
+
+def test_patches_are_uploaded_in_parts(bucket, monkeypatch):
+    monkeypatch.setattr(module, "_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(module, "_HELD_BYTES", 0)
+    ds, bands = scene(SHAPE)
+    image = chunked(ds, lambda name: (17, 20))
+    destination = {"destination": f"{bucket.url}/t", "storage_options": bucket.options}
+    sample_table(image, PLACES, **destination, patch_dimensions=(4, 5), drop_nulls=False)
+    found = open_table(f"{bucket.url}/t", storage_options=bucket.options)
+    assert_patches(found, bands, list(zip(ROWS, COLUMNS, strict=True)), (4, 5))
 
 
 def test_only_the_required_chunks_are_loaded_and_each_once(tmp_path):
@@ -248,6 +259,15 @@ def test_a_selection_of_columns(tmp_path):
         sample_table(masked[["d", "c"]], where, tmp_path / "d", patch_dimensions=3, columns=["c"])
     )
     assert_patches(found, {"c": bands["c"]}, [(2, 3)], (3, 3))
+
+
+def test_default_values_beyond_float32_are_clamped(tmp_path):
+    ds, bands = scene((9, 9))
+    where = points(centres([0], [8]))
+    result = sample_table(
+        ds, where, tmp_path / "t", patch_dimensions=5, default_value=-1e300, drop_nulls=False
+    )
+    assert_patches(open_table(result), bands, [(0, 8)], (5, 5), np.finfo("f4").min)
 
 
 def test_patches_of_nan(tmp_path):

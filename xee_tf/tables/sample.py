@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -35,6 +36,8 @@ from xee_tf.tables.sources import LONLAT, Geometry, LazyTable, lonlat_of_pixels
 from xee_tf.tables.values import column_values
 
 __all__ = ["sample_table"]
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @spelled(SAMPLE_SPELLING, IdentityOptions)
@@ -106,7 +109,7 @@ def sample_table(
         has the index ``(n - 1) // 2`` on each axis, as in Earth Engine; it alone decides about `class_band`
         and `drop_nulls`.
     default_value : float, default 0
-        Value of the pixels of a patch that are masked or outside the raster.
+        Value of the pixels of a patch that are masked or outside the raster. With `patch_dimensions` only.
     crs : object, optional
         CRS of the image, if it has none or a wrong one: anything that pyproj accepts.
     transform : Affine or sequence of float, optional
@@ -210,7 +213,7 @@ def sample_table(
             georef,
             tuple(names),
             size,
-            float(default_value),
+            float(np.clip(default_value, -_LARGEST, _LARGEST)),
             drop_later,
         )
         source = partial(_patch_graph, around, choose, compute=compute, progress=progress)
