@@ -349,12 +349,16 @@ def test_tensorflow_reads_the_patches(tmp_path):
         np.testing.assert_array_equal(parsed["c"], expected["c"][number])
         assert parsed["label"].numpy().tolist() == [[3, 1, 2, 0][number]]
         assert parsed["name"].numpy()[0] == b"abcd"[number : number + 1]
-    dataset = tf_dataset(
-        result.path, inputs=["a", "c"], targets=["label"], patch_dimensions=(9, 8), batch_size=3
-    )
-    inputs, targets = (np.concatenate(each) for each in zip(*dataset, strict=True))
-    np.testing.assert_array_equal(inputs, np.stack([expected["a"], expected["c"]], -1))
-    assert targets.reshape(-1).tolist() == [3, 1, 2, 0]
+    for source in (result, result.path):
+        for options in ({"patch_dimensions": (9, 8)}, {}):  # the manifest knows the size
+            dataset = tf_dataset(source, inputs=["a", "c"], targets=["label"], batch_size=3, **options)
+            inputs, targets = (np.concatenate(each) for each in zip(*dataset, strict=True))
+            np.testing.assert_array_equal(inputs, np.stack([expected["a"], expected["c"]], -1))
+            assert targets.tolist() == [[3], [1], [2], [0]]
+    assert [each.shape for each in tf_dataset(result, inputs=["label"], batch_size=3)] == [(3, 1), (1, 1)]
+    # The size that the user gives is used instead.
+    dataset = tf_dataset(result, inputs=["a"], patch_dimensions=(8, 9), batch_size=4)
+    assert next(iter(dataset)).shape == (4, 9, 8, 1)
 
 
 def test_a_chunk_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
+from xee_tf.geometry import Size
 from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, spelled
@@ -390,12 +391,18 @@ def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> De
         for number, group in enumerate(source.groups)
     ]
     uploaded = upload_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
-    result = add_task(tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.dropped)
+    result = add_task(
+        tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.dropped, source.patch
+    )
     return source.graph.delayed(f"table-export-{token}", result)
 
 
 def _commit(
-    store: TableStore, parts: Sequence[TablePart], uploaded: Uploaded | None, dropped: int
+    store: TableStore,
+    parts: Sequence[TablePart],
+    uploaded: Uploaded | None,
+    dropped: int,
+    patch: Size | None,
 ) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
@@ -411,6 +418,7 @@ def _commit(
             dropped=dropped + sum(part.dropped for part in parts),
             rounded=tuple(column.name for column in columns if column.name in rounded),
             identity=identity,
+            patch=patch,
         )
         store.commit([written], [(manifest, described.text().encode())])
         return _result_of(target, described)

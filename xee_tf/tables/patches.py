@@ -137,7 +137,7 @@ class PatchTable:
             known = self._group(sample, start, stop, columns)
             value = add_value(graph.tasks, (f"patch-rows-{run}", number), known)
             groups.append([value, *parts[number]])
-        return LazyTable(groups, graph, _ReadGroup(tuple(self.names), file), local, sample.dropped)
+        return LazyTable(groups, graph, _ReadGroup(tuple(self.names), file), local, self.size, sample.dropped)
 
     def _blocks(
         self, run: str, sample: Sample, cut: tuple[bool, ...], width: int, step: int, file: RowFile | None

@@ -107,7 +107,7 @@ def sample_table(
         Write the patch of this size around each pixel instead of its value: bands become columns of shape
         (height, width), those with additional dimensions of shape (channel, height, width). The sampled pixel
         has the index ``(n - 1) // 2`` on each axis, as in Earth Engine; it alone decides about `class_band`
-        and `drop_nulls`.
+        and `drop_nulls`. `xee_tf.tf_dataset` and `xee_tf.open_table` read the size from the manifest.
     default_value : float, default 0
         Value of the pixels of a patch that are masked or outside the raster. With `patch_dimensions` only.
     crs : object, optional
