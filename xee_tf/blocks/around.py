@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, ChunkGrid, Piece
+from xee_tf.blocks.layout import Block, BlockAxis, BlockLayout, Chunk, ChunkGrid, Piece
 from xee_tf.geometry import PatchAxis, Size
 
 __all__ = ["PointLayout", "chunk_blocks", "first_pixels", "points_by_block"]
@@ -127,14 +127,36 @@ class PointLayout(BlockLayout):
         """Whether the strips along each edge are kept by a separate task: they are small here."""
         return False
 
+    def chunks_by_home(self, blocks: Collection[Block] | None = None) -> dict[Block, list[Chunk]]:
+        """Return the chunks that blocks need, by the block in which they start."""
+        needed = {
+            (number, chunk)
+            for block in (self.needed if blocks is None else blocks)
+            for number, chunks in enumerate(self.needed[block])
+            for chunk in chunks
+        }
+        found: dict[Block, list[Chunk]] = {}
+        for plane, number in enumerate(self._grids):
+            for chunk in sorted(chunk for each, chunk in needed if each == number):
+                iy, ix = divmod(chunk, len(self.planes[plane].x) - 1)
+                found.setdefault(self.home(plane, iy, ix), []).append((plane, iy, ix))
+        return found
+
     def pieces(self, row: int, column: int) -> list[Piece]:
         """Return the pieces that the patches around the points of a block need, in a fixed order."""
-        chunks = [self.needed[row, column][number] for number in self._grids]
-        return [
-            piece
-            for piece in super().pieces(row, column)
-            if piece.iy * (len(self.planes[piece.plane].x) - 1) + piece.ix in chunks[piece.plane]
-        ]
+        of_grid: dict[int, list[Piece]] = {}
+        found: list[Piece] = []
+        for plane, number in enumerate(self._grids):
+            if number in of_grid:  # the bands of a raster mostly have the same chunks
+                found += [replace(piece, plane=plane) for piece in of_grid[number]]
+                continue
+            columns = len(self.planes[plane].x) - 1
+            of_grid[number] = [
+                self._piece((row, column), plane, *divmod(chunk, columns))
+                for chunk in sorted(self.needed[row, column][number])
+            ]
+            found += of_grid[number]
+        return found
 
 
 def first_pixels(pixels: Indices, length: int) -> Indices:
