@@ -66,7 +66,7 @@ def chunked(ds, chunks_of):
     return result
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_size_and_chunking(tmp_path_factory, data):
     shape = data.draw(st.tuples(st.integers(2, 25), st.integers(2, 31)))
