@@ -208,6 +208,8 @@ class TableManifest:
         Columns with integers that were rounded.
     identity : mapping, optional
         What the table was written from, if it can be resumed.
+    patch : Size, optional
+        The size of patches, which are the last two axes of the columns that have at least two.
 
     Examples
     --------
@@ -224,6 +226,7 @@ class TableManifest:
     dropped: int = 0
     rounded: tuple[str, ...] = ()
     identity: Mapping[str, Any] | None = None
+    patch: Size | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -242,6 +245,8 @@ class TableManifest:
         }
         if self.identity is not None:
             document |= {"dropped": self.dropped, "rounded": list(self.rounded), "identity": self.identity}
+        if self.patch is not None:
+            document["patchDimensions"] = list(self.patch.xy)
         return render(document)
 
     @classmethod
@@ -255,6 +260,7 @@ class TableManifest:
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))
+        patch = document.get("patchDimensions")
         return cls(
             tuple(columns),
             shards,
@@ -262,6 +268,7 @@ class TableManifest:
             int(document.get("dropped", 0)),
             tuple(map(str, document.get("rounded", ()))),
             document.get("identity"),
+            None if patch is None else read_size(patch, "patchDimensions"),
         )
 
 
