@@ -1,7 +1,7 @@
 """Read exports as `tf.data` pipelines for training."""
 
 from xee_tf.training.dataset import tf_dataset
-from xee_tf.training.normalizing import Normalize
+from xee_tf.training.normalizing import Normalize, normalization, offsets_and_scales, read_scales
 from xee_tf.training.sources import Exports
 from xee_tf.training.spec import SequenceSpec, feature_spec
 
@@ -10,5 +10,8 @@ __all__ = [
     "Normalize",
     "SequenceSpec",
     "feature_spec",
+    "normalization",
+    "offsets_and_scales",
+    "read_scales",
     "tf_dataset",
 ]

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from xee_tf.dtypes import DTYPE_ERRORS
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
+from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
-from xee_tf.storage import Location, PathLike
-from xee_tf.training.normalizing import Normalize, offsets_and_scales
+from xee_tf.storage import PathLike
+from xee_tf.training.caching import cache_files
+from xee_tf.training.groups import Bands
+from xee_tf.training.normalizing import Normalize
+from xee_tf.training.options import DatasetOptions
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
+from xee_tf.training.weighting import ClassWeight, SampleWeight
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,15 +29,14 @@ __all__ = ["tf_dataset"]
 _SHUFFLE_BYTES = 256 << 20  # maximum size of the shuffle buffer for shuffle=True
 _POOL_PIXELS = 1 << 20  # maximum number of pixels parsed and shuffled together if the unit is a pixel
 _POOL_BYTES = 128 << 20  # maximum size of these pixels as tensors
-_INT64 = (1 << 63) - 1
 
 
 @spelled(READ_SPELLING)
 def tf_dataset(
     files_or_mixer: Exports,
     *,
-    inputs: str | Sequence[str],
-    targets: str | Sequence[str] | None = None,
+    inputs: Bands,
+    targets: Bands | None = None,
     batch_size: int = 32,
     shuffle: bool | int = False,
     seed: int | None = None,
@@ -50,6 +50,9 @@ def tf_dataset(
     normalize: Normalize | None = None,
     augment: Literal["d4"] | None = None,
     one_hot: int | None = None,
+    sample_weight: SampleWeight | None = None,
+    class_weight: ClassWeight | None = None,
+    default_value: float | None = None,
     records: Sequence[PathLike] | None = None,
     patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
@@ -211,103 +214,112 @@ def tf_dataset(
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
-    from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
-    from xee_tf.training.stream import serialized_records
-    from xee_tf.training.transforms import map_with_seeds, require_square, with_d4
+    from xee_tf.training.elements import Elements
+    from xee_tf.training.parsing import batch_parser, shuffle_pixels
+    from xee_tf.training.transforms import map_with_seeds, with_d4
 
-    input_names = read_names(inputs, "inputs")
-    target_names = () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
-    one_of("unit", unit, ("patch", "pixel", None))
-    one_of("margins", margins, ("keep", "trim", None))
-    one_of("target_margins", target_margins, ("keep", "trim", None))
-    batch_size = integer(1, _INT64)(batch_size, "batch_size")
-    shuffle, repeat = _flag_or_count(shuffle, "shuffle"), _flag_or_count(repeat, "repeat")
-    check_flags(drop_remainder=drop_remainder)
-    if num_parallel_reads is not None:
-        num_parallel_reads = integer(1, _INT64)(num_parallel_reads, "num_parallel_reads")
-    if seed is not None:
-        seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
-    target_dtype = _numeric_dtype(target_dtype)
-    one_of("augment", augment, ("d4", None))
-    scaling = None if normalize is None else offsets_and_scales(normalize, input_names)
-    if one_hot is not None:
-        one_hot = integer(1, _INT64)(one_hot, "one_hot")
-        if len(target_names) != 1:
-            raise OptionError(
-                f"one_hot={one_hot} requires a single target band, which contains class numbers; got "
-                f"targets={list(target_names)}."
-            )
-
-    options = ReadOptions(
+    options = DatasetOptions(
+        inputs=inputs,
+        targets=() if targets is None else targets,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        repeat=repeat,
+        drop_remainder=drop_remainder,
+        cache=cache,
+        unit=unit,
+        margins=margins,
+        target_margins=target_margins,
+        target_dtype=target_dtype,
+        normalize=normalize,
+        augment=augment,
+        one_hot=one_hot,
+        sample_weight=sample_weight,
+        class_weight=class_weight,
+        default_value=default_value,
+        num_parallel_reads=num_parallel_reads,
+    )
+    reading = ReadOptions(
         records=records,
-        bands=list(dict.fromkeys([*input_names, *target_names])),
+        bands=options.bands,
         patch_dimensions=patch_dimensions,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
-    exports = open_exports(files_or_mixer, options)
+    exports = open_exports(files_or_mixer, reading)
     check_compatible(exports)
     export = exports[0]
-    unit = _unit(unit, export)
-    margins = margins or ("trim" if unit == "pixel" else "keep")
+    unit = _unit(options.unit, export)
+    margins = options.margins or ("trim" if unit == "pixel" else "keep")
     if unit == "pixel" and target_margins not in (None, margins):
         raise OptionError(
             f"target_margins={target_margins!r} differs from margins={margins!r}: if the unit is 'pixel', "
             "inputs and targets must have the same pixels. Omit target_margins."
         )
-    components = [Component.of(export, input_names, margins, "float32", scaling=scaling)]
-    if target_names:
-        kept = target_margins or margins
-        components.append(Component.of(export, target_names, kept, target_dtype, classes=one_hot))
-        if one_hot is not None and export.content.labels.get(target_names[0], 1) > 1:
-            raise OptionError(
-                f"one_hot={one_hot} requires one class number per record, but {target_names[0]!r} has "
-                f"{export.content.labels[target_names[0]]} values. Omit one_hot."
-            )
-    if augment is not None:
-        if unit == "pixel":
-            raise OptionError("augment='d4' rotates patches, but the unit is 'pixel'. Omit augment.")
-        for component in components:
-            if not component.is_flat(export):
-                require_square(export.area(component.margins))
+    if options.augment is not None and unit == "pixel":
+        raise OptionError("augment='d4' rotates patches, but the unit is 'pixel'. Omit augment.")
+    elements = Elements.of(exports, options, margins, options.target_margins or margins)
 
     count = _count_records(exports)
+    raw = _records(exports, options, count)
+    batch_size, drop_remainder = options.batch_size, options.drop_remainder
+    parse_components = batch_parser(export, elements.components, flat=unit == "pixel")
+
+    def parse(batch: Any) -> Any:
+        return elements.combine(parse_components(batch))
+
+    if unit == "patch" or export.content.unit == "pixel":
+        data = raw.batch(batch_size, drop_remainder=drop_remainder)
+        data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if options.augment is not None:
+            data = with_d4(data, options.seed)
+    else:
+        values = sum(len(each.bands) * (each.depth or 1) for each in elements.components)
+        pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
+        pool = raw.batch(max(1, pixels // export.stored.pixels))
+        data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if options.shuffle:
+            data = map_with_seeds(shuffle_pixels, data, options.seed)
+        data = data.rebatch(batch_size, drop_remainder=drop_remainder)
+        if count is not None and options.repeat is not True:
+            total = count * export.area(margins).pixels * int(options.repeat or 1)
+            steps = total // batch_size if drop_remainder else -(-total // batch_size)
+            data = data.apply(tf.data.experimental.assert_cardinality(steps))
+    if not elements.plain:
+        data = data.map(elements.pack)
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def _records(exports: Sequence[OpenedExport], options: DatasetOptions, count: int | None) -> tf.data.Dataset:
+    """Return the serialized records: cached, shuffled and repeated."""
+    import tensorflow as tf
+
+    from xee_tf.training.stream import serialized_records
+
+    shards = [shard for each in exports for shard in each.shards]
+    shuffle, cache = options.shuffle, options.cache
     raw = serialized_records(
-        [shard for each in exports for shard in each.shards], shuffle, seed, num_parallel_reads
+        shards,
+        # Records in memory are shuffled as a whole afterwards.
+        "interleave" if shuffle and cache is True else "shuffle" if shuffle else "order",
+        options.seed,
+        options.num_parallel_reads,
+        caches=cache_files(cache, shards) if isinstance(cache, str) else None,
     )
     if count is not None:
         # Shows the length in progress bars, and raises an error if records have been lost since.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
-    if cache is not False:
-        raw = raw.cache("" if cache is True else _cache_path(cache))
+    if cache is True:
+        raw = raw.cache()
     if shuffle:
-        buffer_size = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else shuffle
-        raw = raw.shuffle(min(buffer_size, count or buffer_size), seed=seed)
-    if repeat:
-        raw = raw.repeat(None if repeat is True else repeat)
-
-    parse = batch_parser(export, components, flat=unit == "pixel")
-    if unit == "patch" or export.content.unit == "pixel":
-        data = raw.batch(batch_size, drop_remainder=drop_remainder)
-        data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if augment is not None:
-            data = with_d4(data, seed)
-    else:
-        values = sum(len(component.bands) * (component.depth or 1) for component in components)
-        pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
-        pool = raw.batch(max(1, pixels // export.stored.pixels))
-        data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if shuffle:
-            data = map_with_seeds(shuffle_pixels, data, seed)
-        data = data.rebatch(batch_size, drop_remainder=drop_remainder)
-        if count is not None and repeat is not True:
-            total = count * export.area(margins).pixels * int(repeat or 1)
-            steps = total // batch_size if drop_remainder else -(-total // batch_size)
-            data = data.apply(tf.data.experimental.assert_cardinality(steps))
-    if not target_names:
-        data = data.map(lambda image: image)
-    return data.prefetch(tf.data.AUTOTUNE)
+        size = max(1, _SHUFFLE_BYTES // exports[0].record_bytes) if shuffle is True else shuffle
+        if cache is True and count is not None:
+            size = count  # the buffer holds references to the records of the cache
+        raw = raw.shuffle(min(size, count or size), seed=options.seed)
+    if options.repeat:
+        raw = raw.repeat(None if options.repeat is True else options.repeat)
+    return raw
 
 
 def _count_records(exports: Sequence[OpenedExport]) -> int | None:
@@ -341,38 +353,3 @@ def _unknown_shape(export: OpenedExport) -> OptionError:
         f"The shape of the patches in {shard} is unknown: pass the mixer{named} instead of the shards, or "
         "patch_dimensions=(width, height)."
     )
-
-
-def _cache_path(cache: Any) -> str:
-    """Return the local path of a cache, in a folder that exists."""
-    if isinstance(cache, bool | np.bool_ | int | float) or cache is None:
-        raise OptionError(f"cache must be True, False or the path of a file; got {shorten(repr(cache))}.")
-    location = Location.of(cache)
-    if not location.is_local:
-        raise OptionError(f"cache={location.url!r} must be a path on a local disk.")
-    if not location.parent.exists():
-        raise OptionError(
-            f"cache={location.path!r}: the folder {location.parent.path} does not exist. Create it."
-        )
-    return location.path
-
-
-def _flag_or_count(value: Any, name: str) -> int | bool:
-    """Check an option that is a bool or a number."""
-    return flag(value, name) if isinstance(value, bool | np.bool_) else integer(0, _INT64)(value, name)
-
-
-def _numeric_dtype(dtype: Any) -> Any:
-    """Convert a dtype of numbers to TensorFlow's."""
-    with extra("tensorflow", "tf_dataset"):
-        import tensorflow as tf
-
-    try:
-        found = tf.as_dtype(dtype)
-    except DTYPE_ERRORS:
-        found = tf.string
-    if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
-        raise OptionError(
-            f"target_dtype must be a numeric dtype, such as 'float32'; got {shorten(repr(dtype))}."
-        )
-    return found

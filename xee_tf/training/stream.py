@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from xee_tf.extras import extra
 from xee_tf.records import FOOTER, HEADER
@@ -19,21 +20,39 @@ _READ_BYTES = 8 << 20
 
 
 def serialized_records(
-    shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
+    shards: Sequence[Shard],
+    order: Literal["order", "interleave", "shuffle"],
+    seed: int | None,
+    parallel: int | None,
+    *,
+    caches: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
-    """Read serialized records: in order, or interleaved from several shards if shuffled."""
+    """Read serialized records: in order, or interleaved from several shards, which may be shuffled.
+
+    `caches` are files in which the records of each shard are kept.
+    """
     numbers = tf.data.Dataset.range(len(shards))
-    if not shuffle:
-        return numbers.flat_map(_shard_reader(shards))
-    return numbers.shuffle(len(shards), seed=seed).interleave(
-        _shard_reader(shards),
+    read = _shard_reader(shards, caches)
+    if caches is not None:
+        paths = tf.constant(caches)
+        read_shard = read
+
+        def read(number: Any) -> tf.data.Dataset:
+            return read_shard(number).cache(paths[number])
+
+    if order == "order":
+        return numbers.flat_map(read)
+    if order == "shuffle":
+        numbers = numbers.shuffle(len(shards), seed=seed)
+    return numbers.interleave(
+        read,
         cycle_length=min(len(shards), parallel or _OPEN_FILES),
         num_parallel_calls=parallel or tf.data.AUTOTUNE,
         deterministic=seed is not None,
     )
 
 
-def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
+def _shard_reader(shards: Sequence[Shard], caches: Sequence[str] | None) -> Callable[[Any], tf.data.Dataset]:
     """Return a function from the index of a shard to its records."""
     if not all(shard.location.is_local for shard in shards):
         return lambda number: tf.data.Dataset.from_generator(
@@ -43,7 +62,7 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
         )
     paths = tf.constant([shard.location.path for shard in shards])
     kinds = tf.constant(["" if shard.access == "plain" else "GZIP" for shard in shards])
-    check = _checker(shards)
+    check = _checker(shards, caches)
 
     def read(number: Any) -> tf.data.Dataset:
         with tf.control_dependencies([tf.numpy_function(check, [number], [])]):
@@ -53,11 +72,16 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
     return read
 
 
-def _checker(shards: Sequence[Shard]) -> Callable[[Any], None]:
-    """Return a function that checks a file by its number, and again only if it has changed since."""
+def _checker(shards: Sequence[Shard], caches: Sequence[str] | None) -> Callable[[Any], None]:
+    """Return a function that checks a file by its number, and again only if it has changed since.
+
+    A file that is in the cache is not read, and not checked.
+    """
     checked: dict[int, tuple[str, ...]] = {}
 
     def check(number: Any) -> None:
+        if caches is not None and os.path.exists(f"{caches[number]}.index"):
+            return
         shard = shards[number]
         stamp = file_stamp(shard.location, {})
         if checked.get(number) != stamp:

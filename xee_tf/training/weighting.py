@@ -1,0 +1,96 @@
+"""Weights of examples: from masks, from the numbers of pixels of classes, and from bands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from xee_tf.errors import OptionError, excerpt, shorten
+from xee_tf.options import is_number, read_names
+from xee_tf.reading import OpenedExport
+
+__all__ = ["ClassWeight", "SampleWeight", "Weighting", "balanced_weights", "read_class_weight"]
+
+SampleWeight = str | Sequence[str]
+"""``"mask"``, or bands whose values are multiplied."""
+
+ClassWeight = Literal["balanced"] | Mapping[int, float]
+"""``"balanced"``, or the weight of each class."""
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What the weights of examples are computed from.
+
+    Parameters
+    ----------
+    mask : bool
+        Whether masked targets have the weight 0.
+    bands : tuple of str
+        Bands whose values are weights.
+    classes : mapping or "balanced", optional
+        The weight of each class.
+    """
+
+    mask: bool = False
+    bands: tuple[str, ...] = ()
+    classes: Mapping[float, float] | Literal["balanced"] | None = None
+
+    @classmethod
+    def of(cls, sample_weight: SampleWeight | None, class_weight: ClassWeight | None) -> Weighting | None:
+        """Parse the options `sample_weight` and `class_weight`; None if there are no weights.
+
+        Examples
+        --------
+        >>> Weighting.of("mask", {0: 1, 3: 2.5})
+        Weighting(mask=True, bands=(), classes={0.0: 1.0, 3.0: 2.5})
+        >>> Weighting.of(["quality"], None).bands
+        ('quality',)
+        """
+        if sample_weight is None and class_weight is None:
+            return None
+        mask = isinstance(sample_weight, str) and sample_weight == "mask"
+        bands = () if mask or sample_weight is None else read_names(sample_weight, "sample_weight", ["quality"])
+        return cls(mask, bands, None if class_weight is None else read_class_weight(class_weight))
+
+
+def read_class_weight(value: Any) -> Mapping[float, float] | Literal["balanced"]:
+    """Parse the option `class_weight`."""
+    if isinstance(value, str) and value == "balanced":
+        return "balanced"
+    if not isinstance(value, Mapping) or not value or not all(map(is_number, value)):
+        raise OptionError(
+            "class_weight must be 'balanced', or a mapping from class numbers to weights such as "
+            f"{{0: 1, 1: 5}}; got {excerpt(value)}."
+        )
+    for key, weight in value.items():
+        if not (is_number(weight) and math.isfinite(weight) and weight >= 0):
+            raise OptionError(
+                f"class_weight[{key!r}] must be a finite number of at least 0; got {shorten(repr(weight))}."
+            )
+    return {float(key): float(weight) for key, weight in value.items()}
+
+
+def balanced_weights(exports: Sequence[OpenedExport], name: str) -> dict[float, float]:
+    """Return weights with which all classes of a band count equally, and whose mean over all pixels is 1.
+
+    Raises
+    ------
+    OptionError
+        If the manifests have no numbers of pixels of the classes.
+    """
+    counts: dict[float, int] = {}
+    for export in exports:
+        known = None if getattr(export, "statistics", None) is None else export.statistics.get(name)
+        if known is None or known.classes is None:
+            raise OptionError(
+                f"class_weight='balanced' needs the class counts of {name!r} in the manifest, but {export} "
+                "has none: they are written for integer bands with few values. Pass a mapping such as "
+                "class_weight={0: 1, 1: 5}."
+            )
+        for value, count in known.classes.items():
+            counts[float(value)] = counts.get(float(value), 0) + count
+    total, present = sum(counts.values()), sum(count > 0 for count in counts.values())
+    return {value: total / (present * count) for value, count in sorted(counts.items()) if count}
