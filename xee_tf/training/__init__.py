@@ -1,13 +1,20 @@
 """Read exports as `tf.data` pipelines for training."""
 
 from xee_tf.training.dataset import tf_dataset
-from xee_tf.training.normalizing import Normalize, normalization, offsets_and_scales, read_scales
+from xee_tf.training.normalizing import (
+    Normalize,
+    Scales,
+    normalization,
+    offsets_and_scales,
+    read_scales,
+)
 from xee_tf.training.sources import Exports
 from xee_tf.training.spec import SequenceSpec, feature_spec
 
 __all__ = [
     "Exports",
     "Normalize",
+    "Scales",
     "SequenceSpec",
     "feature_spec",
     "normalization",

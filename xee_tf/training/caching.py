@@ -38,7 +38,8 @@ def cache_files(path: str, shards: Sequence[Shard], chosen: Sequence[bytes] | No
     `chosen` are the numbers of the records to keep of each shard, if not all are kept.
     """
     parts = [b""] * len(shards) if chosen is None else chosen
-    return [
-        f"{path}-{sha256(repr((shard.identity, shard.crc32c, shard.records)).encode() + part).hexdigest()[:16]}"
-        for shard, part in zip(shards, parts, strict=True)
-    ]
+    paths = []
+    for shard, part in zip(shards, parts, strict=True):
+        version = repr((shard.identity, shard.crc32c, shard.records)).encode()
+        paths.append(f"{path}-{sha256(version + part).hexdigest()[:16]}")
+    return paths

@@ -72,11 +72,12 @@ def tf_dataset(
         found next to the mixer, and missing records raise an error. Alternatively TFRecord files (also of
         tables), or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports with compatible records
         are read one after another; with `shuffle` they are mixed.
-    inputs : str or sequence of str
+    inputs : str, sequence of str, or mapping of str to these
         Bands (or columns of a table) that are the input of the model, in the order of the last axis. All
         array bands must have the same depth; scalar bands among them are repeated at every step. Bands of a
-        collapsed export have their own names.
-    targets : str or sequence of str, optional
+        collapsed export have their own names. For a model with several inputs, a mapping such as
+        ``{"image": ["B4", "B3"], "terrain": ["slope"]}``, which gives a dictionary of tensors.
+    targets : str, sequence of str, or mapping of str to these, optional
         Bands that the model predicts, stacked in the same way, or labels of patches (see
         `patch_dimensions`). By default, elements are only the inputs.
     batch_size : int, default 32
@@ -92,9 +93,10 @@ def tf_dataset(
     drop_remainder : bool, default False
         Whether to omit the last element if it is smaller than `batch_size`.
     cache : bool or path-like, default False
-        Whether to keep the records of the first epoch in memory, decompressed, or the path of a new file on a
-        local disk to keep them in. Later epochs do not read the export again, but are still shuffled and
-        augmented differently.
+        Whether to keep the records of the first epoch in memory, decompressed, or a path on a local disk to
+        keep them in. Later epochs do not read the export again, but are still shuffled and augmented
+        differently. Files are named after the path and the version of each shard: another dataset of the
+        same export reads them, one of another export does not. Delete them when they are not needed.
     unit : {"patch", "pixel"}, optional
         What an example is: a patch, or a single pixel; the pixels of a patch are in row-major order. Default:
         "patch". For SequenceExamples and rows of tables only "pixel" is possible, and is the default.
@@ -106,11 +108,14 @@ def tf_dataset(
         input. Only for patches. Default: the same as `margins`.
     target_dtype : dtype, default "float32"
         The dtype of the targets. Integer dtypes keep class numbers exact.
-    normalize : Dataset or mapping of str to (float, float), optional
-        The result of `xee_tf.band_statistics`, to subtract the mean of each input band and divide by its
-        standard deviation; or an offset and a scale for each input band, ``(value - offset) / scale``. It
-        also applies to `default_value`. Predictions need the same step: normalize there, too, or use a
-        ``keras.layers.Normalization`` in the model instead.
+    normalize : {"standard", "minmax"}, Dataset or mapping of str to (float, float), optional
+        Normalize the inputs: ``(value - offset) / scale``. "standard" subtracts the mean of each band and
+        divides by its standard deviation, "minmax" maps its range to 0 to 1, with the statistics in the
+        manifests. Otherwise the numbers of a raster or of other exports: the result of
+        `xee_tf.band_statistics` or `xee_tf.normalization`, or a mapping of bands to ``(offset, scale)``.
+        Validation data and predictions must use the numbers of the training data: pass
+        ``normalize=xee_tf.normalization(train)`` to all of them, also to the constructor of `xee_tf.Model`.
+        Masked pixels count as 0 before, as in predictions, whatever the `default_value`.
     augment : {"d4"}, optional
         "d4" applies one of the eight symmetries of the square to each patch at random, with its margin, and
         the same one to its targets. They differ in each epoch. Only for square patches.
@@ -118,6 +123,18 @@ def tf_dataset(
         The number of classes: the targets, which must be a single band, become vectors of zeros and ones
         along the last axis. Values that are not class numbers from 0 to ``one_hot - 1`` become zeros only,
         so that masked pixels with such a `default_value` do not count in a categorical cross-entropy.
+    sample_weight : "mask", str or sequence of str, optional
+        The weight of each pixel or example. "mask": 0 where any target band is masked or missing, otherwise
+        1. Otherwise the name of a band that contains weights; several are multiplied. Masked pixels of such a
+        band have the weight 0.
+    class_weight : "balanced" or mapping of int to float, optional
+        The weight of each class of the only target band, by which `sample_weight` is multiplied. As in
+        Keras, other classes have the weight 1. Masked pixels have the weight 0. "balanced" gives all classes
+        the same total weight, by the class counts in the manifests.
+    default_value : float, optional
+        The value of masked pixels in the records, for `normalize`, `sample_weight` and `class_weight`.
+        Default: the value in the manifest, which must differ from the valid values of the targets if there
+        are weights.
     records : sequence of path-like, optional
         The shards of a single mixer, in order, if they are not next to it.
     patch_dimensions : int or (int, int), optional
@@ -141,7 +158,8 @@ def tf_dataset(
     Returns
     -------
     tf.data.Dataset
-        Elements are ``inputs`` or ``(inputs, targets)``. Inputs are float32; targets have `target_dtype`:
+        Elements are ``inputs``, ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are float32;
+        targets have `target_dtype`:
 
         =======  ===================================  ===========================================
         unit     scalar bands only                    with array bands
@@ -150,7 +168,8 @@ def tf_dataset(
         "pixel"  ``(batch, bands)``                   ``(batch, steps, bands)``
         =======  ===================================  ===========================================
 
-        The size of the last axis is the number of bands.
+        The size of the last axis is the number of bands. Weights are float32 and have the shape of the
+        targets without the last axis. If `targets` is a mapping, they are a dictionary, too.
 
     Raises
     ------
@@ -165,6 +184,7 @@ def tf_dataset(
     See Also
     --------
     xee_tf.feature_spec : Return the specification with which TensorFlow parses the records.
+    xee_tf.normalization : Return the numbers of `normalize`, also for predictions.
 
     Notes
     -----
@@ -210,6 +230,18 @@ def tf_dataset(
     >>> for image, label in patches:
     ...     print(image.shape, abs(float(image.numpy().max())) < 2)
     (4, 40, 40, 1) True
+
+    Several inputs, and weights that ignore masked pixels of the label:
+
+    >>> ds["label"] = ds["label"].where(ds["B4"] > 99)
+    >>> result = ds.tfexport(f"{folder}/masked", patch_dimensions=32, default_value=-1)
+    >>> patches = xee_tf.tf_dataset(
+    ...     result, inputs={"image": "B4"}, targets="label", sample_weight="mask", batch_size=3
+    ... )
+    >>> for images, label, weights in patches:
+    ...     print(images["image"].shape, label.shape, weights.shape, weights.numpy().mean().round(3))
+    (3, 32, 32, 1) (3, 32, 32, 1) (3, 32, 32) 0.967
+    (1, 32, 32, 1) (1, 32, 32, 1) (1, 32, 32) 1.0
     """
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
@@ -218,7 +250,7 @@ def tf_dataset(
     from xee_tf.training.parsing import batch_parser, shuffle_pixels
     from xee_tf.training.transforms import map_with_seeds, with_d4
 
-    options = DatasetOptions(
+    given: dict[str, Any] = dict(
         inputs=inputs,
         targets=() if targets is None else targets,
         batch_size=batch_size,
@@ -239,6 +271,7 @@ def tf_dataset(
         default_value=default_value,
         num_parallel_reads=num_parallel_reads,
     )
+    options = DatasetOptions(**given)
     reading = ReadOptions(
         records=records,
         bands=options.bands,

@@ -112,7 +112,9 @@ def _normalized(
     if scales is None:
         return {}
     if isinstance(scales, str):
-        scales = scales_of_exports([(str(each), getattr(each, "statistics", None)) for each in exports], scales)
+        scales = scales_of_exports(
+            [(str(each), getattr(each, "statistics", None)) for each in exports], scales
+        )
     scaling = offsets_and_scales(scales, names)
     return {"masked": masked_values(exports, names, options.default_value), "convert": scaled(scaling)}
 
@@ -150,18 +152,16 @@ def _add_factors(
                 "sample_weight='mask' is ambiguous, because there is a band named 'mask': pass "
                 "sample_weight=['mask'] to use the band as the weight."
             )
-        harmless = {value: 0 for value, weight in (weights if classes is not None else {}).items() if not weight}
+        harmless = {
+            value: 0 for value, weight in (weights if classes is not None else {}).items() if not weight
+        }
         for numbers, names in zip(own, options.targets.values(), strict=True):
-            masked = unambiguous_values(
-                exports, names, options.default_value, margins, option, harmless
-            )
+            masked = unambiguous_values(exports, names, options.default_value, margins, option, harmless)
             numbers.append(add(names, "float32", masked=masked, validity=True, convert=all_bands))
     return tuple((*numbers, *shared) for numbers in own)
 
 
-def _check_shape(
-    export: OpenedExport, factor: Component, targets: Sequence[Component], name: str
-) -> None:
+def _check_shape(export: OpenedExport, factor: Component, targets: Sequence[Component], name: str) -> None:
     """Raise an error if a band of weights has more axes than a target."""
     for target in targets:
         steps = factor.depth not in (None, target.depth)

@@ -34,10 +34,14 @@ Normalize = Method | xr.Dataset | Mapping[str, tuple[float, float] | Mapping[str
 """A method, the result of `xee_tf.band_statistics`, or the numbers of each band."""
 
 _NUMBERS: dict[Method, tuple[str, str]] = {"standard": ("mean", "std"), "minmax": ("min", "max")}
-_EXPECTED = "the result of xee_tf.band_statistics or xee_tf.normalization, or a mapping of bands to (offset, scale)"
+_EXPECTED = (
+    "the result of xee_tf.band_statistics or xee_tf.normalization, or a mapping of bands to (offset, scale)"
+)
 
 
-def normalization(statistics: xr.Dataset | Exported, method: Method = "standard") -> dict[str, tuple[float, float]]:
+def normalization(
+    statistics: xr.Dataset | Exported, method: Method = "standard"
+) -> dict[str, tuple[float, float]]:
     """Return the offset and the scale that normalize each band: ``(value - offset) / scale``.
 
     Pass the result as ``normalize=`` to `xee_tf.tf_dataset` and to the constructors of `xee_tf.Model`, so
@@ -137,7 +141,9 @@ def _scaled(method: Method, first: Any, second: Any) -> tuple[float, float]:
     return offset, scale if scale != 0 else 1.0
 
 
-def _of_dataset(statistics: xr.Dataset, method: Method, name: str = "statistics") -> dict[str, tuple[float, float]]:
+def _of_dataset(
+    statistics: xr.Dataset, method: Method, name: str = "statistics"
+) -> dict[str, tuple[float, float]]:
     first, second = _NUMBERS[method]
     variables = set(map(str, statistics.variables))
     if not {first, second, "band"} <= variables:
@@ -176,7 +182,9 @@ def scales_of_exports(
                 part = {number: getattr(found, number) for number in ("count", "min", "max", "mean", "std")}
                 merged[band] = _merged(merged[band], part) if band in merged else part
             else:
-                merged.setdefault(band, {"count": 0, "min": math.nan, "max": math.nan, "mean": math.nan, "std": math.nan})
+                merged.setdefault(
+                    band, {"count": 0, "min": math.nan, "max": math.nan, "mean": math.nan, "std": math.nan}
+                )
     return {
         band: _scaled(method, *(numbers[number] for number in _NUMBERS[method]))
         for band, numbers in merged.items()

@@ -31,10 +31,8 @@ def _read_targets(value: Any, name: str) -> Groups:
     return read_groups(value, name, ["landcover"], allow_empty=True)
 
 
-def _read_normalize(value: Any, name: str) -> Method | Scales:
-    if isinstance(value, str):
-        choice(*get_args(Method))(value, name)
-    return value if isinstance(value, str) else read_scales(value, name)
+def _read_normalize(value: Any, name: str) -> Any:
+    return choice(*get_args(Method))(value, name) if isinstance(value, str) else read_scales(value, name)
 
 
 def _read_one_hot(value: Any, name: str) -> int:

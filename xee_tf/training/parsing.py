@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.reading import Margins, OpenedExport, fit_fill_value

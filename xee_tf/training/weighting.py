@@ -52,7 +52,9 @@ class Weighting:
         if sample_weight is None and class_weight is None:
             return None
         mask = isinstance(sample_weight, str) and sample_weight == "mask"
-        bands = () if mask or sample_weight is None else read_names(sample_weight, "sample_weight", ["quality"])
+        bands = (
+            () if mask or sample_weight is None else read_names(sample_weight, "sample_weight", ["quality"])
+        )
         return cls(mask, bands, None if class_weight is None else read_class_weight(class_weight))
 
 
