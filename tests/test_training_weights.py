@@ -216,7 +216,8 @@ def test_several_inputs_and_targets(tmp_path, unit):
 def test_a_keras_model_with_several_inputs_is_trained(tmp_path):
     keras = pytest.importorskip("keras")
     data = tf_dataset(
-        export(tmp_path, patch_dimensions=20, kernel_size=4), inputs={"image": ["red", "nir"], "aux": ["quality"]},
+        export(tmp_path, patch_dimensions=20, kernel_size=4),
+        inputs={"image": ["red", "nir"], "aux": ["quality"]},
         targets="crop", one_hot=4, sample_weight="mask", class_weight={0: 2, 3: 0.5}, augment="d4",
         shuffle=True, seed=1, batch_size=5, cache=True,
         normalize={"red": (100, 50), "nir": (80, 60), "quality": {"min": 0, "max": 30}},

@@ -250,27 +250,27 @@ def tf_dataset(
     from xee_tf.training.parsing import batch_parser, shuffle_pixels
     from xee_tf.training.transforms import map_with_seeds, with_d4
 
-    given: dict[str, Any] = dict(
-        inputs=inputs,
-        targets=() if targets is None else targets,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        repeat=repeat,
-        drop_remainder=drop_remainder,
-        cache=cache,
-        unit=unit,
-        margins=margins,
-        target_margins=target_margins,
-        target_dtype=target_dtype,
-        normalize=normalize,
-        augment=augment,
-        one_hot=one_hot,
-        sample_weight=sample_weight,
-        class_weight=class_weight,
-        default_value=default_value,
-        num_parallel_reads=num_parallel_reads,
-    )
+    given: dict[str, Any] = {
+        "inputs": inputs,
+        "targets": () if targets is None else targets,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "seed": seed,
+        "repeat": repeat,
+        "drop_remainder": drop_remainder,
+        "cache": cache,
+        "unit": unit,
+        "margins": margins,
+        "target_margins": target_margins,
+        "target_dtype": target_dtype,
+        "normalize": normalize,
+        "augment": augment,
+        "one_hot": one_hot,
+        "sample_weight": sample_weight,
+        "class_weight": class_weight,
+        "default_value": default_value,
+        "num_parallel_reads": num_parallel_reads,
+    }
     options = DatasetOptions(**given)
     reading = ReadOptions(
         records=records,
@@ -326,7 +326,8 @@ def tf_dataset(
 
 def _records(exports: Sequence[OpenedExport], options: DatasetOptions, count: int | None) -> tf.data.Dataset:
     """Return the serialized records: cached, shuffled and repeated."""
-    import tensorflow as tf
+    with extra("tensorflow", "tf_dataset"):
+        import tensorflow as tf
 
     from xee_tf.training.stream import serialized_records
 

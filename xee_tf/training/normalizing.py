@@ -15,8 +15,8 @@ from xee_tf.options import one_of
 from xee_tf.sidecars import Exported, describe_export
 
 __all__ = [
-    "Method",
     "Normalize",
+    "NormalizeMethod",
     "Scales",
     "normalization",
     "offsets_and_scales",
@@ -24,23 +24,23 @@ __all__ = [
     "scales_of_exports",
 ]
 
-Method = Literal["standard", "minmax"]
+NormalizeMethod = Literal["standard", "minmax"]
 """Subtract the mean and divide by the standard deviation, or map the range to 0 to 1."""
 
 Scales = Mapping[str, tuple[float, float]]
 """The offset and the scale of each band: ``(value - offset) / scale``."""
 
-Normalize = Method | xr.Dataset | Mapping[str, tuple[float, float] | Mapping[str, float]]
+Normalize = NormalizeMethod | xr.Dataset | Mapping[str, tuple[float, float] | Mapping[str, float]]
 """A method, the result of `xee_tf.band_statistics`, or the numbers of each band."""
 
-_NUMBERS: dict[Method, tuple[str, str]] = {"standard": ("mean", "std"), "minmax": ("min", "max")}
+_NUMBERS: dict[NormalizeMethod, tuple[str, str]] = {"standard": ("mean", "std"), "minmax": ("min", "max")}
 _EXPECTED = (
     "the result of xee_tf.band_statistics or xee_tf.normalization, or a mapping of bands to (offset, scale)"
 )
 
 
 def normalization(
-    statistics: xr.Dataset | Exported, method: Method = "standard"
+    statistics: xr.Dataset | Exported, method: NormalizeMethod = "standard"
 ) -> dict[str, tuple[float, float]]:
     """Return the offset and the scale that normalize each band: ``(value - offset) / scale``.
 
@@ -83,7 +83,7 @@ def normalization(
         offsets, scales = map(list, zip(*(scales[name] for name in ["B4", "B3"])))
         keras.layers.Normalization(mean=offsets, variance=np.square(scales))
     """
-    one_of("method", method, get_args(Method))
+    one_of("method", method, get_args(NormalizeMethod))
     if isinstance(statistics, xr.Dataset):
         return _of_dataset(statistics, method)
     found = describe_export(statistics, None)
@@ -131,7 +131,7 @@ def _pair(numbers: Any) -> tuple[float, float]:
     return _scaled("minmax", numbers["min"], numbers["max"])
 
 
-def _scaled(method: Method, first: Any, second: Any) -> tuple[float, float]:
+def _scaled(method: NormalizeMethod, first: Any, second: Any) -> tuple[float, float]:
     """Return the offset and the scale; the scale of a constant band is 1, which keeps its values at 0."""
     if first is None or second is None:
         return math.nan, math.nan
@@ -142,7 +142,7 @@ def _scaled(method: Method, first: Any, second: Any) -> tuple[float, float]:
 
 
 def _of_dataset(
-    statistics: xr.Dataset, method: Method, name: str = "statistics"
+    statistics: xr.Dataset, method: NormalizeMethod, name: str = "statistics"
 ) -> dict[str, tuple[float, float]]:
     first, second = _NUMBERS[method]
     variables = set(map(str, statistics.variables))
@@ -156,7 +156,7 @@ def _of_dataset(
     return {band: _scaled(method, *numbers) for band, *numbers in rows}
 
 
-def _of_statistics(statistics: Mapping[str, Any], method: Method) -> dict[str, tuple[float, float]]:
+def _of_statistics(statistics: Mapping[str, Any], method: NormalizeMethod) -> dict[str, tuple[float, float]]:
     return {
         band: _scaled(method, *(getattr(found, number) for number in _NUMBERS[method]))
         for band, found in statistics.items()
@@ -164,7 +164,7 @@ def _of_statistics(statistics: Mapping[str, Any], method: Method) -> dict[str, t
 
 
 def scales_of_exports(
-    exports: Iterable[tuple[str, Mapping[str, Any] | None]], method: Method
+    exports: Iterable[tuple[str, Mapping[str, Any] | None]], method: NormalizeMethod
 ) -> dict[str, tuple[float, float]]:
     """Return the numbers of all pixels of several exports, given as their names and statistics.
 

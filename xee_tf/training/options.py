@@ -14,7 +14,7 @@ from xee_tf.options import Options, check_default_value, choice, flag, integer, 
 from xee_tf.reading import Margins, Unit
 from xee_tf.training.caching import read_cache
 from xee_tf.training.groups import Groups, group_names, read_groups
-from xee_tf.training.normalizing import Method, Scales, read_scales
+from xee_tf.training.normalizing import NormalizeMethod, Scales, read_scales
 from xee_tf.training.weighting import ClassWeight, SampleWeight, Weighting
 
 __all__ = ["DatasetOptions"]
@@ -32,7 +32,11 @@ def _read_targets(value: Any, name: str) -> Groups:
 
 
 def _read_normalize(value: Any, name: str) -> Any:
-    return choice(*get_args(Method))(value, name) if isinstance(value, str) else read_scales(value, name)
+    return (
+        choice(*get_args(NormalizeMethod))(value, name)
+        if isinstance(value, str)
+        else read_scales(value, name)
+    )
 
 
 def _read_one_hot(value: Any, name: str) -> int:
@@ -74,7 +78,7 @@ class DatasetOptions(Options):
     margins: Margins | None = option(None, choice("keep", "trim", None))
     target_margins: Margins | None = option(None, choice("keep", "trim", None))
     target_dtype: Any = option("float32", _numeric_dtype)
-    normalize: Method | Scales | None = option(None, _read_normalize)
+    normalize: NormalizeMethod | Scales | None = option(None, _read_normalize)
     augment: str | None = option(None, choice("d4", None))
     one_hot: int | None = option(None, _read_one_hot)
     sample_weight: SampleWeight | None = None

@@ -116,7 +116,7 @@ def class_weights(weights: Mapping[float, float]) -> Callable[[Any], Any]:
 
 
 def product(factors: Sequence[Any], like: Any) -> Any:
-    """Multiply factors; return the product in the shape of `like`, a tensor of targets, with a last axis of 1."""
+    """Multiply factors, and repeat the product to the shape of the targets `like`, with a last axis of 1."""
     result = tf.ones((), tf.float32)
     rank = len(like.shape)
     for factor in factors:
