@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import xarray as xr
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
+from xee_tf.statistics import BandStatistics, statistics_dataset
 from xee_tf.storage import Location
 
 __all__ = ["ExportResult"]
@@ -35,6 +38,8 @@ class ExportResult(Summarized):
         1, or with `sequence_data` the number of pixels of a patch.
     resumed : int
         With ``if_exists="resume"``, the number of shards that were complete before.
+    band_statistics : mapping from band to BandStatistics, optional
+        The statistics in the manifest.
 
     Examples
     --------
@@ -54,6 +59,7 @@ class ExportResult(Summarized):
     grid: PatchGrid
     records_per_patch: int = 1
     resumed: int = field(default=0, compare=False)
+    band_statistics: Mapping[str, BandStatistics] | None = field(default=None, compare=False)
 
     @property
     def records(self) -> int:
@@ -69,6 +75,11 @@ class ExportResult(Summarized):
     def bytes(self) -> int:
         """Size of all shards on disk in bytes."""
         return sum(file.bytes for file in self.files)
+
+    @property
+    def statistics(self) -> xr.Dataset | None:
+        """Statistics of the pixels in the records, as from `xee_tf.band_statistics`; None if unknown."""
+        return None if self.band_statistics is None else statistics_dataset(self.band_statistics)
 
     def _summary(self) -> Summary:
         omitted = (

@@ -2,9 +2,10 @@
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
-from xee_tf.sampling.statistics import band_statistics
+from xee_tf.sampling.statistics import BandStatistics, band_statistics, statistics_dataset
 
 __all__ = [
+    "BandStatistics",
     "Choice",
     "FindPixels",
     "Sample",
@@ -12,4 +13,5 @@ __all__ = [
     "band_statistics",
     "find_sample_pixels",
     "first_plane",
+    "statistics_dataset",
 ]

@@ -18,8 +18,9 @@ from xee_tf.errors import OptionError
 from xee_tf.georef import Raster, band_nodata, plane_array, raster_variables, spatial_dims, whole_image
 from xee_tf.graph import Sources, TaskRef, add_task, run_graph
 from xee_tf.options import check_flags
+from xee_tf.statistics import BandStatistics, statistics_dataset
 
-__all__ = ["band_statistics"]
+__all__ = ["BandStatistics", "band_statistics", "statistics_dataset"]
 
 _CHUNK = (256, 256)  # least sides of the chunks of arrays without chunks
 _GROUP = 64  # partial results that are merged in one task
