@@ -18,6 +18,7 @@ from xee_tf.training.caching import cache_files
 from xee_tf.training.groups import Bands
 from xee_tf.training.normalizing import Normalize
 from xee_tf.training.options import DatasetOptions
+from xee_tf.training.pieces import cut_pieces
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 from xee_tf.training.weighting import ClassWeight, SampleWeight
 
@@ -339,6 +340,7 @@ def _records(exports: Sequence[OpenedExport], options: DatasetOptions, count: in
         "interleave" if shuffle and cache is True else "shuffle" if shuffle else "order",
         options.seed,
         options.num_parallel_reads,
+        pieces=cut_pieces(shards, exports[0].record_bytes) if shuffle else None,
         caches=cache_files(cache, shards) if isinstance(cache, str) else None,
     )
     if count is not None:

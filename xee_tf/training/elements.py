@@ -112,9 +112,7 @@ def _normalized(
     if scales is None:
         return {}
     if isinstance(scales, str):
-        scales = scales_of_exports(
-            [(str(each), getattr(each, "statistics", None)) for each in exports], scales
-        )
+        scales = scales_of_exports([(str(each), each.statistics) for each in exports], scales)
     scaling = offsets_and_scales(scales, names)
     return {"masked": masked_values(exports, names, options.default_value), "convert": scaled(scaling)}
 

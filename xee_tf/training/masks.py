@@ -10,6 +10,7 @@ import numpy as np
 from xee_tf.dtypes import convert_number
 from xee_tf.errors import OptionError
 from xee_tf.reading import Margins, OpenedExport
+from xee_tf.statistics import BandStatistics
 
 __all__ = ["masked_values", "unambiguous_values"]
 
@@ -91,7 +92,7 @@ def unambiguous_values(
             )
         if found[name] in (harmless or ()):
             continue
-        statistics = [(getattr(each, "statistics", None) or {}).get(name) for each in exports]
+        statistics = [(each.statistics or {}).get(name) for each in exports]
         kept = margins == "keep" and any(max(each.content.margin.xy) for each in exports)
         if not kept and all(known is not None and not known.masked for known in statistics):
             del found[name]  # no pixel is masked
@@ -110,7 +111,7 @@ def _is_raster(export: OpenedExport, name: str) -> bool:
     return not labels and (export.described or export.content.unit == "patch")
 
 
-def _occurs(value: float, statistics: Any) -> bool:
+def _occurs(value: float, statistics: BandStatistics | None) -> bool:
     """Return whether valid pixels may have a value."""
     if statistics is None:  # a value other than 0 was chosen by the user
         return value == 0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xee_tf.errors import OptionError, excerpt
 from xee_tf.options import one_of
 from xee_tf.sidecars import Exported, describe_export
+from xee_tf.statistics import BandStatistics
 
 __all__ = [
     "Normalize",
@@ -87,7 +88,7 @@ def normalization(
     if isinstance(statistics, xr.Dataset):
         return _of_dataset(statistics, method)
     found = describe_export(statistics, None)
-    known = None if found.manifest is None else getattr(found.manifest, "statistics", None)
+    known = None if found.manifest is None else found.manifest.statistics
     if known is None:
         raise _without_statistics(found.name, f"normalization({statistics!r})")
     return _of_statistics(known, method)
@@ -156,7 +157,9 @@ def _of_dataset(
     return {band: _scaled(method, *numbers) for band, *numbers in rows}
 
 
-def _of_statistics(statistics: Mapping[str, Any], method: NormalizeMethod) -> dict[str, tuple[float, float]]:
+def _of_statistics(
+    statistics: Mapping[str, BandStatistics], method: NormalizeMethod
+) -> dict[str, tuple[float, float]]:
     return {
         band: _scaled(method, *(getattr(found, number) for number in _NUMBERS[method]))
         for band, found in statistics.items()
@@ -164,7 +167,7 @@ def _of_statistics(statistics: Mapping[str, Any], method: NormalizeMethod) -> di
 
 
 def scales_of_exports(
-    exports: Iterable[tuple[str, Mapping[str, Any] | None]], method: NormalizeMethod
+    exports: Iterable[tuple[str, Mapping[str, BandStatistics] | None]], method: NormalizeMethod
 ) -> dict[str, tuple[float, float]]:
     """Return the numbers of all pixels of several exports, given as their names and statistics.
 
@@ -173,38 +176,30 @@ def scales_of_exports(
     OptionError
         If an export has no statistics.
     """
-    merged: dict[str, dict[str, float]] = {}
+    merged: dict[str, BandStatistics] = {}
     for name, statistics in exports:
         if statistics is None:
             raise _without_statistics(name, f"normalize={method!r}")
         for band, found in statistics.items():
-            if found.count:
-                part = {number: getattr(found, number) for number in ("count", "min", "max", "mean", "std")}
-                merged[band] = _merged(merged[band], part) if band in merged else part
-            else:
-                merged.setdefault(
-                    band, {"count": 0, "min": math.nan, "max": math.nan, "mean": math.nan, "std": math.nan}
-                )
-    return {
-        band: _scaled(method, *(numbers[number] for number in _NUMBERS[method]))
-        for band, numbers in merged.items()
-    }
+            merged[band] = _merged(merged[band], found) if band in merged else found
+    return _of_statistics(merged, method)
 
 
-def _merged(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, float]:
-    """Return the statistics of two sets of pixels."""
-    if not one["count"]:
-        return dict(two)
-    count = one["count"] + two["count"]
-    share, difference = two["count"] / count, two["mean"] - one["mean"]
-    squares = (1 - share) * one["std"] ** 2 + share * two["std"] ** 2 + share * (1 - share) * difference**2
-    return {
-        "count": count,
-        "min": min(one["min"], two["min"]),
-        "max": max(one["max"], two["max"]),
-        "mean": one["mean"] + share * difference,
-        "std": math.sqrt(squares),
-    }
+def _merged(one: BandStatistics, two: BandStatistics) -> BandStatistics:
+    """Return the statistics of two sets of pixels, without counts of classes."""
+    if not (one.count and two.count):
+        return one if one.count else two
+    count = one.count + two.count
+    share, difference = two.count / count, two.mean - one.mean
+    squares = (1 - share) * one.std**2 + share * two.std**2 + share * (1 - share) * difference**2
+    return BandStatistics(
+        count,
+        one.masked + two.masked,
+        min(one.min, two.min),
+        max(one.max, two.max),
+        one.mean + share * difference,
+        math.sqrt(squares),
+    )
 
 
 def _without_statistics(export: str, option: str) -> OptionError:

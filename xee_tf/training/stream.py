@@ -9,11 +9,15 @@ from typing import Any, Literal
 from xee_tf.extras import extra
 from xee_tf.records import FOOTER, HEADER
 from xee_tf.shards import Shard, check_file, checked_rows, file_stamp
+from xee_tf.training.pieces import Pieces
 
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
 __all__ = ["serialized_records"]
+
+Reader = Callable[[Any], "tf.data.Dataset"]
+"""A function from the number of a shard to its records."""
 
 _OPEN_FILES = 16  # number of shards that are interleaved if records are shuffled
 _READ_BYTES = 8 << 20
@@ -25,21 +29,40 @@ def serialized_records(
     seed: int | None,
     parallel: int | None,
     *,
+    pieces: Pieces | None = None,
     caches: Sequence[str] | None = None,
+    chosen: Sequence[Any] | None = None,
 ) -> tf.data.Dataset:
     """Read serialized records: in order, or interleaved from several shards, which may be shuffled.
 
-    `caches` are files in which the records of each shard are kept.
+    Parameters
+    ----------
+    shards : sequence of Shard
+        The files.
+    order : {"order", "interleave", "shuffle"}
+        In order; from several shards in turn; or from several places in random order.
+    seed : int, optional
+        The random seed.
+    parallel : int, optional
+        The number of shards or pieces to read at a time.
+    pieces : Pieces, optional
+        Parts of the shards that can be read separately.
+    caches : sequence of str, optional
+        Files in which the records of each shard are kept.
+    chosen : sequence of ndarray of bool, optional
+        Which records of each shard to keep, if there are no pieces.
     """
+    calls = parallel or tf.data.AUTOTUNE
+    exact = order != "shuffle" or seed is not None
+    if pieces is not None and caches is None:
+        numbers = tf.data.Dataset.range(len(pieces))
+        if order == "shuffle":
+            numbers = numbers.shuffle(len(pieces), seed=seed)
+        return numbers.map(_piece_reader(pieces), num_parallel_calls=calls, deterministic=exact).unbatch()
     numbers = tf.data.Dataset.range(len(shards))
-    read = _shard_reader(shards, caches)
-    if caches is not None:
-        paths = tf.constant(caches)
-        read_shard = read
-
-        def read(number: Any) -> tf.data.Dataset:
-            return read_shard(number).cache(paths[number])
-
+    read = _shard_reader(shards, caches) if pieces is None else _pieces_of_shard(pieces)
+    read = read if chosen is None else _filtered(read, chosen)
+    read = read if caches is None else _cached(read, caches)
     if order == "order":
         return numbers.flat_map(read)
     if order == "shuffle":
@@ -47,12 +70,42 @@ def serialized_records(
     return numbers.interleave(
         read,
         cycle_length=min(len(shards), parallel or _OPEN_FILES),
-        num_parallel_calls=parallel or tf.data.AUTOTUNE,
-        deterministic=seed is not None,
+        num_parallel_calls=calls,
+        deterministic=exact,
     )
 
 
-def _shard_reader(shards: Sequence[Shard], caches: Sequence[str] | None) -> Callable[[Any], tf.data.Dataset]:
+def _piece_reader(pieces: Pieces) -> Callable[[Any], Any]:
+    """Return a function from the number of a piece to its records."""
+
+    def read(number: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(pieces.read, [number], tf.string), (None,))
+
+    return read
+
+
+def _pieces_of_shard(pieces: Pieces) -> Reader:
+    edges, read = tf.constant(pieces.edges), _piece_reader(pieces)
+    return lambda number: tf.data.Dataset.range(edges[number], edges[number + 1]).map(read).unbatch()
+
+
+def _filtered(read: Reader, chosen: Sequence[Any]) -> Reader:
+    """Keep some of the records of a shard that can only be read from the start."""
+    kept = tf.ragged.constant([each.tolist() for each in chosen], dtype=tf.bool)
+
+    def filtered(number: Any) -> tf.data.Dataset:
+        flags = kept[number]
+        return read(number).enumerate().filter(lambda at, _: flags[at]).map(lambda _, record: record)
+
+    return filtered
+
+
+def _cached(read: Reader, caches: Sequence[str]) -> Reader:
+    paths = tf.constant(caches)
+    return lambda number: read(number).cache(paths[number])
+
+
+def _shard_reader(shards: Sequence[Shard], caches: Sequence[str] | None) -> Reader:
     """Return a function from the index of a shard to its records."""
     if not all(shard.location.is_local for shard in shards):
         return lambda number: tf.data.Dataset.from_generator(

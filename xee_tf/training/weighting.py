@@ -85,7 +85,7 @@ def balanced_weights(exports: Sequence[OpenedExport], name: str) -> dict[float, 
     """
     counts: dict[float, int] = {}
     for export in exports:
-        known = None if getattr(export, "statistics", None) is None else export.statistics.get(name)
+        known = (export.statistics or {}).get(name)
         if known is None or known.classes is None:
             raise OptionError(
                 f"class_weight='balanced' needs the class counts of {name!r} in the manifest, but {export} "
