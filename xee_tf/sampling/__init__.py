@@ -1,12 +1,14 @@
-"""Select the pixels and points of a raster to sample; statistics of its bands."""
+"""Select the pixels, points and patches of a raster to sample; statistics of its bands."""
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
+from xee_tf.sampling.selection import PatchSelection
 from xee_tf.sampling.statistics import band_statistics
 
 __all__ = [
     "Choice",
     "FindPixels",
+    "PatchSelection",
     "Sample",
     "SamplePixels",
     "band_statistics",
