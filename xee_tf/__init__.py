@@ -30,7 +30,7 @@ from xee_tf.predict import predict_to_cog, predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
 from xee_tf.reading import Inspection, Verification, inspect, open_image, verify
 from xee_tf.remote import PredictionStats
-from xee_tf.sampling import band_statistics
+from xee_tf.sampling import PatchSelection, band_statistics
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
@@ -58,6 +58,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "PatchGrid",
+    "PatchSelection",
     "PredictionError",
     "PredictionStats",
     "PredictionWriter",
