@@ -69,8 +69,8 @@ def run(small: bool) -> Iterator[Measurement]:
         "times",
         3,
         True,
-        f"{speed['tf_dataset gzip']} and {speed['xbatcher']} patches/s; {speed['blocks']} if whole chunks are "
-        "loaded in order",
+        f"{speed['tf_dataset gzip']} and {speed['xbatcher']} patches/s; {speed['blocks']} if whole chunks "
+        "are loaded in order",
     )
     shutil.rmtree(folder)
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError, shorten
 from xee_tf.shards import Shard
@@ -31,13 +32,15 @@ def read_cache(cache: Any, name: str = "cache") -> bool | str:
     return location.path
 
 
-def cache_files(path: str, shards: Sequence[Shard], chosen: Sequence[bytes] | None = None) -> list[str]:
+def cache_files(
+    path: str, shards: Sequence[Shard], chosen: Sequence[NDArray[np.int64]] | None = None
+) -> list[str]:
     """Return the path of the cache of each shard, which depends on the version of the file.
 
     A cache of another export, of files that were replaced, or of other records is therefore never read.
     `chosen` are the numbers of the records to keep of each shard, if not all are kept.
     """
-    parts = [b""] * len(shards) if chosen is None else chosen
+    parts = [b""] * len(shards) if chosen is None else [numbers.tobytes() for numbers in chosen]
     paths = []
     for shard, part in zip(shards, parts, strict=True):
         version = repr((shard.identity, shard.crc32c, shard.records)).encode()

@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
+from xee_tf.sampling import PatchSelection
 from xee_tf.storage import PathLike
 from xee_tf.training.caching import cache_files
 from xee_tf.training.groups import Bands
 from xee_tf.training.normalizing import Normalize
 from xee_tf.training.options import DatasetOptions
 from xee_tf.training.pieces import cut_pieces
+from xee_tf.training.selecting import selected_records
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 from xee_tf.training.weighting import ClassWeight, SampleWeight
 
@@ -54,6 +59,7 @@ def tf_dataset(
     sample_weight: SampleWeight | None = None,
     class_weight: ClassWeight | None = None,
     default_value: float | None = None,
+    patches: PatchSelection | None = None,
     records: Sequence[PathLike] | None = None,
     patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
@@ -85,8 +91,10 @@ def tf_dataset(
         The number of patches or pixels per element.
     shuffle : bool or int, default False
         False keeps the order of the records. An integer is the number of records in the shuffle buffer; files
-        are read in random order. True uses a buffer of 256 MiB. The order differs in each epoch. If the unit
-        is "pixel", the pixels of patches are shuffled, too: up to a million at a time, or 128 MiB.
+        are read in random order, and those of patches in pieces of 1 MiB from random places. True uses a
+        buffer of 256 MiB, or of all records if they are in memory (`cache`). The order differs in each epoch.
+        If the unit is "pixel", the pixels of patches are shuffled, too: up to a million at a time, or 128
+        MiB.
     seed : int, optional
         The random seed. It makes the shuffled order reproducible.
     repeat : bool or int, default False
@@ -136,6 +144,10 @@ def tf_dataset(
         The value of masked pixels in the records, for `normalize`, `sample_weight` and `class_weight`.
         Default: the value in the manifest, which must differ from the valid values of the targets if there
         are weights.
+    patches : PatchSelection, optional
+        The patches to read, for example one side of a split, from a single export of an image. The other
+        records are not read, except in gzip files that other programs have compressed. Patches that the
+        export does not contain are omitted.
     records : sequence of path-like, optional
         The shards of a single mixer, in order, if they are not next to it.
     patch_dimensions : int or (int, int), optional
@@ -151,8 +163,8 @@ def tf_dataset(
         determine them: if several depths are possible, or if its series is not the longest. If patches are
         read, a feature with exactly this number of values per record is a label.
     num_parallel_reads : int, optional
-        The number of shards to read at a time if `shuffle` is set; otherwise shards are read one by one.
-        Default: chosen by TensorFlow.
+        The number of shards or pieces to read at a time if `shuffle` or `patches` is set; otherwise shards
+        are read one by one. Default: chosen by TensorFlow.
     storage_options : mapping of str to object, optional
         Options for fsspec, for remote files.
 
@@ -201,7 +213,7 @@ def tf_dataset(
     files are read by TensorFlow, remote files by Python with fsspec, record by record.
 
     With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
-    if it has changed. A file that is corrupt, from another export, or in the place of another shard raises an
+    if it has changed; files that are read in pieces are compared piece by piece. A file that is corrupt, from another export, or in the place of another shard raises an
     error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
     be those that were opened, and only the records that are read to infer their features are checked. A
     later one that is not a valid Example raises an error of TensorFlow whose message contains its bytes, or
@@ -270,6 +282,7 @@ def tf_dataset(
         "sample_weight": sample_weight,
         "class_weight": class_weight,
         "default_value": default_value,
+        "patches": patches,
         "num_parallel_reads": num_parallel_reads,
     }
     options = DatasetOptions(**given)
@@ -295,8 +308,9 @@ def tf_dataset(
         raise OptionError("augment='d4' rotates patches, but the unit is 'pixel'. Omit augment.")
     elements = Elements.of(exports, options, margins, options.target_margins or margins)
 
-    count = _count_records(exports)
-    raw = _records(exports, options, count)
+    chosen = None if patches is None else selected_records(exports, patches)
+    count = _count_records(exports) if chosen is None else sum(map(len, chosen))
+    raw = _records(exports, options, count, chosen)
     batch_size, drop_remainder = options.batch_size, options.drop_remainder
     parse_components = batch_parser(export, elements.components, flat=unit == "pixel")
 
@@ -325,8 +339,13 @@ def tf_dataset(
     return data.prefetch(tf.data.AUTOTUNE)
 
 
-def _records(exports: Sequence[OpenedExport], options: DatasetOptions, count: int | None) -> tf.data.Dataset:
-    """Return the serialized records: cached, shuffled and repeated."""
+def _records(
+    exports: Sequence[OpenedExport],
+    options: DatasetOptions,
+    count: int | None,
+    chosen: Sequence[NDArray[np.int64]] | None,
+) -> tf.data.Dataset:
+    """Return the serialized records, all or those chosen of each shard: cached, shuffled and repeated."""
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
@@ -340,8 +359,9 @@ def _records(exports: Sequence[OpenedExport], options: DatasetOptions, count: in
         "interleave" if shuffle and cache is True else "shuffle" if shuffle else "order",
         options.seed,
         options.num_parallel_reads,
-        pieces=cut_pieces(shards, exports[0].record_bytes) if shuffle else None,
-        caches=cache_files(cache, shards) if isinstance(cache, str) else None,
+        pieces=cut_pieces(shards, exports[0].record_bytes, chosen) if shuffle or chosen else None,
+        caches=cache_files(cache, shards, chosen) if isinstance(cache, str) else None,
+        chosen=chosen,
     )
     if count is not None:
         # Shows the length in progress bars, and raises an error if records have been lost since.

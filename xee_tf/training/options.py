@@ -12,9 +12,11 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import Options, check_default_value, choice, flag, integer, option
 from xee_tf.reading import Margins, Unit
+from xee_tf.sampling import PatchSelection
 from xee_tf.training.caching import read_cache
 from xee_tf.training.groups import Groups, group_names, read_groups
 from xee_tf.training.normalizing import NormalizeMethod, Scales, read_scales
+from xee_tf.training.selecting import read_selection
 from xee_tf.training.weighting import ClassWeight, SampleWeight, Weighting
 
 __all__ = ["DatasetOptions"]
@@ -84,6 +86,7 @@ class DatasetOptions(Options):
     sample_weight: SampleWeight | None = None
     class_weight: ClassWeight | None = None
     default_value: float | None = option(None, _read_default_value)
+    patches: PatchSelection | None = option(None, read_selection)
     num_parallel_reads: int | None = option(None, integer(1, _INT64))
 
     def __post_init__(self) -> None:

@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xee_tf.extras import extra
 from xee_tf.records import FOOTER, HEADER
 from xee_tf.shards import Shard, check_file, checked_rows, file_stamp
@@ -31,7 +34,7 @@ def serialized_records(
     *,
     pieces: Pieces | None = None,
     caches: Sequence[str] | None = None,
-    chosen: Sequence[Any] | None = None,
+    chosen: Sequence[NDArray[np.int64]] | None = None,
 ) -> tf.data.Dataset:
     """Read serialized records: in order, or interleaved from several shards, which may be shuffled.
 
@@ -49,8 +52,8 @@ def serialized_records(
         Parts of the shards that can be read separately.
     caches : sequence of str, optional
         Files in which the records of each shard are kept.
-    chosen : sequence of ndarray of bool, optional
-        Which records of each shard to keep, if there are no pieces.
+    chosen : sequence of ndarray of int, optional
+        The records of each shard to keep, in order. Default: all.
     """
     calls = parallel or tf.data.AUTOTUNE
     exact = order != "shuffle" or seed is not None
@@ -61,7 +64,8 @@ def serialized_records(
         return numbers.map(_piece_reader(pieces), num_parallel_calls=calls, deterministic=exact).unbatch()
     numbers = tf.data.Dataset.range(len(shards))
     read = _shard_reader(shards, caches) if pieces is None else _pieces_of_shard(pieces)
-    read = read if chosen is None else _filtered(read, chosen)
+    if chosen is not None and pieces is None:
+        read = _filtered(read, shards, chosen)
     read = read if caches is None else _cached(read, caches)
     if order == "order":
         return numbers.flat_map(read)
@@ -89,13 +93,17 @@ def _pieces_of_shard(pieces: Pieces) -> Reader:
     return lambda number: tf.data.Dataset.range(edges[number], edges[number + 1]).map(read).unbatch()
 
 
-def _filtered(read: Reader, chosen: Sequence[Any]) -> Reader:
-    """Keep some of the records of a shard that can only be read from the start."""
-    kept = tf.ragged.constant([each.tolist() for each in chosen], dtype=tf.bool)
+def _filtered(read: Reader, shards: Sequence[Shard], chosen: Sequence[NDArray[np.int64]]) -> Reader:
+    """Keep some of the records of shards that can only be read from the start."""
+    edges = np.cumsum([0, *(shard.records for shard in shards)])
+    flags = np.zeros(edges[-1], bool)
+    flags[np.concatenate([first + numbers for first, numbers in zip(edges, chosen, strict=False)])] = True
+    kept, starts = tf.constant(flags), tf.constant(edges)
 
     def filtered(number: Any) -> tf.data.Dataset:
-        flags = kept[number]
-        return read(number).enumerate().filter(lambda at, _: flags[at]).map(lambda _, record: record)
+        start = starts[number]
+        numbered = read(number).enumerate()
+        return numbered.filter(lambda at, _: kept[start + at]).map(lambda _, record: record)
 
     return filtered
 
