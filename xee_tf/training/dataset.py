@@ -213,7 +213,8 @@ def tf_dataset(
     files are read by TensorFlow, remote files by Python with fsspec, record by record.
 
     With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
-    if it has changed; files that are read in pieces are compared piece by piece. A file that is corrupt, from another export, or in the place of another shard raises an
+    if it has changed; files that are read in pieces are compared piece by piece. A file that is corrupt, from
+    another export, or in the place of another shard raises an
     error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
     be those that were opened, and only the records that are read to infer their features are checked. A
     later one that is not a valid Example raises an error of TensorFlow whose message contains its bytes, or

@@ -64,7 +64,7 @@ def selected_records(exports: Sequence[OpenedExport], selection: PatchSelection)
 def _check_grid(export: OpenedExport, selection: PatchSelection) -> None:
     """Raise an error if the patches of a selection are not those of an export."""
     grid, expected = selection.grid, export.grid
-    facts = {
+    facts: dict[str, tuple[Any, Any]] = {
         "the size of patches": (grid.patch.xy, expected.patch.xy),
         "the number of columns": (grid.patches_per_row, expected.patches_per_row),
         "the number of patches": (len(grid), len(expected)),
