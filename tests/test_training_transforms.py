@@ -109,6 +109,44 @@ def test_normalization_of_training_data_for_everything(tmp_path):
         )
 
 
+@pytest.mark.parametrize("method", ["standard", "minmax"])
+def test_statistics_of_the_manifests(method, tmp_path):
+    one = {name: BANDS[name] for name in INPUTS}
+    two = {name: band[:40, :60] + 90 for name, band in one.items()}
+    two["nir"] = np.where(two["nir"] > 4000, np.nan, two["nir"])
+    options = {"patch_dimensions": 4, "kernel_size": 2, "default_value": -1}
+    results = [raster(bands).tfexport(tmp_path / str(n), **options) for n, bands in enumerate((one, two))]
+    data = tf_dataset(results, inputs=INPUTS, normalize=method, margins="trim")
+    [found] = stacked(data)
+    for number, name in enumerate(INPUTS):
+        exact = np.concatenate([bands[name].astype("float64").ravel() for bands in (one, two)])
+        valid = exact[~np.isnan(exact)]
+        offset = valid.mean() if method == "standard" else valid.min()
+        scale = valid.std() if method == "standard" else np.ptp(valid)
+        expected = (np.nan_to_num(exact) - offset) / scale  # masked pixels are 0 before
+        np.testing.assert_allclose(np.sort(found[..., number], axis=None), np.sort(expected), atol=1e-5)
+    alone = normalization(results[1], method)
+    [found] = stacked(tf_dataset(results[1], inputs=INPUTS, normalize=method))
+    [same] = stacked(tf_dataset(results[1], inputs=INPUTS, normalize=alone))
+    np.testing.assert_array_equal(found, same)
+
+
+def test_files_without_statistics(tmp_path):
+    result = export(tmp_path)
+    for path in tmp_path.glob("*.tfexport"):
+        path.unlink()
+    with pytest.raises(
+        OptionError, match=r"normalize='minmax' needs the statistics in the manifest, but .* Pass"
+    ):
+        tf_dataset(result.mixer, inputs=INPUTS, normalize="minmax", kernel_size=6)
+    with pytest.raises(OptionError, match=r"normalization\(.* needs the statistics in the manifest"):
+        normalization(result.mixer)
+    with pytest.raises(OptionError, match="method must be 'standard' or 'minmax'; got 'max'"):
+        normalization(band_statistics(raster(BANDS)), "max")
+    with pytest.raises(OptionError, match=r"got a Dataset with .*, without min and max along band"):
+        normalization(band_statistics(raster(BANDS))[["mean", "std"]], "minmax")
+
+
 def test_a_model_takes_only_bands_with_numbers():
     scene = raster(BANDS)
     model = Model.from_function(

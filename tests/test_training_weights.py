@@ -122,6 +122,37 @@ def test_weights_of_classes(tmp_path, one_hot):
     assert targets.shape[-1] == (one_hot or 1)
 
 
+def test_balanced_classes(tmp_path):
+    parts = [np.where(CLOUD, 9, CROP).astype("uint8"), (CROP[:24, :36] > 1).astype("uint8") * 3]
+    results = []
+    for number, part in enumerate(parts):
+        scene = raster({"nir": BANDS["nir"][: len(part), : part.shape[1]], "crop": part})
+        scene["crop"].attrs["nodata"] = 9
+        results.append(scene.tfexport(tmp_path / str(number), patch_dimensions=12, default_value=9))
+    _, targets, weights = joined(
+        tf_dataset(results, inputs="nir", targets="crop", class_weight="balanced", unit="pixel")
+    )
+    pixels = np.concatenate([part.ravel() for part in parts])
+    classes, counts = np.unique(pixels[pixels != 9], return_counts=True)
+    table = dict(zip(classes, counts.sum() / (len(classes) * counts), strict=True)) | {9: 0}
+    expected = np.array([table[number] for number in targets[:, 0].astype(int)])
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert weights[targets[:, 0] != 9].mean() == pytest.approx(1, abs=1e-4)
+    for number in classes:
+        assert weights[targets[:, 0] == number].sum() == pytest.approx(counts.sum() / len(classes), rel=1e-4)
+    with pytest.raises(OptionError, match="needs the class counts of 'nir' in the manifest"):
+        tf_dataset(results, inputs="crop", targets="nir", class_weight="balanced")
+
+
+def test_class_0_is_a_class_if_nothing_is_masked(tmp_path):
+    result = export(tmp_path, {"nir": BANDS["nir"], "crop": CROP.astype("uint8")}, default_value=0)
+    options = {"inputs": "nir", "targets": "crop", "class_weight": {0: 2, 1: 3}}
+    _, targets, weights = joined(tf_dataset(result, **options, target_margins="trim"))
+    np.testing.assert_array_equal(weights, np.select([targets == 0, targets == 1], [2, 3], 1)[..., 0])
+    with pytest.raises(OptionError, match="which valid pixels may have, too"):  # margins outside the raster
+        tf_dataset(result, **options)
+
+
 def test_a_masked_pixel_never_counts_as_a_class(tmp_path):
     result = export(tmp_path, {"nir": BANDS["nir"], "crop": BANDS["crop"]}, default_value=0)
     options = {"inputs": "nir", "targets": "crop"}
