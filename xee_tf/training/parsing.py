@@ -105,12 +105,13 @@ def batch_parser(
         tensor = values[band.feature]
         if band.feature in labels:  # one value for all pixels
             tensor = tf.tile(tensor[:, :, None, None], (1, 1, height, width))
-        tensor = tensor[:, band.first : band.first + band.depth]
+        if band.feature in labels or band.depth < export.content.depths[band.feature]:
+            tensor = tensor[:, band.first : band.first + band.depth]
         if component.margins == "trim":
             tensor = tensor[:, :, top : height - top, left : width - left]
         tensor = _cast(tensor, band, component, export)
         if component.depth is None:
-            return tensor[:, 0]
+            return tf.squeeze(tensor, 1)  # unlike an index, it does not copy
         return tensor if band.dims else tf.repeat(tensor, component.depth, axis=1)
 
     def parse(batch: Any) -> Any:
@@ -124,7 +125,7 @@ def batch_parser(
                     tensor = tf.repeat(tensor, export.area(component.margins).pixels, axis=0)
                 tensors.append(tensor)
                 continue
-            tensor = tf.stack([band_tensor(values, band, component) for band in component.bands], axis=-1)
+            tensor = _stacked([band_tensor(values, band, component) for band in component.bands])
             if flat and component.depth is not None:
                 tensor = tf.transpose(tensor, (0, 2, 3, 1, 4))
                 tensor = tf.reshape(tensor, (-1, component.depth, len(component.bands)))
@@ -137,6 +138,16 @@ def batch_parser(
         )
 
     return parse
+
+
+def _stacked(bands: Sequence[Any]) -> Any:
+    """Stack tensors on a new last axis: the result of `tf.stack` with axis=-1, which is half as fast."""
+    first, count = bands[0], len(bands)
+    if count == 1:
+        return tf.expand_dims(first, -1)
+    planes = tf.reshape(tf.stack(bands), (count, tf.size(first)))
+    stacked = tf.reshape(tf.transpose(planes), tf.concat([tf.shape(first), [count]], 0))
+    return tf.ensure_shape(stacked, [*first.shape, count])
 
 
 def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
