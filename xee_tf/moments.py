@@ -24,7 +24,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 _MOST_CLASSES = 256
-_UNIT = 1 << 16  # values of a band that are added at a time: their float64 fit into the cache
+_UNIT = 1 << 15  # values of a band that are added at a time: their float64 fit into the cache
 _ROW = 8192  # np.einsum divides longer rows of a matrix into buffers, not always in the same places
 _POINT = 1126  # binary digits behind the point of exact sums: every float64 is a multiple of 2 ** -1126
 _DOWN = 600  # units whose squares are too large are multiplied by 2 ** -600

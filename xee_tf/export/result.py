@@ -50,6 +50,8 @@ class ExportResult(Summarized):
     >>> result = ds.tfexport(f"{tempfile.mkdtemp()}/scene", patch_dimensions=128)
     >>> result.records, result.dropped, result.mixer.name
     (4, 0, 'scene-mixer.json')
+    >>> result.statistics["mean"].sel(band="B4").item()
+    1.0
     """
 
     files: tuple[ShardInfo, ...]
@@ -78,7 +80,12 @@ class ExportResult(Summarized):
 
     @property
     def statistics(self) -> xr.Dataset | None:
-        """Statistics of the pixels in the records, as from `xee_tf.band_statistics`; None if unknown."""
+        """Statistics of the pixels in the records, in the form of `xee_tf.band_statistics`.
+
+        They are taken while the pixels are written, and are in the manifest. Each pixel counts once, without
+        margins; patches that were omitted do not count. The values are those in the records: float32 if a
+        band is written as such. None if an older version wrote the export.
+        """
         return None if self.band_statistics is None else statistics_dataset(self.band_statistics)
 
     def _summary(self) -> Summary:
