@@ -12,7 +12,7 @@ from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
-from xee_tf.statistics import BandStatistics, statistics_dataset
+from xee_tf.statistics import BandStatistics, statistics_cells, statistics_dataset
 from xee_tf.storage import Location
 
 __all__ = ["ExportResult"]
@@ -97,6 +97,7 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
+        rows += Listing("statistics", statistics_cells(self.band_statistics or {}), most=5).text_rows()
         if self.resumed:
             rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))
