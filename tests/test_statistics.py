@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from xee_tf import OptionError, add_bands, band_statistics
 
-DTYPES = ["bool", "uint8", "int16", "uint16", "int32", "float32", "float64"]
+DTYPES = [
+    "bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
+]  # fmt: skip
 
 
 @given(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 _MOST_CLASSES = 256
-_UNIT = 1 << 16  # values of a band that are added at a time: their float64 fit into the cache
+_UNIT = 1 << 15  # values of a band that are added at a time: their float64 fit into the cache
 _ROW = 8192  # np.einsum divides longer rows of a matrix into buffers, not always in the same places
 _POINT = 1126  # binary digits behind the point of exact sums: every float64 is a multiple of 2 ** -1126
 _DOWN = 600  # units whose squares are too large are multiplied by 2 ** -600
@@ -154,6 +154,8 @@ class Tally:
         if not valid.size:
             self._found.append(Moments(masked=absent))
             return
+        if units.dtype == bool:
+            units, valid = units.view("uint8"), valid.view("uint8")
         least, greatest = valid.min(), valid.max()
         if self._whole:
             ends: tuple[float, float] = int(least), int(greatest)
@@ -171,8 +173,12 @@ class Tally:
                 squares = sum(value * value * count for value, count in classes.items()) << _POINT
         self._found.append(Moments(valid.size, absent, *ends, total, squares, classes))
         if not (exact and classes is not None):
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                self._add_sums(units, masked)
+            height = units.shape[2]
+            rows = max(1, _UNIT * height // units[0].size)
+            for top in range(0, height, rows):  # high units are divided into several ones
+                part = slice(top, top + rows)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    self._sums += _sums_of(units[:, :, part], None if masked is None else masked[:, :, part])
 
     def moments(self) -> Moments:
         """Return the moments of all values so far."""
@@ -186,20 +192,6 @@ class Tally:
             )
         self._found, self._sums = [found], []
         return found
-
-    def _add_sums(self, units: Array, masked: NDArray[np.bool_] | None) -> None:
-        """Add the sums of units, a few at a time."""
-        if units.dtype == bool:
-            units = units.view("uint8")
-        count, _, height, _ = units.shape
-        rows = max(1, _UNIT * height // units[0].size)
-        for top in range(0, height, rows):  # high units are divided into several ones
-            band = units[:, :, top : top + rows]
-            at_a_time = max(1, _UNIT // band[0].size)
-            for first in range(0, count, at_a_time):
-                part = band[first : first + at_a_time]
-                mask = None if masked is None else masked[first : first + at_a_time, :, top : top + rows]
-                self._sums += _sums_of(part, mask)
 
 
 @dataclass(frozen=True)
@@ -218,69 +210,81 @@ class _Sums:
 
 def _sums_of(units: Array, masked: NDArray[np.bool_] | None) -> list[_Sums]:
     """Return the sums of units."""
-    rows, size = len(units), units[0].size
-    values = _memory(units.size).reshape(units.shape)
-    center = None
+    size = units[0].size
+    count = np.full(len(units), float(size))
+    if masked is not None:
+        count -= np.count_nonzero(masked.reshape(len(units), size), axis=1)
     if units.dtype.kind in "iu" and units.dtype.itemsize == 8:
         # float64 cannot hold all integers, but their differences from one of them, which it can hold.
-        flat = units.reshape(rows, size)
-        valid = flat if masked is None else np.where(masked.reshape(rows, size), flat.max(), flat)
-        least = valid.min(axis=1) >> 11 << 11
-        np.copyto(values.reshape(rows, size), (flat - least[:, None]).view("uint64"), casting="unsafe")
-        center = least.astype("float64")
-    else:
-        np.copyto(values, units)
-    return _sums_of_floats(
-        values.reshape(rows, size), None if masked is None else masked.reshape(rows, size), center
-    )
+        largest = units.max()
+        first = np.min(units, axis=(1, 2, 3), initial=largest, where=True if masked is None else ~masked)
+        first = first >> 11 << 11
+        total, squares = _add_up(units, masked, first, 0)
+        return [_Sums(count, first.astype(np.float64), total, squares)]
+    return _sums_of_floats(units, masked, count, 0)
 
 
-def _sums_of_floats(
-    values: Floats, masked: NDArray[np.bool_] | None, center: Floats | None, power: int = 0
-) -> list[_Sums]:
-    """Return the sums of the rows of a matrix, which is modified."""
-    rows, size = values.shape
-    count = np.full(rows, float(size))
-    if masked is not None:
-        values[masked] = 0
-        count -= np.count_nonzero(masked, axis=1)
-    total, squares = _row_sums(values)
-    if center is None:
-        scatter = squares - total * total / np.maximum(count, 1)
-        near = np.flatnonzero(~(scatter >= squares * _NEAR))  # also if a sum is not finite
-        if len(near):
-            part, mask = values[near], None if masked is None else masked[near]
-            first = np.zeros(len(near), int) if mask is None else mask.argmin(axis=1)
-            start = part[np.arange(len(near)), first]
-            part -= start[:, None]
-            if mask is not None:
-                part[mask] = 0
-            center = np.zeros(rows)
-            center[near] = start
-            total[near], squares[near] = _row_sums(part)
-    large = ~np.isfinite(squares)
-    if center is not None:
-        large |= ~(abs(center) <= 2.0**_LARGE)
-    found = [_Sums(count, center, total, squares, power)]
-    if large.any():
-        kept = ~large
-        found = [
-            _Sums(count[kept], None if center is None else center[kept], total[kept], squares[kept], power)
-        ]
-        finite = large & np.isfinite(values).all(axis=1)  # infinite values show in the extremes
-        if finite.any():
-            down = np.ldexp(values[finite], -_DOWN)
-            mask = None if masked is None else masked[finite]
-            found += _sums_of_floats(down, mask, None, power + _DOWN)
+def _sums_of_floats(units: Array, masked: NDArray[np.bool_] | None, count: Floats, power: int) -> list[_Sums]:
+    """Return the sums of units whose values float64 can hold, divided by 2 ** `power`."""
+    total, squares = _add_up(units, masked, None, power)
+    scatter = squares - total * total / np.maximum(count, 1)
+    again = np.flatnonzero(~(scatter >= squares * _NEAR))  # also if a sum is not finite
+    if not len(again):
+        return [_Sums(count, None, total, squares, power)]
+    center = np.zeros(len(units))
+    flat, mask = units[again], None if masked is None else masked[again]
+    firsts = np.zeros(len(again), int) if mask is None else mask.reshape(len(again), -1).argmin(axis=1)
+    start = flat.reshape(len(again), -1)[np.arange(len(again)), firsts].astype(np.float64)
+    center[again] = np.ldexp(start, -power)
+    total[again], squares[again] = _add_up(flat, mask, center[again], power)
+    kept = np.isfinite(squares) & (abs(center) <= 2.0**_LARGE)
+    if kept.all():
+        return [_Sums(count, center, total, squares, power)]
+    found = [_Sums(count[kept], center[kept], total[kept], squares[kept], power)]
+    finite = ~kept & np.isfinite(units).all(axis=(1, 2, 3))  # infinite values show in the extremes
+    if finite.any():
+        mask = None if masked is None else masked[finite]
+        found += _sums_of_floats(units[finite], mask, count[finite], power + _DOWN)
     return found
 
 
-def _row_sums(values: Floats) -> tuple[Floats, Floats]:
-    """Return the sums of the rows of a matrix and of their squares, which only depend on the row."""
+def _add_up(
+    units: Array, masked: NDArray[np.bool_] | None, center: Array | None, power: int
+) -> tuple[Floats, Floats]:
+    """Return the sums of units and of their squares, after `center` was subtracted."""
+    count, size = len(units), units[0].size
+    total, squares = np.empty(count), np.empty(count)
+    at_a_time = max(1, _UNIT // size)
+    for first in range(0, count, at_a_time):
+        own = slice(first, first + at_a_time)
+        part = units[own]
+        memory = _memory(part.size)
+        values = memory.reshape(part.shape)
+        if center is None:
+            np.copyto(values, part)
+        elif center.dtype == np.float64:
+            np.copyto(values, part)
+            if power:
+                np.ldexp(values, -power, out=values)
+            values -= center[own, None, None, None]
+        else:  # differences of integers are right although they overflow
+            np.copyto(values, (part - center[own, None, None, None]).view(np.uint64))
+        if center is None and power:
+            np.ldexp(values, -power, out=values)
+        if masked is not None:
+            values[masked[own]] = 0
+        _row_sums(memory.reshape(len(part), size), total[own], squares[own])
+    return total, squares
+
+
+def _row_sums(values: Floats, total: Floats, squares: Floats) -> None:
+    """Add up the rows of a matrix and their squares; the sums only depend on the row."""
     if values.shape[1] <= _ROW:
-        return np.einsum("ij->i", values), np.einsum("ij,ij->i", values, values)
-    total = np.array([np.einsum("i->", row) for row in values])
-    return total, np.array([np.einsum("i,i->", row, row) for row in values])
+        np.einsum("ij->i", values, out=total)
+        np.einsum("ij,ij->i", values, values, out=squares)
+        return
+    for number, row in enumerate(values):
+        total[number], squares[number] = np.einsum("i->", row), np.einsum("i,i->", row, row)
 
 
 def _exact(sums: Iterable[_Sums]) -> tuple[int, int]:
@@ -332,13 +336,30 @@ def _exact_sum(values: Floats) -> int:
 
 def _count_classes(valid: Array, least: Any) -> dict[int, int]:
     """Return the number of each value of integers that differ by less than 256."""
-    if valid.dtype.kind == "f":
-        numbers = (valid - least).astype(np.int64)
-    else:  # differences of 64-bit integers are right although they overflow
-        numbers = valid.astype(np.int64) - np.asarray(least).astype(np.int64)
-    counts = np.bincount(numbers.reshape(-1))
+    counts = np.zeros(_MOST_CLASSES, np.int64)
     first = int(least)
-    return {first + number: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
+    for part in _parts(valid):
+        flat = part.reshape(-1)
+        if flat.dtype.kind == "f":
+            flat = (flat - least).astype(np.int64)
+        elif flat.dtype != np.uint8:  # differences of 64-bit integers are right although they overflow
+            flat = flat.astype(np.int64) - np.asarray(least).astype(np.int64)
+        counts += np.bincount(flat, minlength=_MOST_CLASSES)
+    start = 0 if valid.dtype == np.uint8 else first
+    return {start + number: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
+
+
+def _parts(values: Array) -> Iterator[Array]:
+    """Divide values so that they stay in the cache."""
+    if values.size <= _UNIT:
+        yield values
+        return
+    if len(values) == 1:
+        yield from _parts(values[0])
+        return
+    step = max(1, _UNIT * len(values) // values.size)
+    for first in range(0, len(values), step):
+        yield from _parts(values[first : first + step]) if step == 1 else [values[first : first + step]]
 
 
 def _divide(one: int, other: int) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-__all__ = ["BandStatistics", "statistics_dataset"]
+__all__ = ["BandStatistics", "statistics_cells", "statistics_dataset"]
 
 _COUNTS = ("count", "masked")
 _NUMBERS = ("min", "max", "mean", "std")
@@ -80,6 +80,17 @@ def statistics_dataset(statistics: Mapping[str, BandStatistics]) -> xr.Dataset:
         variables["class_count"] = (("band", "class"), np.array(counts, "int64"))
         coords["class"] = np.array(values, "uint64" if values[-1] >= 1 << 63 else "int64")
     return xr.Dataset(variables, coords=coords)
+
+
+def statistics_cells(statistics: Mapping[str, BandStatistics]) -> list[tuple[str, str]]:
+    """Return the name and the statistics of each band as text.
+
+    Examples
+    --------
+    >>> statistics_cells({"B4": BandStatistics(2000, 48, 1.0, 3.0, 2.0, 1 / 3)})
+    [('B4', '1 to 3, mean 2, std 0.333333, 48 masked')]
+    """
+    return [(name, str(each)) for name, each in statistics.items()]
 
 
 def _short(number: float) -> str:

@@ -12,7 +12,7 @@ from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
-from xee_tf.statistics import BandStatistics, statistics_dataset
+from xee_tf.statistics import BandStatistics, statistics_cells, statistics_dataset
 from xee_tf.storage import Location
 
 __all__ = ["ExportResult"]
@@ -50,6 +50,8 @@ class ExportResult(Summarized):
     >>> result = ds.tfexport(f"{tempfile.mkdtemp()}/scene", patch_dimensions=128)
     >>> result.records, result.dropped, result.mixer.name
     (4, 0, 'scene-mixer.json')
+    >>> result.statistics["mean"].sel(band="B4").item()
+    1.0
     """
 
     files: tuple[ShardInfo, ...]
@@ -78,7 +80,12 @@ class ExportResult(Summarized):
 
     @property
     def statistics(self) -> xr.Dataset | None:
-        """Statistics of the pixels in the records, as from `xee_tf.band_statistics`; None if unknown."""
+        """Statistics of the pixels in the records, in the form of `xee_tf.band_statistics`.
+
+        They are taken while the pixels are written, and are in the manifest. Each pixel counts once, without
+        margins; patches that were omitted do not count. The values are those in the records: float32 if a
+        band is written as such. None if an older version wrote the export.
+        """
         return None if self.band_statistics is None else statistics_dataset(self.band_statistics)
 
     def _summary(self) -> Summary:
@@ -90,6 +97,7 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
+        rows += Listing("statistics", statistics_cells(self.band_statistics or {}), most=5).text_rows()
         if self.resumed:
             rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))

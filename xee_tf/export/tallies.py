@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ class BlockTallies:
 
 def statistics_of_shards(
     names: Sequence[str], shards: Sequence[WrittenShard]
-) -> dict[str, BandStatistics] | None:
+) -> Mapping[str, BandStatistics] | None:
     """Return the statistics of all bands; None if those of a shard are not known.
 
     An older version may have written a shard that a later one takes up.

@@ -117,14 +117,16 @@ def statistics_of(document: Mapping[str, Any]) -> BandStatistics:
     >>> statistics_of(statistics_document(statistics)) == statistics
     True
     """
-    counts = (read_count(document[key], f"{key} of the statistics of a band") for key in ("count", "masked"))
-    numbers = (read_number(document[key]) for key in ("min", "max", "mean", "std"))
+    count, masked = (
+        read_count(document[key], f"{key} of the statistics of a band") for key in ("count", "masked")
+    )
+    least, greatest, mean, std = (read_number(document[key]) for key in ("min", "max", "mean", "std"))
     classes = document.get("classes")
     if classes is not None:
         classes = {int(value): read_count(count, "a number of pixels") for value, count in classes.items()}
         if any(not -1 << 63 <= value < 1 << 64 for value in classes):
             raise ValueError("a class in the statistics of a band is not a number of 64 bits")
-    return BandStatistics(*counts, *numbers, classes)
+    return BandStatistics(count, masked, least, greatest, mean, std, classes)
 
 
 def _is_number_dtype(text: str) -> bool:
