@@ -140,6 +140,15 @@ def test_balanced_classes(tmp_path):
     assert weights[targets[:, 0] != 9].mean() == pytest.approx(1, abs=1e-4)
     for number in classes:
         assert weights[targets[:, 0] == number].sum() == pytest.approx(counts.sum() / len(classes), rel=1e-4)
+    _, vectors = joined(tf_dataset(results, inputs="nir", targets="crop", one_hot=True, unit="pixel"))
+    np.testing.assert_array_equal(vectors, targets == np.arange(4))  # 9 is no class
+    with pytest.raises(OptionError, match="one_hot=True needs the class counts of 'nir' in the manifest"):
+        tf_dataset(results, inputs="crop", targets="nir", one_hot=True)
+    empty = raster({"crop": np.full((12, 12), 9, "uint8")})
+    empty["crop"].attrs["nodata"] = 9
+    result = empty.tfexport(tmp_path / "empty", patch_dimensions=12, default_value=9)
+    with pytest.raises(OptionError, match="all pixels of 'crop' are masked"):
+        tf_dataset(result, inputs="crop", targets="crop", class_weight="balanced")
     with pytest.raises(OptionError, match="needs the class counts of 'nir' in the manifest"):
         tf_dataset(results, inputs="crop", targets="nir", class_weight="balanced")
 

@@ -55,7 +55,7 @@ def tf_dataset(
     target_dtype: Any = "float32",
     normalize: Normalize | None = None,
     augment: Literal["d4"] | None = None,
-    one_hot: int | None = None,
+    one_hot: int | bool | None = None,
     sample_weight: SampleWeight | None = None,
     class_weight: ClassWeight | None = None,
     default_value: float | None = None,
@@ -128,10 +128,11 @@ def tf_dataset(
     augment : {"d4"}, optional
         "d4" applies one of the eight symmetries of the square to each patch at random, with its margin, and
         the same one to its targets. They differ in each epoch. Only for square patches.
-    one_hot : int, optional
+    one_hot : int or True, optional
         The number of classes: the targets, which must be a single band, become vectors of zeros and ones
-        along the last axis. Values that are not class numbers from 0 to ``one_hot - 1`` become zeros only,
-        so that masked pixels with such a `default_value` do not count in a categorical cross-entropy.
+        along the last axis. True: one more than the largest class in the manifests. Values that are not class
+        numbers from 0 to ``one_hot - 1`` become zeros only, so that masked pixels with such a `default_value`
+        do not count in a categorical cross-entropy.
     sample_weight : "mask", str or sequence of str, optional
         The weight of each pixel or example. "mask": 0 where any target band is masked or missing, otherwise
         1. Otherwise the name of a band that contains weights; several are multiplied. Masked pixels of such a

@@ -22,7 +22,7 @@ from xee_tf.training.transforms import (
     scaled,
     without_nan,
 )
-from xee_tf.training.weighting import Weighting, balanced_weights
+from xee_tf.training.weighting import Weighting, balanced_weights, class_counts
 
 __all__ = ["Elements"]
 
@@ -58,6 +58,8 @@ class Elements:
         ]
         for names in options.targets.values():
             classes = options.one_hot
+            if classes is True:
+                classes = 1 + max(0, *class_counts(exports, names[0], "one_hot=True", "one_hot=5"))
             convert = None if classes is None else one_hot(classes, options.target_dtype)
             component = Component.of(export, names, kept, options.target_dtype, convert=convert)
             if classes is not None:

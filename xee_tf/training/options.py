@@ -41,8 +41,8 @@ def _read_normalize(value: Any, name: str) -> Any:
     )
 
 
-def _read_one_hot(value: Any, name: str) -> int:
-    return integer(1, _INT64)(value, name)
+def _read_one_hot(value: Any, name: str) -> int | bool:
+    return True if value is True else integer(1, _INT64)(value, name)
 
 
 def _read_default_value(value: Any, name: str) -> float:
@@ -82,7 +82,7 @@ class DatasetOptions(Options):
     target_dtype: Any = option("float32", _numeric_dtype)
     normalize: NormalizeMethod | Scales | None = option(None, _read_normalize)
     augment: str | None = option(None, choice("d4", None))
-    one_hot: int | None = option(None, _read_one_hot)
+    one_hot: int | bool | None = option(None, _read_one_hot)
     sample_weight: SampleWeight | None = None
     class_weight: ClassWeight | None = None
     default_value: float | None = option(None, _read_default_value)

@@ -11,7 +11,14 @@ from xee_tf.errors import OptionError, excerpt, shorten
 from xee_tf.options import is_number, read_names
 from xee_tf.reading import OpenedExport
 
-__all__ = ["ClassWeight", "SampleWeight", "Weighting", "balanced_weights", "read_class_weight"]
+__all__ = [
+    "ClassWeight",
+    "SampleWeight",
+    "Weighting",
+    "balanced_weights",
+    "class_counts",
+    "read_class_weight",
+]
 
 SampleWeight = str | Sequence[str]
 """``"mask"``, or bands whose values are multiplied."""
@@ -76,23 +83,31 @@ def read_class_weight(value: Any) -> Mapping[float, float] | Literal["balanced"]
 
 
 def balanced_weights(exports: Sequence[OpenedExport], name: str) -> dict[float, float]:
-    """Return weights with which all classes of a band count equally, and whose mean over all pixels is 1.
+    """Return weights with which all classes of a band count equally, and whose mean over all pixels is 1."""
+    counts = class_counts(exports, name, "class_weight='balanced'", "class_weight={0: 1, 1: 5}")
+    total = sum(counts.values())
+    return {float(value): total / (len(counts) * count) for value, count in sorted(counts.items())}
+
+
+def class_counts(exports: Sequence[OpenedExport], name: str, option: str, instead: str) -> dict[int, int]:
+    """Return the number of pixels of each class of a band that occurs in the exports.
 
     Raises
     ------
     OptionError
         If the manifests have no numbers of pixels of the classes.
     """
-    counts: dict[float, int] = {}
+    counts: dict[int, int] = {}
     for export in exports:
         known = (export.statistics or {}).get(name)
-        if known is None or known.classes is None:
+        if known is None or (known.classes is None and known.count):
             raise OptionError(
-                f"class_weight='balanced' needs the class counts of {name!r} in the manifest, but {export} "
-                "has none: they are written for integer bands with few values. Pass a mapping such as "
-                "class_weight={0: 1, 1: 5}."
+                f"{option} needs the class counts of {name!r} in the manifest, but {export} has none: they "
+                f"are written for integer bands with few values. Pass a value such as {instead}."
             )
-        for value, count in known.classes.items():
-            counts[float(value)] = counts.get(float(value), 0) + count
-    total, present = sum(counts.values()), sum(count > 0 for count in counts.values())
-    return {value: total / (present * count) for value, count in sorted(counts.items()) if count}
+        for value, count in (known.classes or {}).items():
+            counts[value] = counts.get(value, 0) + count
+    counts = {value: count for value, count in counts.items() if count}
+    if not counts:
+        raise OptionError(f"{option}: all pixels of {name!r} are masked. Pass a value such as {instead}.")
+    return counts
