@@ -105,7 +105,8 @@ def tf_dataset(
         Whether to keep the records of the first epoch in memory, decompressed, or a path on a local disk to
         keep them in. Later epochs do not read the export again, but are still shuffled and augmented
         differently. Files are named after the path and the version of each shard: another dataset of the
-        same export reads them, one of another export does not. Delete them when they are not needed.
+        same export reads them, one of another export does not. Delete them when they are not needed. A
+        warning of TensorFlow that the dataset was not fully read can be ignored.
     unit : {"patch", "pixel"}, optional
         What an example is: a patch, or a single pixel; the pixels of a patch are in row-major order. Default:
         "patch". For SequenceExamples and rows of tables only "pixel" is possible, and is the default.
@@ -354,6 +355,9 @@ def _records(
     from xee_tf.training.stream import serialized_records
 
     shards = [shard for each in exports for shard in each.shards]
+    if chosen is not None:
+        shards = [shard for shard, numbers in zip(shards, chosen, strict=True) if len(numbers)]
+        chosen = [numbers for numbers in chosen if len(numbers)]
     shuffle, cache = options.shuffle, options.cache
     raw = serialized_records(
         shards,
