@@ -97,7 +97,7 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
-        rows += Listing("statistics", statistics_cells(self.band_statistics or {}), most=5).text_rows()
+        rows += Listing("values", statistics_cells(self.band_statistics or {}), most=5).text_rows()
         if self.resumed:
             rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))
