@@ -138,6 +138,15 @@ def test_exports_that_are_masked_everywhere(tmp_path):
     assert manifest(omitted).statistics["a"].count == 0
 
 
+def test_text(tmp_path):
+    band = np.arange(1024, dtype="f4").reshape(32, 32)
+    band[0, :2] = np.nan
+    result = raster({"a": band, "flag": band > 7}).tfexport(tmp_path / "s", patch_dimensions=16)
+    for text in (repr(result), repr(xee_tf.inspect(result))):
+        assert "  a     2 to 1023, mean 512.5, std 295.026, 2 masked\n" in text
+        assert "  flag  0 to 1, mean 0.992188, std" in text
+
+
 def test_manifests_without_statistics(tmp_path):
     result = raster({"a": np.ones((32, 32), "f4")}).tfexport(tmp_path / "s", patch_dimensions=16)
     path = Path(result.manifest.path)

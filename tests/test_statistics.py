@@ -107,6 +107,46 @@ def test_infinite_values():
     assert np.isnan(found["std"].item())
 
 
+@pytest.mark.parametrize(
+    ("infinite", "mean"), [([np.inf], np.inf), ([-np.inf], -np.inf), ([-np.inf, np.inf], np.nan)]
+)
+def test_infinite_values_in_any_chunk(infinite, mean):
+    values = np.arange(12.0).reshape(3, 4)
+    values.flat[: 7 * len(infinite) : 7] = infinite
+    for chunks in (4, 2, 1):
+        found = band_statistics(xr.DataArray(da.from_array(values, chunks=chunks), dims=("y", "x"), name="b"))
+        np.testing.assert_array_equal(found["mean"], [mean])
+        assert np.isnan(found["std"].item())
+
+
+def test_whole_numbers_do_not_depend_on_chunks():
+    values = np.random.default_rng(0).integers(-(2**15), 2**15, (90, 70)).astype("int16")
+    values[40:] = 7
+    lazy = [da.from_array(values, chunks=chunks) for chunks in (100, 33, (1, 70), 9)]
+    found = [band_statistics(xr.DataArray(each, dims=("y", "x"), name="b")) for each in lazy]
+    for each in found[1:]:
+        xr.testing.assert_identical(each, found[0])
+    assert found[0]["mean"].item() == values.sum(dtype="int64") / values.size
+
+
+def test_counts_of_classes():
+    values = np.array([[2, 5, 5], [0, 2, 2]])
+    bands = {
+        "a": values.astype("uint8"),
+        "b": values - 3,
+        "c": values * 1.0,
+        "d": values * 100,
+        "e": values > 2,
+    }
+    raster = xr.Dataset({name: (("y", "x"), each) for name, each in bands.items()})
+    found = band_statistics(raster)["class_count"]
+    assert found["class"].values.tolist() == [-3, -1, 0, 1, 2, 5]
+    assert found.sel(band="a").values.tolist() == [0, 0, 1, 0, 3, 2]
+    assert found.sel(band="b").values.tolist() == [1, 3, 0, 0, 2, 0]
+    assert found.sel(band=["c", "d"]).sum() == 0
+    assert found.sel({"band": "e", "class": [0, 1]}).values.tolist() == [4, 2]
+
+
 def test_errors():
     dates = xr.DataArray(np.zeros((2, 2), "datetime64[ns]"), dims=("y", "x"), name="day")
     with pytest.raises(OptionError, match=r"'day' has dtype datetime64\[ns\].*select other bands"):

@@ -241,7 +241,8 @@ def _sums_of_floats(units: Array, masked: NDArray[np.bool_] | None, count: Float
     if kept.all():
         return [_Sums(count, center, total, squares, power)]
     found = [_Sums(count[kept], center[kept], total[kept], squares[kept], power)]
-    finite = ~kept & np.isfinite(units).all(axis=(1, 2, 3))  # infinite values show in the extremes
+    finite = np.isfinite(units) if masked is None else np.isfinite(units) | masked
+    finite = ~kept & finite.all(axis=(1, 2, 3))  # infinite values show in the extremes
     if finite.any():
         mask = None if masked is None else masked[finite]
         found += _sums_of_floats(units[finite], mask, count[finite], power + _DOWN)
@@ -260,17 +261,15 @@ def _add_up(
         part = units[own]
         memory = _memory(part.size)
         values = memory.reshape(part.shape)
-        if center is None:
-            np.copyto(values, part)
-        elif center.dtype == np.float64:
+        if center is not None and center.dtype != np.float64:
+            # Differences of integers are right although they overflow.
+            np.copyto(values, (part - center[own, None, None, None]).view(np.uint64))
+        else:
             np.copyto(values, part)
             if power:
                 np.ldexp(values, -power, out=values)
-            values -= center[own, None, None, None]
-        else:  # differences of integers are right although they overflow
-            np.copyto(values, (part - center[own, None, None, None]).view(np.uint64))
-        if center is None and power:
-            np.ldexp(values, -power, out=values)
+            if center is not None:
+                values -= center[own, None, None, None]
         if masked is not None:
             values[masked[own]] = 0
         _row_sums(memory.reshape(len(part), size), total[own], squares[own])

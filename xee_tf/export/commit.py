@@ -76,7 +76,7 @@ class ImageCommit:
             grid=self.grid,
             records_per_patch=self.records_per_patch,
             resumed=resumed,
-            band_statistics=statistics,
+            _statistics=statistics,
         )
 
     def _sidecars(

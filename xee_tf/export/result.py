@@ -38,8 +38,6 @@ class ExportResult(Summarized):
         1, or with `sequence_data` the number of pixels of a patch.
     resumed : int
         With ``if_exists="resume"``, the number of shards that were complete before.
-    band_statistics : mapping from band to BandStatistics, optional
-        The statistics in the manifest.
 
     Examples
     --------
@@ -61,7 +59,7 @@ class ExportResult(Summarized):
     grid: PatchGrid
     records_per_patch: int = 1
     resumed: int = field(default=0, compare=False)
-    band_statistics: Mapping[str, BandStatistics] | None = field(default=None, compare=False)
+    _statistics: Mapping[str, BandStatistics] | None = field(default=None, compare=False)
 
     @property
     def records(self) -> int:
@@ -86,7 +84,7 @@ class ExportResult(Summarized):
         margins; patches that were omitted do not count. The values are those in the records: float32 if a
         band is written as such. None if an older version wrote the export.
         """
-        return None if self.band_statistics is None else statistics_dataset(self.band_statistics)
+        return None if self._statistics is None else statistics_dataset(self._statistics)
 
     def _summary(self) -> Summary:
         omitted = (
@@ -97,7 +95,7 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
-        rows += Listing("statistics", statistics_cells(self.band_statistics or {}), most=5).text_rows()
+        rows += Listing("values", statistics_cells(self._statistics or {}), most=5).text_rows()
         if self.resumed:
             rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))

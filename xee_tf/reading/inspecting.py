@@ -168,7 +168,7 @@ def _inspect_export(path: str, export: OpenedExport) -> Inspection:
         ("bands", _bands(export)),
         *_steps(export),
         ("records", f"{held}; {counted(len(export.shards), 'shard')}, {size}"),
-        *Listing("statistics", statistics_cells(export.statistics or {}), most=20).text_rows(),
+        *Listing("values", statistics_cells(export.statistics or {}), most=20).text_rows(),
     ]
     shards = [
         (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)
