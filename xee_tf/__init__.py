@@ -30,11 +30,11 @@ from xee_tf.predict import predict_to_cog, predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
 from xee_tf.reading import Inspection, Verification, inspect, open_image, verify
 from xee_tf.remote import PredictionStats
-from xee_tf.sampling import band_statistics
+from xee_tf.sampling import PatchSelection, band_statistics
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
-from xee_tf.training import feature_spec, tf_dataset
+from xee_tf.training import feature_spec, normalization, tf_dataset
 from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
@@ -58,6 +58,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "PatchGrid",
+    "PatchSelection",
     "PredictionError",
     "PredictionStats",
     "PredictionWriter",
@@ -78,6 +79,7 @@ __all__ = [
     "export_table",
     "feature_spec",
     "inspect",
+    "normalization",
     "open_image",
     "open_table",
     "plan_export",

@@ -64,6 +64,7 @@ def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: boo
         grid=plan.grid,
         records_per_patch=plan.record.per_patch,
         resumed=len(manifest.shards),
+        _statistics=manifest.statistics,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
+import xarray as xr
+
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
@@ -56,6 +58,7 @@ class ModelKeywords(TypedDict, total=False):
     output_bands: Mapping[str, Any] | Sequence[str] | str | None
     output_properties: Mapping[str, Any] | Sequence[str] | str | None
     output_multiplier: float | None
+    normalize: xr.Dataset | Mapping[str, Any] | None
 
 
 def read_name(value: Any, name: str) -> str:
