@@ -141,6 +141,20 @@ def test_exports_that_are_masked_everywhere(tmp_path):
     assert manifest(omitted).statistics["a"].count == 0
 
 
+def test_bands_that_become_one(tmp_path):
+    """If masked steps of collapsed bands are omitted, the records do not tell the bands apart."""
+    image = scene()[["landcover", "ndvi"]].isel(y=slice(0, 80), x=slice(0, 80))
+    options = {"sequence_data": True, "collapse_bands": True, "drop_masked_steps": True}
+    [found] = manifest(export(image, tmp_path / "s", patch_dimensions=40, **options)).statistics.values()
+    area = image.load()
+    valid = [area["landcover"].values[area["landcover"].values > 0], area["ndvi"].values.ravel()]
+    values = np.concatenate(valid).astype("f8")
+    values = values[~np.isnan(values)]
+    assert (found.count, found.classes) == (values.size, None)
+    assert (found.min, found.max) == (values.min(), values.max())
+    assert found.mean == pytest.approx(values.mean(), rel=1e-13)
+
+
 def test_text(tmp_path):
     band = np.arange(1024, dtype="f4").reshape(32, 32)
     band[0, :2] = np.nan
