@@ -12,7 +12,10 @@ import xarray as xr
 
 import xee_tf
 from tests.rasters import contents, raster
-from xee_tf.sidecars import manifest_of
+from xee_tf.export.tallies import statistics_of_shards
+from xee_tf.moments import Moments
+from xee_tf.shards import Run, WrittenShard
+from xee_tf.sidecars import ShardInfo, manifest_of
 from xee_tf.sidecars.packing import render
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
@@ -138,6 +141,20 @@ def test_exports_that_are_masked_everywhere(tmp_path):
     assert manifest(omitted).statistics["a"].count == 0
 
 
+def test_bands_that_become_one(tmp_path):
+    """If masked steps of collapsed bands are omitted, the records do not tell the bands apart."""
+    image = scene()[["landcover", "ndvi"]].isel(y=slice(0, 80), x=slice(0, 80))
+    options = {"sequence_data": True, "collapse_bands": True, "drop_masked_steps": True}
+    [found] = manifest(export(image, tmp_path / "s", patch_dimensions=40, **options)).statistics.values()
+    area = image.load()
+    valid = [area["landcover"].values[area["landcover"].values > 0], area["ndvi"].values.ravel()]
+    values = np.concatenate(valid).astype("f8")
+    values = values[~np.isnan(values)]
+    assert (found.count, found.classes) == (values.size, None)
+    assert (found.min, found.max) == (values.min(), values.max())
+    assert found.mean == pytest.approx(values.mean(), rel=1e-13)
+
+
 def test_text(tmp_path):
     band = np.arange(1024, dtype="f4").reshape(32, 32)
     band[0, :2] = np.nan
@@ -145,6 +162,19 @@ def test_text(tmp_path):
     for text in (repr(result), repr(xee_tf.inspect(result))):
         assert "  a     2 to 1023, mean 512.5, std 295.026, 2 masked\n" in text
         assert "  flag  0 to 1, mean 0.992188, std" in text
+
+
+def test_shards_of_older_versions():
+    """An export that takes up shards whose statistics are not known has none."""
+    shard = WrittenShard.of_runs(
+        0, ShardInfo("s", 1, 10, 0), [Run(0, (1,), (10,), (0,), moments=(Moments(4, 0, 1, 2),))]
+    )
+    document = json.loads(json.dumps(shard.to_json()))
+    assert WrittenShard.from_json(document).moments == shard.moments
+    del document["moments"]
+    older = WrittenShard.from_json(document)
+    assert statistics_of_shards(["a"], [shard]) is not None
+    assert statistics_of_shards(["a"], [shard, older]) is None
 
 
 def test_manifests_without_statistics(tmp_path):

@@ -167,7 +167,7 @@ class Tally:
         total = squares = 0
         self._counts = self._counts and ends[1] - ends[0] < _MOST_CLASSES
         if self._counts:
-            classes = _count_classes(valid, least)
+            classes = _count_classes(valid, least, greatest)
             if exact:
                 total = sum(value * count for value, count in classes.items()) << _POINT
                 squares = sum(value * value * count for value, count in classes.items()) << _POINT
@@ -333,19 +333,21 @@ def _exact_sum(values: Floats) -> int:
     return total
 
 
-def _count_classes(valid: Array, least: Any) -> dict[int, int]:
+def _count_classes(valid: Array, least: Any, greatest: Any) -> dict[int, int]:
     """Return the number of each value of integers that differ by less than 256."""
-    counts = np.zeros(_MOST_CLASSES, np.int64)
-    first = int(least)
+    # Small numbers are counted from 0, without a subtraction.
+    first = 0 if least >= 0 and greatest < 4 * _MOST_CLASSES else int(least)
+    counts = np.zeros(int(greatest) - first + 1, np.int64)
     for part in _parts(valid):
         flat = part.reshape(-1)
-        if flat.dtype.kind == "f":
+        if not first:
+            flat = flat.astype(np.int64)
+        elif flat.dtype.kind == "f":
             flat = (flat - least).astype(np.int64)
-        elif flat.dtype != np.uint8:  # differences of 64-bit integers are right although they overflow
+        else:  # differences of 64-bit integers are right although they overflow
             flat = flat.astype(np.int64) - np.asarray(least).astype(np.int64)
-        counts += np.bincount(flat, minlength=_MOST_CLASSES)
-    start = 0 if valid.dtype == np.uint8 else first
-    return {start + number: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
+        counts += np.bincount(flat, minlength=len(counts))
+    return {first + number: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
 
 
 def _parts(values: Array) -> Iterator[Array]:

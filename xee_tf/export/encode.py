@@ -51,7 +51,7 @@ class BlockEncoder:
     finished : collection of int
         Shards that are complete, whose records are not needed.
     tallied : tuple of TalliedBand
-        The bands, for their statistics.
+        The bands of which statistics are taken.
     """
 
     grid: PatchGrid
@@ -91,7 +91,7 @@ class BlockEncoder:
                 pieces,
                 self.rules,
                 has_mask=self.has_mask,
-                want_masks=True,
+                want_masks=bool(self.tallied) or self.count_masked or self.record.drop_masked_steps,
             )
             axes = window, y, x
             shard = self._only_shard(rows, columns)

@@ -32,11 +32,11 @@ class TalliedBand:
 def tallied_bands(bands: BandPlan) -> tuple[TalliedBand, ...]:
     """Return where each band of an export is in the assembled arrays."""
     collapsed = len(bands.rules) == 1
+    # If steps were omitted from collapsed bands, there is one band for all of them, of no single dtype.
+    mixed = len(bands.bands) < len(bands.sources) - bands.has_mask
     found = []
     for number, band in enumerate(bands.bands):
         rule = bands.rules[0 if collapsed else number]
-        # If steps were omitted from collapsed bands, there is one band for all of them, of no single dtype.
-        mixed = collapsed and band.depth > len(rule.planes) > 1
         found.append(
             TalliedBand(
                 0 if collapsed else number,
