@@ -34,7 +34,7 @@ from xee_tf.sampling import band_statistics
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
-from xee_tf.training import Patches, feature_spec, open_patches, tf_dataset
+from xee_tf.training import Patches, PatchSequence, feature_spec, open_patches, tf_dataset
 from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
@@ -58,6 +58,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "PatchGrid",
+    "PatchSequence",
     "Patches",
     "PredictionError",
     "PredictionStats",

@@ -126,7 +126,8 @@ class BlockMemory:
             (piece.plane, piece.iy, piece.ix)
             for block, own in pieces.items()
             for piece in own
-            if piece.home == block or piece.part not in self._strips.get((piece.plane, piece.iy, piece.ix), {})
+            if piece.home == block
+            or piece.part not in self._strips.get((piece.plane, piece.iy, piece.ix), {})
         }
         chunks = load_chunks(source.arrays, source.names, layout.planes, sorted(needed))
         for chunk, strips in cut_strips(layout, list(chunks.items())).items():
@@ -152,9 +153,7 @@ class BlockMemory:
         return loaded
 
 
-def _shrink(
-    kept: OrderedDict[Any, Any], limit: int, arrays: Callable[[Any], Any]
-) -> None:
+def _shrink(kept: OrderedDict[Any, Any], limit: int, arrays: Callable[[Any], Any]) -> None:
     """Remove the first values until the arrays of the others are not larger than the limit."""
     size = sum(array.nbytes for each in kept.values() for array in arrays(each))
     while size > limit and len(kept) > 1:

@@ -76,7 +76,9 @@ class BlockSizes:
         return max(rows.values(), default=0) + 3 * max(self.strips.values(), default=0)
 
 
-def in_given_order(blocks: Sequence[Block], of_patch: NDArray[np.int64], sizes: BlockSizes, limit: int) -> PatchOrder:
+def in_given_order(
+    blocks: Sequence[Block], of_patch: NDArray[np.int64], sizes: BlockSizes, limit: int
+) -> PatchOrder:
     """Return the order in which patches were given.
 
     Parameters

@@ -21,6 +21,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import whole_image
 from xee_tf.options import READ_SPELLING, check_flags, integer, spelled
 from xee_tf.records import FeatureTypes
+from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, cut_patches
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
 
@@ -91,6 +92,11 @@ class Patches:
     def bands(self) -> tuple[str, ...]:
         """The names of the bands."""
         return tuple(band.name for band in self._job.plan.bands)
+
+    @property
+    def specs(self) -> tuple[BandSpec, ...]:
+        """The bands, with their dimensions."""
+        return self._job.plan.bands
 
     @cached_property
     def _reader(self) -> PatchReader:
