@@ -69,7 +69,7 @@ class BlockSizes:
 
     @property
     def strips_of_sweep(self) -> int:
-        """The size of the strips that one sweep over the blocks keeps: those of a row, and of three blocks."""
+        """The size of the strips that one sweep keeps: those of a row, and of three blocks."""
         rows: dict[int, int] = {}
         for (row, _), size in self.strips.items():
             rows[row] = rows.get(row, 0) + size

@@ -19,13 +19,13 @@ from xee_tf.errors import OptionError, excerpt, warn
 from xee_tf.export import ExportJob, ExportOptions, ExportSource, Image, image_job
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import whole_image
-from xee_tf.options import READ_SPELLING, check_flags, integer, spelled
+from xee_tf.options import READ_SPELLING, check_flags, integer, read_names, spelled
 from xee_tf.records import FeatureTypes
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, cut_patches
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
 
-__all__ = ["PatchReader", "Patches", "Stored", "open_patches"]
+__all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches"]
 
 Convert = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
@@ -102,6 +102,10 @@ class Patches:
     def _reader(self) -> PatchReader:
         stored = [Stored((), rule.depth, np.dtype(rule.dtype)) for rule in self._job.plan.band_plan.rules]
         return self.reader(stored, lambda bands: bands)
+
+    def require_memory(self) -> None:
+        """Raise an error if memory is too small for the blocks of the raster."""
+        self._reader  # noqa: B018
 
     def reader(self, stored: Sequence[Stored], convert: Convert) -> PatchReader:
         """Return a reader of other arrays than the bands.
@@ -291,14 +295,30 @@ def open_patches(
         edge=edge,
     )
     source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
-    dataset = whole_image(image, "read", crs=crs, transform=transform)
+    found = plan_patches(image, bands, options, source, patches, memory)
+    found.require_memory()
+    return found
+
+
+def plan_patches(
+    image: Image,
+    bands: Sequence[str] | None,
+    options: ExportOptions,
+    source: ExportSource,
+    patches: Sequence[int] | None,
+    memory: int | str,
+) -> Patches:
+    """Return the patches of a raster; see `open_patches`."""
+    dataset = whole_image(image, "read", crs=source.crs, transform=source.transform)
     if bands is not None:
-        if unknown := [name for name in bands if name not in dataset]:
-            raise OptionError(f"The image has no band {unknown[0]!r}; available: {quoted(dataset)}.")
-        kept = [*bands, *([mask] if isinstance(mask, str) and mask in dataset else [])]
+        names = read_names(bands, "bands")
+        available = [name for name, each in dataset.data_vars.items() if each.ndim and name != source.mask]
+        if unknown := [name for name in names if name not in available]:
+            raise OptionError(f"The image has no band {unknown[0]!r}; available: {quoted(available)}.")
+        kept = [*names, *([source.mask] if isinstance(source.mask, str) and source.mask in dataset else [])]
         # Grid mappings are variables without dimensions.
-        kept += [name for name, each in dataset.data_vars.items() if not each.ndim and name not in kept]
-        dataset = dataset[list(dict.fromkeys(kept))]
+        kept += [str(name) for name, each in dataset.data_vars.items() if not each.ndim]
+        dataset = dataset[kept]
     job = image_job(dataset, options, source)
     for message in job.plan.band_plan.notes:
         warn(message)

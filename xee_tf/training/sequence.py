@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xee_tf.display import counted
 from xee_tf.dtypes import DTYPE_ERRORS
 from xee_tf.errors import OptionError, excerpt
-from xee_tf.export import Image
+from xee_tf.export import ExportOptions, ExportSource, Image
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, read_names, spelled
@@ -22,7 +22,7 @@ from xee_tf.reading import Margins
 from xee_tf.records import FeatureTypes
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.normalizing import Normalize, offsets_and_scales
-from xee_tf.training.patches import Stored, open_patches
+from xee_tf.training.patches import Stored, plan_patches
 
 __all__ = ["PatchSequence"]
 
@@ -194,24 +194,17 @@ class PatchSequence:
                     f"targets={list(target_names)}."
                 )
         dtypes = [np.dtype("float32"), _numeric_dtype(target_dtype)]
-        names = list(dict.fromkeys([*input_names, *target_names]))
-        self._patches = open_patches(
-            image,
-            patch_dimensions=patch_dimensions,
-            kernel_size=kernel_size,
-            bands=names,
+        options = ExportOptions(
+            patch_dimensions=patch_dimensions,  # type: ignore[arg-type]  # converted by its check
+            kernel_size=kernel_size,  # type: ignore[arg-type]
             default_value=default_value,
             tensor_depths=tensor_depths,
             feature_types=feature_types,
             edge=edge,
-            mask=mask,
-            region=region,
-            region_crs=region_crs,
-            crs=crs,
-            transform=transform,
-            patches=patches,
-            memory=memory,
         )
+        source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
+        names = list(dict.fromkeys([*input_names, *target_names]))
+        self._patches = plan_patches(image, names, options, source, patches, memory)
         trims = [margins == "trim", (target_margins or margins) == "trim"]
         bands = dict(zip(self._patches.bands, self._patches.specs, strict=True))
         stacks = [
@@ -349,7 +342,8 @@ class _Stacking:
             shape = by_name[stack.names[0]].shape[1:]
             out = np.empty((stack.stored.depth, *shape, len(stack.names)), stack.dtype)
             for place, name in enumerate(stack.names):
-                out[..., place] = by_name[name]  # a scalar band is repeated at every step
+                with np.errstate(invalid="ignore", over="ignore"):  # infinite values in integers, as usual
+                    out[..., place] = by_name[name]  # a scalar band is repeated at every step
             if number == 0 and self._scaling is not None:
                 out -= self._scaling[0]
                 out /= self._scaling[1]
