@@ -42,7 +42,7 @@ def batches(sequence):
     return [batch if isinstance(batch, tuple) else (batch,) for batch in sequence]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_batches_are_those_of_an_export(data):
     height, width = data.draw(st.integers(12, 50)), data.draw(st.integers(12, 50))
@@ -193,13 +193,15 @@ if {backend!r} != "numpy":  # which cannot train
     data = xee_tf.PatchSequence(ds, targets="b", augment="d4", workers=2, **options)
     history = model.fit(data, validation_data=data, epochs=5, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
+if {backend!r} != "tensorflow":
     assert "tensorflow" not in sys.modules
 """
-BACKENDS = ["numpy", *(["jax"] if find_spec("jax") else [])]
+SCIPY = find_spec("scipy") is not None  # without it, Keras has only the backend TensorFlow
+BACKENDS = ["tensorflow", *["numpy"] * SCIPY, *["jax"] * (SCIPY and find_spec("jax") is not None)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_other_backends_of_keras(backend):
+def test_backends_of_keras(backend):
     environment = {**os.environ, "KERAS_BACKEND": backend}
     subprocess.run([sys.executable, "-c", SCRIPT.format(backend=backend)], env=environment, check=True)
 
@@ -220,7 +222,7 @@ def test_the_package_does_not_import_keras():
         ({"one_hot": 3}, "one_hot=3 requires a single target band"),
         ({"normalize": {"b": (0, 1)}}, r"normalize lacks the inputs \['a'\]"),
         ({"margins": "crop"}, "margins must be 'keep' or 'trim'; got 'crop'"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 to"),
         ({"memory": 5000}, "memory=4.88 kiB is too small"),
     ],
 )

@@ -110,12 +110,12 @@ def test_shuffled_order_differs_by_seed_and_covers_all():
 
 
 def test_selected_patches_load_only_their_chunks():
-    loads = Loads((256, 256), (32, 32))
-    patches = open_patches(loads.dataset(), patch_dimensions=32, patches=[63, 0, 9], memory="16 MiB")
+    loads = Loads((2048, 2048), (512, 512))
+    patches = open_patches(loads.dataset(), patch_dimensions=256, patches=[63, 0, 9])
     found = [each["a"][0, 0] for each in patches]
-    assert found == [loads.values[224, 224], loads.values[0, 0], loads.values[32, 32]]
+    assert found == [loads.values[1792, 1792], loads.values[0, 0], loads.values[256, 256]]
     assert patches.numbers.tolist() == [63, 0, 9]
-    assert sum(loads.counts.values()) < 64
+    assert sum(loads.counts.values()) < 6
 
 
 def test_bands_with_steps_masks_and_dtypes():
@@ -127,7 +127,7 @@ def test_bands_with_steps_masks_and_dtypes():
     )
     assert patches.bands == ("series", "b")
     expected = np.where(flat["cloud"].values, 9, values)[:, :20, 20:40]
-    assert patches[1]["series"].dtype == np.int64
+    assert patches[1]["series"].dtype == np.int16
     assert patches[1]["b"].dtype == np.uint8
     np.testing.assert_array_equal(patches[1]["series"], expected)
     assert patches[1:]["series"].shape == (3, 3, 20, 20)
@@ -200,7 +200,7 @@ def test_errors_of_chunks_reach_the_caller():
         ({"patches": []}, "patches must be a sequence of at least one number"),
         ({"memory": "much"}, "memory must be a number of bytes, or a text such as '2 GiB'; got 'much'"),
         ({"memory": True}, "memory must be a number of bytes"),
-        ({"memory": 1000}, "memory=1000 B is too small: blocks of whole chunks and patches have up to"),
+        ({"memory": 1000}, "memory=0.98 kiB is too small: blocks of whole chunks and patches have up to"),
         ({"bands": ["c"]}, "The image has no band 'c'; available: 'a'"),
         ({"patch_dimensions": 100}, "A patch of 100 pixels does not fit"),
     ],

@@ -29,7 +29,8 @@ __all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches"]
 
 Convert = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
-_WINDOWS = 4  # that memory holds: the last, the current and the next one, and the chunks of one
+_WINDOWS = 5  # that memory holds: the last, the current and the next one, which is also held as chunks
+_KEPT = 3  # of them, as blocks
 _INT64 = (1 << 63) - 1
 
 
@@ -229,8 +230,7 @@ def open_patches(
     tensor_depths : mapping of str to int, or sequence of int, optional
         Depth of each array band; see `xee_tf.export_image`.
     feature_types : {"float", "band"}, default "float"
-        "float" reads all bands as float32, and "band" reads uint8 as uint8 and other integers as int64, as
-        they are in the records of an export.
+        "float" reads all bands as float32, "band" integer bands in their own dtype and the others as float32.
     edge : {"drop", "pad"}, default "drop"
         Whether incomplete patches at the right and bottom edges are dropped, or padded with `default_value`.
     mask : DataArray or str, optional
@@ -248,7 +248,7 @@ def open_patches(
         as in `xee_tf.PatchGrid`. Default: all.
     memory : int or str, default "1 GiB"
         Maximum size of the pixels that are kept in memory, in bytes or as text. Shuffled patches come from a
-        quarter of it at a time.
+        fifth of it at a time.
 
     Returns
     -------
@@ -406,7 +406,7 @@ class PatchReader:
                 job.arrays, plan.band_plan.sources, layout, plan.band_plan.rules, plan.band_plan.has_mask
             ),
             convert,
-            (_WINDOWS - 1) * self._limit,
+            _KEPT * self._limit,
             strips,
         )
         self._ahead: tuple[PatchOrder, int, Future[Any]] | None = None

@@ -52,7 +52,7 @@ class PatchSequence:
         The number of patches in a batch.
     shuffle : bool, default True
         Whether the order is random and differs in each epoch. The patches of several blocks of chunks, which
-        are in memory together, are mixed: a quarter of `memory`. The blocks come from several parts of a
+        are in memory together, are mixed: a fifth of `memory`. The blocks come from several parts of a
         large raster. False keeps the order of the patches, as for ``model.predict``.
     seed : int, optional
         The random seed. It makes the shuffled order reproducible.
