@@ -295,7 +295,7 @@ class PatchSequence:
 
 
 @functools.cache
-def _with_keras(cls: type) -> type:
+def _with_keras(cls: Any) -> Any:
     """Return a class, or a subclass of it that is also a `keras.utils.PyDataset`."""
     with extra("tensorflow", "PatchSequence"):
         import keras
@@ -381,7 +381,7 @@ def _require_square(area: Size) -> None:
 def _numeric_dtype(dtype: Any) -> np.dtype[Any]:
     """Check a dtype of numbers."""
     try:
-        found = np.dtype(dtype)
+        found: np.dtype[Any] = np.dtype(dtype)
     except DTYPE_ERRORS:
         found = np.dtype(object)
     if found.kind not in "fiub" or dtype is None:
