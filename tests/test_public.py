@@ -23,7 +23,9 @@ OTHERS = {
     "ExitStack",
     "FixedLenFeature",
     "InitVar",
+    "NDArray",
     "TextIO",
+    "int64",
 }
 KNOWN = {
     *dir(builtins),

@@ -25,7 +25,7 @@ from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, cut_patches
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
 
-__all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches"]
+__all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches", "reader_of", "specs_of"]
 
 Convert = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
@@ -80,8 +80,9 @@ class Patches:
     (4, [36.0, 37.0, 38.0, 39.0])
     """
 
-    def __init__(self, job: ExportJob, numbers: NDArray[np.int64], memory: int) -> None:
-        self._job, self._memory = job, memory
+    def __init__(self, job: Any, numbers: NDArray[np.int64], memory: int) -> None:
+        self._job: ExportJob = job  # which is not public
+        self._memory = memory
         self.numbers = numbers
 
     @property
@@ -92,33 +93,12 @@ class Patches:
     @property
     def bands(self) -> tuple[str, ...]:
         """The names of the bands."""
-        return tuple(band.name for band in self._job.plan.bands)
-
-    @property
-    def specs(self) -> tuple[BandSpec, ...]:
-        """The bands, with their dimensions."""
-        return self._job.plan.bands
+        return tuple(band.name for band in specs_of(self))
 
     @cached_property
     def _reader(self) -> PatchReader:
         stored = [Stored((), rule.depth, np.dtype(rule.dtype)) for rule in self._job.plan.band_plan.rules]
-        return self.reader(stored, lambda bands: bands)
-
-    def require_memory(self) -> None:
-        """Raise an error if memory is too small for the blocks of the raster."""
-        self._reader  # noqa: B018
-
-    def reader(self, stored: Sequence[Stored], convert: Convert) -> PatchReader:
-        """Return a reader of other arrays than the bands.
-
-        Parameters
-        ----------
-        stored : sequence of Stored
-            The arrays.
-        convert : callable
-            Converts the bands of a block, arrays (step, y, x), to them.
-        """
-        return PatchReader(self._job, self.numbers, self._memory, stored, convert)
+        return reader_of(self, stored, lambda bands: bands)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -171,6 +151,8 @@ class Patches:
         """
         size = integer(1, _INT64)(batch_size, "batch_size")
         check_flags(shuffle=shuffle, drop_remainder=drop_remainder)
+        if seed is not None:
+            seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
         order = self._reader.order(shuffle, seed, 0)
         count = len(self) // size * size if drop_remainder else len(self)
         for begin in range(0, count, size):
@@ -182,7 +164,7 @@ class Patches:
         arrays = self._reader.read(positions, trims)
         return {
             band.name: array if band.dims else array[:, 0]
-            for band, array in zip(self._job.plan.bands, arrays, strict=True)
+            for band, array in zip(specs_of(self), arrays, strict=True)
         }
 
     def __repr__(self) -> str:
@@ -296,7 +278,7 @@ def open_patches(
     )
     source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
     found = plan_patches(image, bands, options, source, patches, memory)
-    found.require_memory()
+    found._reader  # noqa: B018  # raises an error if memory is too small
     return found
 
 
@@ -323,6 +305,26 @@ def plan_patches(
     for message in job.plan.band_plan.notes:
         warn(message)
     return Patches(job, _numbers(patches, len(job.plan.grid)), _bytes(memory))
+
+
+def specs_of(patches: Patches) -> tuple[BandSpec, ...]:
+    """Return the bands of patches, with their dimensions."""
+    return patches._job.plan.bands
+
+
+def reader_of(patches: Patches, stored: Sequence[Stored], convert: Convert) -> PatchReader:
+    """Return a reader of patches that keeps other arrays than the bands.
+
+    Parameters
+    ----------
+    patches : Patches
+        The patches.
+    stored : sequence of Stored
+        The arrays.
+    convert : callable
+        Converts the bands of a block, arrays (step, y, x), to them.
+    """
+    return PatchReader(patches._job, patches.numbers, patches._memory, stored, convert)
 
 
 def _numbers(patches: Any, count: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,19 +17,19 @@ from xee_tf.errors import OptionError, excerpt
 from xee_tf.export import ExportOptions, ExportSource, Image
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, read_names, spelled
+from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, read_names, show_signature, spelled
 from xee_tf.reading import Margins
 from xee_tf.records import FeatureTypes
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.normalizing import Normalize, offsets_and_scales
-from xee_tf.training.patches import Stored, plan_patches
+from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
 
 __all__ = ["PatchSequence"]
 
 _INT64 = (1 << 63) - 1
 _AHEAD = 2  # batches that each worker may be ahead of the first one that was not requested
 
-Batch = NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]
+_CLASSES: dict[type, type] = {}  # with Keras, by the class without it
 
 
 class PatchSequence:
@@ -77,8 +77,24 @@ class PatchSequence:
         Width and height of a patch in pixels, without its margin.
     kernel_size : int or (int, int), default 1
         Width and height of the kernel in pixels: a patch includes a margin of half the kernel on every side.
-    default_value, tensor_depths, feature_types, edge, mask, region, region_crs, crs, transform
-        See `xee_tf.open_patches`.
+    default_value : float, default 0
+        Value for pixels that are masked, by NaN, nodata or `mask`, or outside the raster.
+    tensor_depths : mapping of str to int, or sequence of int, optional
+        Depth of each array band; see `xee_tf.export_image`.
+    feature_types : {"float", "band"}, default "float"
+        See `xee_tf.open_patches`. "band" keeps integers exact that float32 does not.
+    edge : {"drop", "pad"}, default "drop"
+        Whether incomplete patches at the right and bottom edges are dropped, or padded with `default_value`.
+    mask : DataArray or str, optional
+        Boolean array, true where pixels are masked in all bands; or the name of such a variable of `image`.
+    region : tuple or GeoJSON-like, optional
+        Part of the raster; see `xee_tf.export_image`.
+    region_crs : CRS or str or int, optional
+        CRS of `region`.
+    crs : CRS or str or int, optional
+        CRS of the image, if it has none or a wrong one.
+    transform : Affine or sequence of float, optional
+        Affine transform of the image, if it has none or a wrong one.
     patches : sequence of int, optional
         The numbers of the patches to read, for example those for training; see `xee_tf.open_patches`.
     memory : int or str, default "1 GiB"
@@ -206,7 +222,7 @@ class PatchSequence:
         names = list(dict.fromkeys([*input_names, *target_names]))
         self._patches = plan_patches(image, names, options, source, patches, memory)
         trims = [margins == "trim", (target_margins or margins) == "trim"]
-        bands = dict(zip(self._patches.bands, self._patches.specs, strict=True))
+        bands = dict(zip(self._patches.bands, specs_of(self._patches), strict=True))
         stacks = [
             _Stack.of(bands, each, dtype)
             for each, dtype in zip([input_names, target_names], dtypes, strict=True)
@@ -218,7 +234,8 @@ class PatchSequence:
             grid = self._patches.grid
             for trim in self._trims:
                 _require_square(grid.patch if trim else grid.stored)
-        self._reader = self._patches.reader(
+        self._reader = reader_of(
+            self._patches,
             [stack.stored for stack in stacks],
             _Stacking(self._patches.bands, stacks, scaling),
         )
@@ -242,7 +259,7 @@ class PatchSequence:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Any:
         """Return a batch: ``inputs`` or ``(inputs, targets)``."""
         index = range(self._length)[index]  # raises an IndexError
         with self._lock:
@@ -294,16 +311,25 @@ class PatchSequence:
         return f"<xee_tf.PatchSequence: {counted(self._length, 'batch', 'batches')} from {self._patches!r}>"
 
 
-@functools.cache
-def _with_keras(cls: Any) -> Any:
+# Notebooks would show that of __new__.
+show_signature(
+    PatchSequence,
+    inspect.Signature(list(inspect.signature(PatchSequence.__init__).parameters.values())[1:]),
+)
+
+
+def _with_keras(cls: type) -> Any:
     """Return a class, or a subclass of it that is also a `keras.utils.PyDataset`."""
     with extra("tensorflow", "PatchSequence"):
         import keras
 
     if issubclass(cls, keras.utils.PyDataset):
         return cls
+    if cls in _CLASSES:
+        return _CLASSES[cls]
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls.__name__, (cls, keras.utils.PyDataset), names)
+    _CLASSES[cls] = type(cls.__name__, (cls, keras.utils.PyDataset), names)
+    return _CLASSES[cls]
 
 
 class _Stack:
