@@ -202,7 +202,6 @@ def test_error_for_a_missing_package(monkeypatch) -> None:
     ("call", "package", "name"),
     [
         ("xee_tf.tf_dataset('scene-mixer.json', inputs='B4')", "tensorflow", "tensorflow"),
-        ("xee_tf.PatchSequence(scene, inputs='B4')", "tensorflow", "tensorflow"),
         ("xee_tf.prepare_model('model', 'prepared')", "tensorflow", "tensorflow"),
         ("xee_tf.upload_table('sites.tfrecord', 'sites.parquet')", "geopandas", "tables"),
         ("xee_tf.export_table(pandas.DataFrame({'a': ['text']}), FOLDER + '/table')", "pyarrow", "tables"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import tracemalloc
 from collections import Counter
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings
-from xee_tf import OptionError, open_patches
+from xee_tf import MissingExtraError, OptionError, PatchSequence, open_patches
 
 
 class Loads:
@@ -218,3 +219,11 @@ def test_index_errors():
     assert np.array_equal(patches[-1]["a"], patches[3]["a"])
     with pytest.raises(IndexError):
         patches[4]
+
+
+def test_a_sequence_without_keras_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(
+        MissingExtraError, match=r'PatchSequence needs keras.*pip install "xee-tf\[tensorflow\]"'
+    ):
+        PatchSequence(raster({"a": random_band((64, 64))}), inputs="a")
