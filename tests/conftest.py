@@ -132,6 +132,7 @@ DOCTESTS_NEED = {
     "xee_tf.tables.sample.": "geopandas",
     "xee_tf.tables.values.": "pyarrow",
     "xee_tf.training.dataset.": "tensorflow",
+    "xee_tf.training.sequence.": "keras",
     "xee_tf.training.spec.": "tensorflow",
     "xee_tf.upload.table.": "geopandas",
 }

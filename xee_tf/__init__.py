@@ -34,7 +34,7 @@ from xee_tf.sampling import PatchSelection, band_statistics
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
-from xee_tf.training import feature_spec, normalization, tf_dataset
+from xee_tf.training import Patches, PatchSequence, feature_spec, normalization, open_patches, tf_dataset
 from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
@@ -59,6 +59,8 @@ __all__ = [
     "OptionError",
     "PatchGrid",
     "PatchSelection",
+    "PatchSequence",
+    "Patches",
     "PredictionError",
     "PredictionStats",
     "PredictionWriter",
@@ -81,6 +83,7 @@ __all__ = [
     "inspect",
     "normalization",
     "open_image",
+    "open_patches",
     "open_table",
     "plan_export",
     "predict_to_cog",

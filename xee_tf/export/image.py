@@ -33,7 +33,7 @@ from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, begin, require_free, require_reachable, require_writable
 
-__all__ = ["Image", "export_image", "plan_export"]
+__all__ = ["Image", "export_image", "image_job", "plan_export"]
 
 Image = xr.Dataset | xr.DataArray | Sequence[xr.Dataset | xr.DataArray]
 
@@ -208,6 +208,21 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
         one = dataset.isel({split_dim: step}, drop=True)
         jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, own, label))
     return jobs
+
+
+def image_job(dataset: xr.Dataset, options: ExportOptions, source: ExportSource) -> ExportJob:
+    """Return the plan and the arrays of an image whose patches are not written to files.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A variable for each band.
+    options : ExportOptions
+        Those of the patches; those of files have no effect.
+    source : ExportSource
+        Those of the raster; those of the run have no effect.
+    """
+    return _job(dataset, Location(""), options, source)
 
 
 def _require_patch(region: Size, options: ExportOptions) -> None:

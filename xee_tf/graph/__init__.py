@@ -2,6 +2,7 @@
 
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray, shared_array
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
+from xee_tf.graph.loading import load_chunks
 from xee_tf.graph.placing import centered_axes, on_cluster
 from xee_tf.graph.pyramid import PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
@@ -43,6 +44,7 @@ __all__ = [
     "each_chunk",
     "first_of",
     "for_xarray",
+    "load_chunks",
     "on_cluster",
     "order_blocks",
     "reduce_blocks",

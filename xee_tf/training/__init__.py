@@ -10,6 +10,8 @@ from xee_tf.training.normalizing import (
     offsets_and_scales,
     read_scales,
 )
+from xee_tf.training.patches import Patches, open_patches
+from xee_tf.training.sequence import PatchSequence
 from xee_tf.training.sources import Exports
 from xee_tf.training.spec import SequenceSpec, feature_spec
 from xee_tf.training.weighting import ClassWeight, SampleWeight
@@ -20,12 +22,15 @@ __all__ = [
     "Exports",
     "Normalize",
     "NormalizeMethod",
+    "PatchSequence",
+    "Patches",
     "SampleWeight",
     "Scales",
     "SequenceSpec",
     "feature_spec",
     "normalization",
     "offsets_and_scales",
+    "open_patches",
     "read_scales",
     "tf_dataset",
 ]

@@ -1,0 +1,234 @@
+"""Batches for Keras straight from a raster: the arrays of `tf_dataset`, with any order of requests."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import keras
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.rasters import random_band, raster
+from tests.strategies import chunkings
+from tests.test_patches import Loads
+from xee_tf import OptionError, PatchSequence, band_statistics, tf_dataset
+
+
+def bands(height, width):
+    ds = raster(
+        {
+            "red": np.where(random_band((height, width), seed=3) < 20, np.nan, random_band((height, width))),
+            "nir": random_band((height, width), "int16", seed=1),
+            "crop": random_band((height, width), "uint8", seed=2) % 5,
+        }
+    )
+    steps = random_band((3, height, width), "float64", seed=4) / 7
+    return ds.assign(ndvi=(("time", "y", "x"), steps))
+
+
+def batches(sequence):
+    return [batch if isinstance(batch, tuple) else (batch,) for batch in sequence]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_batches_are_those_of_an_export(data):
+    height, width = data.draw(st.integers(12, 50)), data.draw(st.integers(12, 50))
+    ds = bands(height, width)
+    export = {
+        "patch_dimensions": (data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))),
+        "kernel_size": data.draw(st.integers(1, 8)),
+        "edge": data.draw(st.sampled_from(["drop", "pad"])),
+        "default_value": data.draw(st.sampled_from([0, 3])),
+    }
+    inputs = data.draw(st.lists(st.sampled_from(["red", "nir", "ndvi"]), min_size=1, unique=True))
+    targets = data.draw(st.sampled_from([None, ["crop"], ["nir", "crop"], ["ndvi"]]))
+    read = {
+        "inputs": inputs,
+        "targets": targets,
+        "batch_size": data.draw(st.integers(1, 9)),
+        "drop_remainder": data.draw(st.booleans()),
+        "margins": data.draw(st.sampled_from(["keep", "trim"])),
+        "target_margins": data.draw(st.sampled_from([None, "keep", "trim"])),
+        "target_dtype": data.draw(st.sampled_from(["float32", "int64", "uint8", "float16"])),
+        "normalize": data.draw(st.sampled_from([None, band_statistics(ds)])),
+        "one_hot": data.draw(st.sampled_from([None, 4])) if targets == ["crop"] else None,
+    }
+    lazy = ds.chunk({"y": data.draw(chunkings(height)), "x": data.draw(chunkings(width)), "time": 2})
+    sequence = PatchSequence(lazy, **read, **export, shuffle=False)
+    with tempfile.TemporaryDirectory() as folder:
+        result = ds.tfexport(Path(folder) / "a", **export)
+        expected = batches(tf_dataset(result, **read).as_numpy_iterator())
+    assert len(sequence) == len(expected)
+    for found, wanted in zip(batches(sequence), expected, strict=True):
+        for mine, theirs in zip(found, wanted, strict=True):
+            assert mine.dtype == theirs.dtype
+            if read["normalize"] is None:
+                np.testing.assert_array_equal(mine, theirs)
+            else:
+                np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+def numbered(height, width, **options):
+    ds = raster({"number": np.arange(float(height * width)).reshape(height, width)})
+    ds = ds.chunk({"y": 16, "x": 16})
+    return PatchSequence(ds, **{"inputs": "number", "patch_dimensions": 8, "batch_size": 5, **options})
+
+
+def places(batch):
+    return batch[:, 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("threads", [1, 6])
+@pytest.mark.parametrize("requests", ["ascending", "random", "repeated"])
+def test_every_patch_once_per_epoch_whatever_the_requests(threads, requests):
+    sequence = numbered(96, 80, seed=5)
+    everything = sorted(place for batch in numbered(96, 80, shuffle=False) for place in places(batch))
+    orders = []
+    for epoch in range(3):
+        indices = list(range(len(sequence)))
+        if requests != "ascending":
+            random.Random(epoch).shuffle(indices)
+        if requests == "repeated":
+            indices = [0, 1, *indices, *indices[:7]]
+        with ThreadPoolExecutor(threads) as pool:
+            found = dict(zip(indices, pool.map(sequence.__getitem__, indices), strict=True))
+        orders.append([place for index in range(len(sequence)) for place in places(found[index])])
+        assert sorted(orders[-1]) == everything
+        sequence.on_epoch_end()
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert orders[0] != everything
+
+
+def test_seed_determines_order_and_symmetries():
+    first, same, other = (
+        [batch.tolist() for batch in numbered(64, 48, augment="d4", seed=seed)] for seed in (7, 7, 8)
+    )
+    assert first == same
+    assert first != other
+
+
+def test_symmetries_are_the_same_for_targets():
+    ds = raster({"a": random_band((60, 60)), "b": random_band((60, 60), seed=1)}).assign(
+        c=(("t", "y", "x"), random_band((2, 60, 60), seed=2))
+    )
+    options = {"inputs": ["a", "c"], "targets": ["a"], "patch_dimensions": 4, "kernel_size": 3}
+    options |= {"shuffle": False, "batch_size": 200}
+    plain, _ = next(iter(PatchSequence(ds, **options)))
+    found, targets = next(iter(PatchSequence(ds, **options, augment="d4", seed=3)))
+    np.testing.assert_array_equal(found[:, 1, :, :, :1], targets)
+    seen = set()
+    for before, after in zip(plain, found, strict=True):
+        sides = (before, before[:, :, ::-1])
+        turned = [np.rot90(side, turns, (1, 2)) for side in sides for turns in range(4)]
+        seen.add(next(number for number, each in enumerate(turned) if np.array_equal(each, after)))
+    assert seen == set(range(8))
+
+
+@pytest.mark.parametrize(("workers", "ordered"), [(1, True), (3, True), (1, False), (3, False)])
+def test_training_loads_each_chunk_about_once_per_epoch(workers, ordered):
+    loads = Loads((2048, 512), (64, 64))  # 4 MiB
+    sequence = PatchSequence(
+        loads.dataset(),
+        inputs="a",
+        targets="a",
+        patch_dimensions=32,
+        kernel_size=5,
+        batch_size=16,
+        workers=workers,
+        memory="24 MiB",
+        normalize={"a": (0, 2**20)},
+    )
+    model = keras.Sequential([keras.layers.Conv2D(1, 1)])
+    model.compile("sgd", "mse")
+    epochs = 3
+    history = model.fit(sequence, epochs=epochs, verbose=0, shuffle=not ordered)
+    assert len(history.history["loss"]) == epochs
+    assert len(loads.counts) == 256
+    # TensorFlow requests two batches before the first epoch.
+    assert sum(loads.counts.values()) <= (epochs + 0.5) * 256
+
+
+def test_it_is_a_dataset_of_keras_and_of_its_own_class():
+    class Weighted(PatchSequence):
+        def __getitem__(self, index):
+            inputs = super().__getitem__(index)
+            return inputs, inputs, np.ones(len(inputs))
+
+    ds = raster({"a": random_band((32, 32))})
+    sequence = Weighted(ds, inputs="a", patch_dimensions=8, workers=2, max_queue_size=4)
+    assert isinstance(sequence, keras.utils.PyDataset)
+    assert isinstance(sequence, Weighted)
+    assert (sequence.workers, sequence.max_queue_size, sequence.num_batches) == (2, 4, 1)
+    assert len(sequence[0]) == 3
+    assert repr(sequence).startswith("<xee_tf.PatchSequence: 1 batch from <xee_tf.Patches: 16 patches of 8")
+
+
+SCRIPT = """
+import sys
+import keras, numpy as np, xarray as xr, xee_tf
+
+assert keras.backend.backend() == {backend!r}
+x, y = 7e5 + 30 * np.arange(64.0), 5e6 - 30 * np.arange(64.0)
+band = (("y", "x"), np.random.default_rng(0).random((64, 64), "float32"))
+ds = xr.Dataset({{"a": band, "b": band}}, coords={{"x": x, "y": y}}, attrs={{"crs": "EPSG:32633"}}).chunk(32)
+options = dict(inputs="a", patch_dimensions=16, batch_size=4)
+model = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Conv2D(1, 1)])
+found = model.predict(xee_tf.PatchSequence(ds, shuffle=False, **options), verbose=0)
+assert found.shape == (16, 16, 16, 1)
+if {backend!r} != "numpy":  # which cannot train
+    model.compile("adam", "mse")
+    data = xee_tf.PatchSequence(ds, targets="b", augment="d4", workers=2, **options)
+    history = model.fit(data, validation_data=data, epochs=5, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+if {backend!r} != "tensorflow":
+    assert "tensorflow" not in sys.modules
+"""
+SCIPY = find_spec("scipy") is not None  # without it, Keras has only the backend TensorFlow
+BACKENDS = ["tensorflow", *["numpy"] * SCIPY, *["jax"] * (SCIPY and find_spec("jax") is not None)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backends_of_keras(backend):
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    subprocess.run([sys.executable, "-c", SCRIPT.format(backend=backend)], env=environment, check=True)
+
+
+def test_the_package_does_not_import_keras():
+    code = "import sys, xee_tf; xee_tf.PatchSequence; from xee_tf import *; print('keras' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": ["a", "z"]}, "The image has no band 'z'; available: 'a', 'b', 'c'"),
+        ({"inputs": ["b", "c"]}, "Bands of different depths cannot be stacked; got the depths"),
+        ({"target_dtype": "text"}, "target_dtype must be a numeric dtype, such as 'float32'; got 'text'"),
+        ({"augment": "d4", "patch_dimensions": (8, 4)}, "these have 8 x 4 pixels. Omit augment"),
+        ({"one_hot": 3}, "one_hot=3 requires a single target band"),
+        ({"normalize": {"b": (0, 1)}}, r"normalize lacks the inputs \['a'\]"),
+        ({"margins": "crop"}, "margins must be 'keep' or 'trim'; got 'crop'"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 to"),
+        ({"memory": 5000}, "memory=4.88 kiB is too small"),
+    ],
+)
+def test_errors(options, message):
+    ds = raster({"a": random_band((32, 32))})
+    for name, steps in (("b", 2), ("c", 3)):
+        ds[name] = ((name + "_steps", "y", "x"), random_band((steps, 32, 32)))
+    with pytest.raises(OptionError, match=message):
+        PatchSequence(ds, **{"inputs": "a", "patch_dimensions": 8, **options})

@@ -1,0 +1,415 @@
+"""Batches of patches for Keras, straight from a lazy raster."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xee_tf.display import counted
+from xee_tf.dtypes import DTYPE_ERRORS
+from xee_tf.errors import OptionError, excerpt
+from xee_tf.export import ExportOptions, ExportSource, Image
+from xee_tf.extras import extra
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, read_names, show_signature, spelled
+from xee_tf.reading import Margins
+from xee_tf.records import FeatureTypes
+from xee_tf.sidecars import BandSpec
+from xee_tf.training.normalizing import Normalize, offsets_and_scales
+from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
+
+__all__ = ["PatchSequence"]
+
+_INT64 = (1 << 63) - 1
+_AHEAD = 2  # batches that each worker may be ahead of the first one that was not requested
+
+_CLASSES: dict[type, type] = {}  # with Keras, by the class without it
+
+
+class PatchSequence:
+    """Batches of patches straight from a lazy raster: a `keras.utils.PyDataset`, without files.
+
+    The arrays are those that `xee_tf.tf_dataset` reads from an export of the raster with the same options.
+    All backends of Keras can use them, and TensorFlow is not imported. Tested with the backends TensorFlow
+    and JAX.
+
+    Parameters
+    ----------
+    image : Dataset, DataArray or sequence of them
+        The raster, as for `xee_tf.export_image`.
+    inputs : str or sequence of str
+        Bands that are the input of the model, in the order of the last axis. All array bands must have the
+        same depth; scalar bands among them are repeated at every step.
+    targets : str or sequence of str, optional
+        Bands that the model predicts, stacked in the same way. By default, batches are only the inputs.
+    batch_size : int, default 32
+        The number of patches in a batch.
+    shuffle : bool, default True
+        Whether the order is random and differs in each epoch. The patches of several blocks of chunks, which
+        are in memory together, are mixed: a fifth of `memory`. The blocks come from several parts of a
+        large raster. False keeps the order of the patches, as for ``model.predict``.
+    seed : int, optional
+        The random seed. It makes the shuffled order reproducible.
+    drop_remainder : bool, default False
+        Whether to omit the last batch if it is smaller than `batch_size`.
+    margins : {"keep", "trim"}, default "keep"
+        Whether to keep the margin that `kernel_size` adds to patches.
+    target_margins : {"keep", "trim"}, optional
+        Whether to keep the margin in the targets. Default: the same as `margins`.
+    target_dtype : dtype, default "float32"
+        The dtype of the targets. Integer dtypes keep class numbers exact.
+    normalize : Dataset or mapping of str to (float, float), optional
+        The result of `xee_tf.band_statistics`, or an offset and a scale for each input band: ``(value -
+        offset) / scale``; see `xee_tf.tf_dataset`.
+    augment : {"d4"}, optional
+        "d4" applies one of the eight symmetries of the square to each patch at random, and the same one to
+        its targets. They differ in each epoch. Only for square patches.
+    one_hot : int, optional
+        The number of classes: the target, a single band, becomes vectors of zeros and ones along the last
+        axis; see `xee_tf.tf_dataset`.
+    patch_dimensions : int or (int, int), default (256, 256)
+        Width and height of a patch in pixels, without its margin.
+    kernel_size : int or (int, int), default 1
+        Width and height of the kernel in pixels: a patch includes a margin of half the kernel on every side.
+    default_value : float, default 0
+        Value for pixels that are masked, by NaN, nodata or `mask`, or outside the raster.
+    tensor_depths : mapping of str to int, or sequence of int, optional
+        Depth of each array band; see `xee_tf.export_image`.
+    feature_types : {"float", "band"}, default "float"
+        See `xee_tf.open_patches`. "band" keeps integers exact that float32 does not.
+    edge : {"drop", "pad"}, default "drop"
+        Whether incomplete patches at the right and bottom edges are dropped, or padded with `default_value`.
+    mask : DataArray or str, optional
+        Boolean array, true where pixels are masked in all bands; or the name of such a variable of `image`.
+    region : tuple or GeoJSON-like, optional
+        Part of the raster; see `xee_tf.export_image`.
+    region_crs : CRS or str or int, optional
+        CRS of `region`.
+    crs : CRS or str or int, optional
+        CRS of the image, if it has none or a wrong one.
+    transform : Affine or sequence of float, optional
+        Affine transform of the image, if it has none or a wrong one.
+    patches : sequence of int, optional
+        The numbers of the patches to read, for example those for training; see `xee_tf.open_patches`.
+    memory : int or str, default "1 GiB"
+        Maximum size of the pixels that are kept in memory, in bytes or as text. More memory mixes the
+        patches of more blocks.
+    workers : int, default 1
+        Number of threads of Keras that prepare batches.
+    max_queue_size : int, default 10
+        Number of batches that Keras prepares ahead if there are several workers.
+
+    Raises
+    ------
+    OptionError
+        If a band is not found, bands have different depths, an option is invalid, or `memory` is too small
+        for the chunks of the raster.
+    GeoreferenceError
+        If the image has no usable georeference.
+    MissingExtraError
+        If Keras is not installed.
+
+    See Also
+    --------
+    xee_tf.open_patches : Patches as numpy arrays, without Keras.
+    xee_tf.tf_dataset : Batches from an export, which is faster if a raster is read in many epochs.
+
+    Notes
+    -----
+    Each chunk is loaded about once in an epoch, by Dask with its current scheduler, while the model is
+    trained with the patches of other chunks.
+
+    ``model.fit`` requests batches in random order unless it is called with ``shuffle=False``. With
+    ``shuffle=True`` here, batches are therefore numbered in the order in which they are requested: every
+    patch is in one batch of each epoch, whatever the order. With ``shuffle=False`` here, batch i has the
+    patches ``i * batch_size`` and following; pass ``shuffle=False`` to ``model.fit``, too, or chunks are
+    loaded again and again. `on_epoch_end`, which Keras calls, begins the next epoch.
+
+    Keras's ``use_multiprocessing`` is not supported: each process would load all chunks.
+
+    Examples
+    --------
+    >>> import keras, numpy as np, xarray as xr, xee_tf
+    >>> x, y = 7e5 + 30 * np.arange(64.0), 5e6 - 30 * np.arange(64.0)
+    >>> band = (("y", "x"), np.arange(64 * 64, dtype="float32").reshape(64, 64))
+    >>> ds = xr.Dataset({"B4": band, "label": band}, coords={"x": x, "y": y}, attrs={"crs": "EPSG:32633"})
+    >>> patches = xee_tf.PatchSequence(
+    ...     ds.chunk(32), inputs=["B4"], targets="label", patch_dimensions=16, kernel_size=8, batch_size=10
+    ... )
+    >>> len(patches), [(image.shape, label.shape) for image, label in patches]
+    (2, [((10, 24, 24, 1), (10, 24, 24, 1)), ((6, 24, 24, 1), (6, 24, 24, 1))])
+    >>> model = keras.Sequential([keras.layers.Conv2D(1, 3, padding="same")])
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(patches, epochs=2, verbose=0)
+    """
+
+    if TYPE_CHECKING:  # the methods of keras.utils.PyDataset
+        num_batches: int
+
+    def __new__(cls, *args: Any, **options: Any) -> PatchSequence:
+        """Create an object that is also a `keras.utils.PyDataset`; Keras is not imported before."""
+        created: PatchSequence = object.__new__(_with_keras(cls))
+        return created
+
+    @spelled(READ_SPELLING)
+    def __init__(
+        self,
+        image: Image,
+        *,
+        inputs: str | Sequence[str],
+        targets: str | Sequence[str] | None = None,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        drop_remainder: bool = False,
+        margins: Margins = "keep",
+        target_margins: Margins | None = None,
+        target_dtype: Any = "float32",
+        normalize: Normalize | None = None,
+        augment: Literal["d4"] | None = None,
+        one_hot: int | None = None,
+        patch_dimensions: int | Sequence[int] = (256, 256),
+        kernel_size: int | Sequence[int] = 1,
+        default_value: float = 0,
+        tensor_depths: Mapping[str, int] | Sequence[int] | None = None,
+        feature_types: FeatureTypes = "float",
+        edge: Literal["drop", "pad"] = "drop",
+        mask: str | xr.DataArray | None = None,
+        region: Any = None,
+        region_crs: Any = None,
+        crs: Any = None,
+        transform: Any = None,
+        patches: Sequence[int] | None = None,
+        memory: int | str = "1 GiB",
+        workers: int = 1,
+        max_queue_size: int = 10,
+    ) -> None:
+        input_names = read_names(inputs, "inputs")
+        target_names = (
+            () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
+        )
+        one_of("margins", margins, ("keep", "trim"))
+        one_of("target_margins", target_margins, ("keep", "trim", None))
+        one_of("augment", augment, ("d4", None))
+        check_flags(shuffle=shuffle, drop_remainder=drop_remainder)
+        self._batch_size = integer(1, _INT64)(batch_size, "batch_size")
+        self._seed = None if seed is None else integer(-_INT64 - 1, _INT64)(seed, "seed")
+        self._workers_ahead = _AHEAD * max(1, integer(0, _INT64)(workers, "workers"))
+        scaling = None if normalize is None else offsets_and_scales(normalize, input_names)
+        if one_hot is not None:
+            one_hot = integer(1, _INT64)(one_hot, "one_hot")
+            if len(target_names) != 1:
+                raise OptionError(
+                    f"one_hot={one_hot} requires a single target band, which contains class numbers; got "
+                    f"targets={list(target_names)}."
+                )
+        dtypes = [np.dtype("float32"), _numeric_dtype(target_dtype)]
+        options = ExportOptions(
+            patch_dimensions=patch_dimensions,  # type: ignore[arg-type]  # converted by its check
+            kernel_size=kernel_size,  # type: ignore[arg-type]
+            default_value=default_value,
+            tensor_depths=tensor_depths,
+            feature_types=feature_types,
+            edge=edge,
+        )
+        source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
+        names = list(dict.fromkeys([*input_names, *target_names]))
+        self._patches = plan_patches(image, names, options, source, patches, memory)
+        trims = [margins == "trim", (target_margins or margins) == "trim"]
+        bands = dict(zip(self._patches.bands, specs_of(self._patches), strict=True))
+        stacks = [
+            _Stack.of(bands, each, dtype)
+            for each, dtype in zip([input_names, target_names], dtypes, strict=True)
+            if each
+        ]
+        self._trims, self._one_hot, self._augment = trims[: len(stacks)], one_hot, augment
+        self._depths = [stack.depth for stack in stacks]
+        if augment is not None:
+            grid = self._patches.grid
+            for trim in self._trims:
+                _require_square(grid.patch if trim else grid.stored)
+        self._reader = reader_of(
+            self._patches,
+            [stack.stored for stack in stacks],
+            _Stacking(self._patches.bands, stacks, scaling),
+        )
+        count = len(self._patches)
+        self._length = count // self._batch_size if drop_remainder else -(-count // self._batch_size)
+        self._shuffle, self._epoch, self._lock = shuffle, -1, threading.Lock()
+        self.on_epoch_end()
+        keras_options = {"workers": workers, "max_queue_size": max_queue_size}
+        super().__init__(**keras_options)
+
+    @property
+    def grid(self) -> PatchGrid:
+        """The grid of patches over the raster."""
+        return self._patches.grid
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The numbers of the patches in the grid."""
+        return self._patches.numbers
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Any:
+        """Return a batch: ``inputs`` or ``(inputs, targets)``."""
+        index = range(self._length)[index]  # raises an IndexError
+        with self._lock:
+            order, epoch = self._order, self._epoch
+            place = self._place(index) if self._shuffle else index
+        begin = place * self._batch_size
+        end = min(begin + self._batch_size, len(self._patches))
+        self._reader.load(order, begin, end)
+        arrays = self._reader.read(order.positions[begin:end], self._trims)
+        arrays = [
+            array[:, 0] if depth is None else array for array, depth in zip(arrays, self._depths, strict=True)
+        ]
+        if self._one_hot is not None:
+            classes = arrays[1].astype("int64") == np.arange(self._one_hot)
+            arrays[1] = classes.astype(arrays[1].dtype)
+        if self._augment is not None:
+            seed = None if self._seed is None else [abs(self._seed), self._seed < 0, epoch, place, 1]
+            arrays = _turned(arrays, np.random.default_rng(seed))
+        return (arrays[0], arrays[1]) if len(arrays) == 2 else arrays[0]
+
+    def on_epoch_end(self) -> None:
+        """Begin the next epoch; Keras calls it."""
+        with self._lock:
+            if self._shuffle or self._epoch < 0:
+                self._order = self._reader.order(self._shuffle, self._seed, self._epoch + 1)
+            self._epoch += 1
+            self._place_of: dict[int, int] = {}
+            self._taken: set[int] = set()
+            self._first_free = 0
+
+    def _place(self, index: int) -> int:
+        """Return the place of a requested batch in the order: its own one, or the first that is free.
+
+        `model.fit` requests batches in random order by default, and from several threads.
+        """
+        if index not in self._place_of:
+            near = index - self._first_free < self._workers_ahead
+            place = (
+                index if near and index >= self._first_free and index not in self._taken else self._first_free
+            )
+            self._place_of[index] = place
+            self._taken.add(place)
+            while self._first_free in self._taken:
+                self._taken.remove(self._first_free)
+                self._first_free += 1
+        return self._place_of[index]
+
+    def __repr__(self) -> str:
+        return f"<xee_tf.PatchSequence: {counted(self._length, 'batch', 'batches')} from {self._patches!r}>"
+
+
+# Notebooks would show that of __new__.
+show_signature(
+    PatchSequence,
+    inspect.Signature(list(inspect.signature(PatchSequence.__init__).parameters.values())[1:]),
+)
+
+
+def _with_keras(cls: type) -> Any:
+    """Return a class, or a subclass of it that is also a `keras.utils.PyDataset`."""
+    with extra("tensorflow", "PatchSequence"):
+        import keras
+
+    if issubclass(cls, keras.utils.PyDataset):
+        return cls
+    if cls in _CLASSES:
+        return _CLASSES[cls]
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    _CLASSES[cls] = type(cls.__name__, (cls, keras.utils.PyDataset), names)
+    return _CLASSES[cls]
+
+
+class _Stack:
+    """Bands that are stacked on the last axis."""
+
+    def __init__(self, names: Sequence[str], specs: Sequence[BandSpec], dtype: np.dtype[Any]) -> None:
+        self.names, self.dtype = names, dtype
+        self.depth = next((spec.depth for spec in specs if spec.dims), None)
+        self.stored = Stored((len(names),), self.depth or 1, dtype)
+
+    @classmethod
+    def of(cls, bands: Mapping[str, BandSpec], names: Sequence[str], dtype: np.dtype[Any]) -> _Stack:
+        """Create a stack from the names of bands; raise an error if the bands cannot be stacked."""
+        specs = [bands[name] for name in names]
+        depths = {spec.name: spec.depth for spec in specs if spec.dims}
+        if len(set(depths.values())) > 1:
+            raise OptionError(
+                f"Bands of different depths cannot be stacked; got the depths {depths}. Use equal "
+                "tensor_depths, or read them with xee_tf.open_patches."
+            )
+        return cls(names, specs, dtype)
+
+
+class _Stacking:
+    """Converts the bands of a block, arrays (step, y, x), to stacks (step, y, x, band)."""
+
+    def __init__(
+        self, bands: Sequence[str], stacks: Sequence[_Stack], scaling: NDArray[np.float32] | None
+    ) -> None:
+        self._bands, self._stacks, self._scaling = bands, stacks, scaling
+
+    def __call__(self, bands: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        by_name = dict(zip(self._bands, bands, strict=True))
+        stacked = []
+        for number, stack in enumerate(self._stacks):
+            shape = by_name[stack.names[0]].shape[1:]
+            out = np.empty((stack.stored.depth, *shape, len(stack.names)), stack.dtype)
+            for place, name in enumerate(stack.names):
+                with np.errstate(invalid="ignore", over="ignore"):  # infinite values in integers, as usual
+                    out[..., place] = by_name[name]  # a scalar band is repeated at every step
+            if number == 0 and self._scaling is not None:
+                out -= self._scaling[0]
+                out /= self._scaling[1]
+            stacked.append(out)
+        return stacked
+
+
+def _turned(arrays: list[NDArray[Any]], random: np.random.Generator) -> list[NDArray[Any]]:
+    """Apply one of the eight symmetries of the square to each patch (..., y, x, band) at random."""
+    codes = random.integers(8, size=len(arrays[0]))
+    for array in arrays:
+        for code in range(1, 8):
+            chosen = np.flatnonzero(codes == code)
+            if not len(chosen):
+                continue
+            part = array[chosen]
+            if code & 1:
+                part = part[..., ::-1, :, :]
+            if code & 2:
+                part = part[..., ::-1, :]
+            if code & 4:
+                part = part.swapaxes(-3, -2)
+            array[chosen] = part
+    return arrays
+
+
+def _require_square(area: Size) -> None:
+    if area.x != area.y:
+        raise OptionError(
+            f"augment='d4' rotates patches, which must be square; these have {area.x} x {area.y} pixels. "
+            "Omit augment, or use square patches with a square kernel."
+        )
+
+
+def _numeric_dtype(dtype: Any) -> np.dtype[Any]:
+    """Check a dtype of numbers."""
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except DTYPE_ERRORS:
+        found = np.dtype(object)
+    if found.kind not in "fiub" or dtype is None:
+        raise OptionError(f"target_dtype must be a numeric dtype, such as 'float32'; got {excerpt(dtype)}.")
+    return found
