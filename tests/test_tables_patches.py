@@ -143,6 +143,16 @@ def test_a_table_that_does_not_fit_in_memory(tmp_path, monkeypatch, store, compu
     assert Location.of(result.path).read_bytes() == Location.of(whole.path).read_bytes()
 
 
+def test_a_block_without_valid_pixels_and_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_HELD_BYTES", 0)
+    values = np.arange(64.0).reshape(8, 8)
+    values[:4] = np.nan
+    where = points(centres([1, 6, 2], [1, 5, 7]))
+    result = sample_table(raster({"a": values}).chunk(x=4, y=4), where, tmp_path / "t", patch_dimensions=3)
+    assert result.dropped == 2
+    assert_patches(open_table(result), {"a": values}, [(6, 5)], (3, 3))
+
+
 def test_workers_exchange_rows_if_there_is_no_common_disk(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_GROUP_BYTES", 20_000)
     monkeypatch.setattr(module, "_HELD_BYTES", 0)

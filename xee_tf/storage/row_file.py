@@ -64,7 +64,7 @@ class RowFile:
         data = np.ascontiguousarray(rows, np.float32).view(np.uint8).reshape(-1).data
         size = 4 * self.width
         begins = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
-        places, ends = numbers[begins].tolist(), [*begins[1:].tolist(), len(numbers)]
+        places, ends = numbers[begins].tolist(), np.append(begins, len(numbers))[1:].tolist()
         with storage_errors("write", self.staging.destination.url, local=True, left=_LEFT):
             try:
                 file = os.open(self.path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
