@@ -161,6 +161,22 @@ def test_training_loads_each_chunk_about_once_per_epoch(workers, ordered):
     assert sum(loads.counts.values()) <= (epochs + 0.5) * 256
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernel", [1, 33])
+def test_random_requests_of_a_raster_larger_than_memory(kernel, threads):
+    loads = Loads((8192, 1536), (128, 128))  # 48 MiB
+    options = {"patch_dimensions": 64, "kernel_size": kernel, "batch_size": 16, "seed": 1}
+    sequence = PatchSequence(loads.dataset(), inputs="a", memory="14 MiB", **options)
+    for epoch in range(2):
+        before = sum(loads.counts.values())
+        indices = list(range(len(sequence)))
+        random.Random(epoch).shuffle(indices)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda index: sequence[index].shape, indices))
+        assert sum(loads.counts.values()) - before <= 1.15 * 768
+        sequence.on_epoch_end()
+
+
 def test_it_is_a_dataset_of_keras_and_of_its_own_class():
     class Weighted(PatchSequence):
         def __getitem__(self, index):
