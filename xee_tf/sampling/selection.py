@@ -79,6 +79,7 @@ class PatchSelection(Summarized):
         Returns
         -------
         PatchSelection
+            The selected patches.
 
         Raises
         ------
