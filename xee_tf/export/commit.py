@@ -40,6 +40,8 @@ class ImageCommit:
         Whether the mixer and the patch index are written.
     resumed : int
         Number of shards that an interrupted write has completed.
+    selected : int, optional
+        Number of patches that were selected; None if all were.
     """
 
     names: ExportNames
@@ -50,6 +52,7 @@ class ImageCommit:
     mixer: bool
     index: bool
     resumed: int
+    selected: int | None = None
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
@@ -72,6 +75,7 @@ class ImageCommit:
             manifest=names.manifest,
             grid=self.grid,
             records_per_patch=self.records_per_patch,
+            selected=self.selected,
             resumed=resumed,
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summarized, Summary, counted
+from xee_tf.display import Facts, Listing, Summarized, Summary, counted, percent
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel
 from xee_tf.sidecars import ShardInfo
@@ -24,15 +24,17 @@ class ExportResult(Summarized):
     files : tuple of ShardInfo
         The shards, in the order of the records.
     mixer : Location or None
-        The mixer; None if `masked_threshold` is below 1, as in Earth Engine.
+        The mixer; None if `masked_threshold` is below 1, as in Earth Engine, or with `sample` or `split`.
     index : Location or None
         The GeoParquet patch index; None if `index` is false.
     manifest : Location
         The file with the kernel, bands, coordinates and checksums, which a mixer cannot store.
     grid : PatchGrid
-        The patches, including those omitted because of `masked_threshold`.
+        All patches, including those that are not selected, or omitted because of `masked_threshold`.
     records_per_patch : int
         1, or with `sequence_data` the number of pixels of a patch.
+    selected : int, optional
+        With `sample` or `split`, the number of patches that were selected.
     resumed : int
         With ``if_exists="resume"``, the number of shards that were complete before.
 
@@ -53,6 +55,7 @@ class ExportResult(Summarized):
     manifest: Location
     grid: PatchGrid
     records_per_patch: int = 1
+    selected: int | None = None
     resumed: int = field(default=0, compare=False)
 
     @property
@@ -63,7 +66,8 @@ class ExportResult(Summarized):
     @property
     def dropped(self) -> int:
         """Number of patches omitted because too many of their pixels are masked."""
-        return len(self.grid) - self.records // self.records_per_patch
+        selected = len(self.grid) if self.selected is None else self.selected
+        return selected - self.records // self.records_per_patch
 
     @property
     def bytes(self) -> int:
@@ -76,6 +80,7 @@ class ExportResult(Summarized):
         )
         rows = [
             *grid_rows(self.grid),
+            *self._selected_row(),
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
@@ -85,6 +90,12 @@ class ExportResult(Summarized):
         rows += [(label, str(location)) for label, location in sidecars if location is not None]
         files = Listing("files", [_cells(file) for file in self.files], most=5)
         return Summary("ExportResult", "", rows, listing=files, picture=grid_picture(self.grid))
+
+    def _selected_row(self) -> Facts:
+        if self.selected is None:
+            return []
+        share = percent(self.selected / len(self.grid))
+        return [("selected", f"{counted(self.selected, 'patch', 'patches')}, {share}")]
 
     def _resumed_text(self) -> str:
         if self.resumed == len(self.files):

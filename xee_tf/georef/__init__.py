@@ -10,7 +10,14 @@ from xee_tf.georef.conventions import (
     raster_variables,
     spatial_dims,
 )
-from xee_tf.georef.coordinates import Points, apply_affine, bounds, pixels_between, window_of
+from xee_tf.georef.coordinates import (
+    Points,
+    apply_affine,
+    bounds,
+    corner_distance,
+    pixels_between,
+    window_of,
+)
 from xee_tf.georef.crs import (
     PointTransform,
     crs_name,
@@ -49,6 +56,7 @@ __all__ = [
     "bands_text",
     "bounds",
     "can_mask",
+    "corner_distance",
     "crs_name",
     "crs_option",
     "crs_text",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from xee_tf.display import Facts, GridPicture, abbreviated, by, counted
+from xee_tf.display import Facts, GridPicture, abbreviated, by, counted, percent
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_name
 
@@ -64,14 +63,10 @@ def _edges(grid: PatchGrid) -> tuple[str, str]:
     if not (sides := _sides(grid.dropped)):
         return "dropped", "nothing: the patches fit exactly"
     share = 1 - grid.covered.pixels / grid.shape.pixels
-    return "dropped", f"{sides}: {_percent(share)} of the pixels"
+    return "dropped", f"{sides}: {percent(share)} of the pixels"
 
 
 def _sides(size: Size) -> str:
     columns = [f"{counted(size.x, 'column')} at the right"] if size.x else []
     rows = [f"{counted(size.y, 'row')} at the bottom"] if size.y else []
     return ", ".join(columns + rows)
-
-
-def _percent(share: float) -> str:
-    return "less than 0.1 %" if share < 0.001 else f"{math.floor(share * 1000 + 0.5) / 10:.3g} %"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyproj
 import xarray as xr
 from affine import Affine
 from dask.core import flatten
@@ -17,7 +18,15 @@ from xee_tf.chunks import checked_chunk
 from xee_tf.display import counted
 from xee_tf.errors import GridMismatchError, OptionError
 from xee_tf.geometry import PatchAxis, PatchGrid
-from xee_tf.georef import band_nodata, describe_crs, plane_array, read_georef, same_crs
+from xee_tf.georef import (
+    GeoRef,
+    band_nodata,
+    corner_distance,
+    describe_crs,
+    plane_array,
+    read_georef,
+    same_crs,
+)
 from xee_tf.graph import Sources, TaskRef, add_task, run_graph
 
 __all__ = ["PatchClasses", "count_classes"]
@@ -67,7 +76,7 @@ def count_classes(labels: xr.DataArray, grid: PatchGrid, *, progress: bool = Fal
     GridMismatchError
         If the band is on another grid.
     """
-    name = str(labels.name or "class_band")
+    name = "class_band" if labels.name is None else str(labels.name)
     georef = read_georef(labels.to_dataset(name=name), crs=grid.crs)
     y_dim, x_dim = georef.y_dim, georef.x_dim
     others = [dim for dim in labels.dims if dim not in (y_dim, x_dim)]
@@ -101,16 +110,12 @@ def _too_many(name: str, number: int) -> OptionError:
     )
 
 
-def _require_same(georef: Any, grid: PatchGrid, name: str) -> None:
+def _require_same(georef: GeoRef, grid: PatchGrid, name: str) -> None:
     """Raise an error if the labels are not on the raster of the grid."""
     own = georef.affine @ Affine.translation(grid.origin.x, grid.origin.y)
-    far = max(
-        abs(a - b)
-        for corner in ((0, 0), grid.shape.xy)
-        for a, b in zip(~grid.affine @ (own @ corner), corner, strict=True)
-    )
+    far = corner_distance(grid.affine, own, grid.shape)
     inside = grid.origin.x + grid.shape.x <= georef.shape.x and grid.origin.y + grid.shape.y <= georef.shape.y
-    if far > _SAME or not inside or (grid.crs is not None and not same_crs(georef.crs, grid.crs)):
+    if far > _SAME or not inside or (grid.crs is not None and not same_crs(georef.crs, pyproj.CRS(grid.crs))):
         raise GridMismatchError(
             f"class_band={name!r} is not on the grid of the patches: it covers {georef.bounds} in "
             f"{describe_crs(georef.crs)} with {georef.shape.xy} pixels (width, height). Reproject it to the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xee_tf.display import Summarized, Summary, by, counted, quoted
+from xee_tf.display import Summarized, Summary, by, counted, percent, quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import check_flags, integer, is_number
@@ -19,11 +19,9 @@ from xee_tf.sampling.patch_blocks import PatchBlock, block_numbers, block_size, 
 from xee_tf.sampling.patch_classes import count_classes
 from xee_tf.sampling.patch_polygons import PatchPolygons, is_geometry
 from xee_tf.sampling.randomness import random_numbers
-from xee_tf.sampling.selection import PatchSelection, percent
+from xee_tf.sampling.selection import PatchSelection
 
-__all__ = ["PatchSplit", "SideNames", "side_names", "split_patches"]
-
-SideNames = tuple[str, ...]
+__all__ = ["PatchSplit", "check_shares", "check_side_names", "split_patches"]
 
 _NO_SIDE = -1
 _BORDER = -2
@@ -156,7 +154,7 @@ def split_patches(
       train     955 patches (68 %)
       val       231 patches (16.5 %)
       test      218 patches (15.5 %)
-      left out  196 patches at borders (12.2 %)
+      left out  196 patches at borders (12.3 %)
       blocks    7 × 7 patches
     >>> split["test"].patches[:3]
     array([560, 561, 562])
@@ -193,20 +191,20 @@ def split_patches(
     return PatchSplit(grid, found, PatchSelection.from_mask(grid, of_patch == _BORDER), size)
 
 
-def side_names(sides: Any, name: str = "sides") -> SideNames:
-    """Return the names of the sides of proportions, in their order; raise an error if they are invalid."""
+def check_shares(sides: Any, name: str) -> None:
+    """Check that an option has the proportions of sides."""
     if not isinstance(sides, Mapping) or not sides or not all(map(is_number, sides.values())):
         raise OptionError(
             f"{name} must be a mapping of names to proportions, such as {{'train': 0.7, 'val': 0.15, "
             f"'test': 0.15}}; got {shorten(repr(sides))}."
         )
-    return _shares(sides, name)[0]
+    _shares(sides, name)
 
 
-def _shares(sides: Mapping[Any, Any], name: str = "sides") -> tuple[SideNames, NDArray[np.float64]]:
+def _shares(sides: Mapping[Any, Any], name: str = "sides") -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Return the names and the proportions of sides."""
     shares = np.array([float(share) for share in sides.values()])
-    _check_names(sides, name)
+    check_side_names(sides, name)
     if not (np.isfinite(shares) & (shares > 0)).all() or shares.sum() > 1 + 1e-9:
         raise OptionError(
             f"{name} must be proportions above 0 with a sum of at most 1, such as {{'train': 0.8, "
@@ -215,7 +213,8 @@ def _shares(sides: Mapping[Any, Any], name: str = "sides") -> tuple[SideNames, N
     return tuple(sides), shares
 
 
-def _check_names(names: Any, name: str) -> None:
+def check_side_names(names: Iterable[Any], name: str) -> None:
+    """Check names of sides, which are part of file names."""
     for each in names:
         if not isinstance(each, str) or not each or set(each) & set("/\\"):
             raise OptionError(
@@ -273,12 +272,12 @@ def _stratified(weights: NDArray[np.float64], shares: NDArray[np.float64]) -> ND
 
 def _side_polygons(
     sides: Any, column: str | None, grid: PatchGrid
-) -> tuple[SideNames, PatchPolygons, NDArray[np.int64]]:
+) -> tuple[tuple[str, ...], PatchPolygons, NDArray[np.int64]]:
     """Return the names of the sides, all polygons, and the number of the side of each polygon."""
     if column is not None:
         polygons = PatchPolygons.of(sides, grid, "sides", column)
         names = tuple(dict.fromkeys(polygons.values.tolist()))
-        _check_names(names, f"The column {column!r}")
+        check_side_names(names, f"The column {column!r}")
         return names, polygons, np.array([names.index(value) for value in polygons.values], np.int64)
     if not isinstance(sides, Mapping) or not sides or is_geometry(sides):
         fix = " Pass column=, the column that names the side of each polygon." if is_geometry(sides) else ""
@@ -286,7 +285,7 @@ def _side_polygons(
             "sides must be a mapping of names to proportions or to polygons, such as {'train': 0.8, 'test': "
             f"0.2}}; got {shorten(repr(sides))}.{fix}"
         )
-    _check_names(sides, "sides")
+    check_side_names(sides, "sides")
     parts = [PatchPolygons.of(given, grid, f"sides[{name!r}]") for name, given in sides.items()]
     merged = PatchPolygons(
         grid, np.concatenate([part.shapes for part in parts]), np.concatenate([part.values for part in parts])
@@ -343,7 +342,6 @@ def _require_patches(found: Mapping[str, PatchSelection], block: Size | None, pa
             f"Blocks have {by(*block.xy)} patches: use smaller ones with block=, smaller or more patches, or "
             "a smaller kernel."
         )
-    sides: Sequence[str] = empty
     raise OptionError(
-        f"No patch is left for {quoted(sides)}, of {counted(patches, 'patch', 'patches')} in all. {fix}"
+        f"No patch is left for {quoted(empty)}, of {counted(patches, 'patch', 'patches')} in all. {fix}"
     )
