@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ from xee_tf.options import did_you_mean, is_number
 from xee_tf.sampling import (
     PatchBlock,
     PatchSelection,
+    PatchSplit,
     check_shares,
     check_side_names,
     on_grid,
@@ -85,8 +86,11 @@ class PatchChoice:
         """The names of the sides, in order; a single empty name if there is no split."""
         return tuple(self.split) or ("",)
 
-    def __call__(self, grid: PatchGrid, progress: bool = False) -> dict[str, PatchSelection]:
-        """Return the patches of each side; reads the band of labels, if there is one."""
+    def __call__(self, grid: PatchGrid, progress: bool = False) -> Mapping[str, PatchSelection]:
+        """Return the patches of each side; reads the band of labels, if there is one.
+
+        With a split, the result is a `PatchSplit`.
+        """
         if isinstance(self.sample, PatchSelection):
             chosen = on_grid(self.sample, grid, "sample")
         elif self.sample:
@@ -96,14 +100,16 @@ class PatchChoice:
         if not self.split:
             return {"": _not_empty(chosen, "sample")}
         if all(map(is_number, self.split.values())):
-            return dict(split_patches(chosen, self.split, block=self.block, seed=self.seed))
+            return split_patches(chosen, self.split, block=self.block, seed=self.seed)
         found = {}
         for side, given in self.split.items():
             own = on_grid(given, grid, f"split[{side!r}]")
             _require_margin(given.grid, grid, side)
-            common = PatchSelection(grid, np.intersect1d(own.patches, chosen.patches))
-            found[side] = _not_empty(common, f"split[{side!r}]")
-        return found
+            found[side] = _not_empty(_common(own, chosen), f"split[{side!r}]")
+        lost = PatchSelection(grid, np.empty(0, np.int64))
+        if isinstance(self.split, PatchSplit):
+            lost = _common(on_grid(self.split.lost, grid, "split"), chosen)
+        return PatchSplit(grid, found, lost)
 
 
 def _sample(given: Any) -> Any:
@@ -115,8 +121,8 @@ def _sample(given: Any) -> Any:
     if not isinstance(given, Mapping) or not given:
         raise OptionError(
             "sample must be a number of patches, such as 1000, a proportion, such as 0.1, a PatchSelection, "
-            "or a mapping of options of xee_tf.sample_patches, such as {'n': 100, 'class_band': 'landcover'}; "
-            f"got {shorten(repr(given))}."
+            "or a mapping of options of xee_tf.sample_patches, such as {'n': 100, 'class_band': 'cover'}; got "
+            f"{shorten(repr(given))}."
         )
     known = list(_Sample.__annotations__)
     for key in given:
@@ -141,7 +147,11 @@ def _split(source: ExportSource) -> Mapping[str, Any]:
         check_side_names(given, "split")
     else:
         check_shares(given, "split")
-    return dict(given)
+    return cast("Mapping[str, Any]", given)
+
+
+def _common(one: PatchSelection, other: PatchSelection) -> PatchSelection:
+    return PatchSelection(one.grid, np.intersect1d(one.patches, other.patches))
 
 
 def _require_margin(own: PatchGrid, grid: PatchGrid, side: str) -> None:
@@ -149,8 +159,8 @@ def _require_margin(own: PatchGrid, grid: PatchGrid, side: str) -> None:
     if own.margin.x < grid.margin.x or own.margin.y < grid.margin.y:
         raise OptionError(
             f"split[{side!r}] was made for patches with a margin of {own.margin.xy} pixels, but those of "
-            f"this export have {grid.margin.xy}, so that sides would have common pixels. Make it from the plan of "
-            "this export, as in xee_tf.split_patches(ds.tfexport.plan(kernel_size=...), ...)."
+            f"this export have {grid.margin.xy}, so that sides would have common pixels. Make it from "
+            "the plan of this export, as in xee_tf.split_patches(ds.tfexport.plan(kernel_size=...), ...)."
         )
 
 

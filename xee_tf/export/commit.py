@@ -42,6 +42,8 @@ class ImageCommit:
         Number of shards that an interrupted write has completed.
     selected : int, optional
         Number of patches that were selected; None if all were.
+    left_out : int
+        See `ExportResult`.
     """
 
     names: ExportNames
@@ -53,6 +55,7 @@ class ImageCommit:
     index: bool
     resumed: int
     selected: int | None = None
+    left_out: int = 0
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
@@ -76,6 +79,7 @@ class ImageCommit:
             grid=self.grid,
             records_per_patch=self.records_per_patch,
             selected=self.selected,
+            left_out=self.left_out,
             resumed=resumed,
         )
 

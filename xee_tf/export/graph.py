@@ -155,6 +155,7 @@ def _commit(job: ExportJob, store: ShardStore, resumed: int) -> ImageCommit:
         index=plan.options.index,
         resumed=resumed,
         selected=None if plan.selection is None else plan.patches,
+        left_out=plan.left_out,
     )
 
 

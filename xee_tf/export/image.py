@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -28,7 +28,7 @@ from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
-from xee_tf.sampling import PatchSelection
+from xee_tf.sampling import PatchSelection, PatchSplit
 from xee_tf.shards import IMAGE_MEMBER, ShardStore, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.signals import interruptible
@@ -231,14 +231,15 @@ def _by_side(job: ExportJob) -> list[ExportJob]:
 
 def _with_patches(jobs: Sequence[ExportJob], source: ExportSource) -> list[ExportJob]:
     """Return the jobs with their patches; only this reads pixels before an export, and only of labels."""
-    chosen: dict[int, dict[str, PatchSelection]] = {}
+    chosen: dict[int, Mapping[str, PatchSelection]] = {}
     found = []
     for job in jobs:
         if job.choice is not None:
             by_side = chosen.get(id(job.choice))
             if by_side is None:
                 by_side = chosen[id(job.choice)] = job.choice(job.plan.grid, source.progress)
-            job = replace(job, plan=replace(job.plan, selection=by_side[job.side]))
+            lost = len(by_side.lost) if isinstance(by_side, PatchSplit) else 0
+            job = replace(job, plan=replace(job.plan, selection=by_side[job.side], left_out=lost))
         found.append(job)
     return found
 

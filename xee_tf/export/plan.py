@@ -14,12 +14,12 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
 from xee_tf.blocks import Block, BlockAxis, BlockLayout, pixel_bytes
-from xee_tf.display import Facts, Summarized, Summary, counted, percent
+from xee_tf.display import Summarized, Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef import bands_text, grid_picture, grid_rows
+from xee_tf.georef import bands_text, grid_picture, grid_rows, selected_rows
 from xee_tf.sampling import PatchSelection
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
@@ -59,6 +59,8 @@ class ExportPlan(Summarized):
         one.
     selection : PatchSelection, optional
         The patches to write, with `sample` or `split`. Default: all.
+    left_out : int
+        With `split`, the number of patches that are in no side, because they have pixels of two.
 
     Examples
     --------
@@ -80,6 +82,7 @@ class ExportPlan(Summarized):
     named: bool = True
     exports: int = 1
     selection: PatchSelection | None = None
+    left_out: int = 0
 
     @property
     def bands(self) -> tuple[BandSpec, ...]:
@@ -365,7 +368,7 @@ class ExportPlan(Summarized):
         rows = [
             *([("exports", several)] if self.exports > 1 else []),
             *grid_rows(self.grid),
-            *self._selected_row(),
+            *selected_rows(None if self.selection is None else self.patches, self.left_out, self.grid),
             ("bands", bands_text([f.name for f in features], [f.kind for f in features])),
             ("records", f"{at_most}{self.records:,} of {format_bytes(self.record_bytes)}"),
             ("shards", f"{at_most}{self.shards:,}; {counted(self.records_per_shard, 'record')} {capacity}"),
@@ -395,11 +398,6 @@ class ExportPlan(Summarized):
         else:
             without = "; no mixer, because not all patches are written"
         return ", ".join(names) + without
-
-    def _selected_row(self) -> Facts:
-        if self.selection is None:
-            return []
-        return [("selected", f"{counted(self.patches, 'patch', 'patches')}, {percent(self.selection.share)}")]
 
 
 def _extent(axis: BlockAxis, edges: Sequence[int]) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Facts, Listing, Summarized, Summary, counted, percent
+from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef import grid_picture, grid_rows, per_pixel
+from xee_tf.georef import grid_picture, grid_rows, per_pixel, selected_rows
 from xee_tf.sidecars import ShardInfo
 from xee_tf.storage import Location
 
@@ -35,6 +35,8 @@ class ExportResult(Summarized):
         1, or with `sequence_data` the number of pixels of a patch.
     selected : int, optional
         With `sample` or `split`, the number of patches that were selected.
+    left_out : int
+        With `split`, the number of patches that are in no side, because they have pixels of two.
     resumed : int
         With ``if_exists="resume"``, the number of shards that were complete before.
 
@@ -56,6 +58,7 @@ class ExportResult(Summarized):
     grid: PatchGrid
     records_per_patch: int = 1
     selected: int | None = None
+    left_out: int = 0
     resumed: int = field(default=0, compare=False)
 
     @property
@@ -80,7 +83,7 @@ class ExportResult(Summarized):
         )
         rows = [
             *grid_rows(self.grid),
-            *self._selected_row(),
+            *selected_rows(self.selected, self.left_out, self.grid),
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
@@ -90,12 +93,6 @@ class ExportResult(Summarized):
         rows += [(label, str(location)) for label, location in sidecars if location is not None]
         files = Listing("files", [_cells(file) for file in self.files], most=5)
         return Summary("ExportResult", "", rows, listing=files, picture=grid_picture(self.grid))
-
-    def _selected_row(self) -> Facts:
-        if self.selected is None:
-            return []
-        share = percent(self.selected / len(self.grid))
-        return [("selected", f"{counted(self.selected, 'patch', 'patches')}, {share}")]
 
     def _resumed_text(self) -> str:
         if self.resumed == len(self.files):

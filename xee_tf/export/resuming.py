@@ -66,6 +66,7 @@ def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: boo
         grid=plan.grid,
         records_per_patch=plan.record.per_patch,
         selected=None if plan.selection is None else plan.patches,
+        left_out=plan.left_out,
         resumed=len(manifest.shards),
     )
 

@@ -8,7 +8,7 @@ from xee_tf.display import Facts, GridPicture, abbreviated, by, counted, percent
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_name
 
-__all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel"]
+__all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel", "selected_rows"]
 
 
 def grid_rows(grid: PatchGrid) -> Facts:
@@ -23,6 +23,15 @@ def grid_rows(grid: PatchGrid) -> Facts:
     if grid.crs:
         raster += f"; {crs_name(grid.crs)}"
     return [("patches", patches), ("raster", raster), _edges(grid)]
+
+
+def selected_rows(selected: int | None, left_out: int, grid: PatchGrid) -> Facts:
+    """Describe how many patches are selected, and how many are in no side of a split; nothing for None."""
+    if selected is None:
+        return []
+    share = percent(selected / len(grid))
+    rest = f"; {left_out:,} are in no side, because they have pixels of two" if left_out else ""
+    return [("selected", f"{counted(selected, 'patch', 'patches')}, {share}{rest}")]
 
 
 def grid_picture(
