@@ -121,7 +121,7 @@ def _sample(given: Any) -> Any:
     if not isinstance(given, Mapping) or not given:
         raise OptionError(
             "sample must be a number of patches, such as 1000, a proportion, such as 0.1, a PatchSelection, "
-            "or a mapping of options of xee_tf.sample_patches, such as {'n': 100, 'class_band': 'cover'}; got "
+            "or a mapping of options of xee_tf.sample_patches, such as {'n': 9, 'class_band': 'cover'}; got "
             f"{shorten(repr(given))}."
         )
     known = list(_Sample.__annotations__)
