@@ -215,7 +215,7 @@ def test_chunks_without_selected_patches_are_not_loaded(tmp_path):
     plan = ds.tfexport.plan(patch_dimensions=8, kernel_size=4, sample=chosen)
     result = ds.tfexport(tmp_path / "s", patch_dimensions=8, kernel_size=4, sample=chosen)
     assert result.records == plan.records == 3
-    assert len(set(loads)) == len(loads) == plan.source_chunks < 5
+    assert len(set(loads)) == len(loads) == plan.source_chunks < 15
     delayed = ds.tfexport(tmp_path / "d", patch_dimensions=8, kernel_size=4, sample=chosen, compute=False)
     assert len(delayed.__dask_graph__()) <= plan.tasks + 10
 
@@ -261,7 +261,7 @@ def test_samples_of_polygons_and_blocks(tmp_path):
     spread = ds.tfexport.plan(patch_dimensions=8, sample={"per_block": 1, "block": 6})
     assert spread.records == 12
     both = ds.tfexport.plan(patch_dimensions=8, sample={"per_block": 1, "block": 3}, split=SPLIT)
-    assert both.records == 13 + 0 * both.records
+    assert both.records == 25  # of 42
 
 
 def test_a_given_split_is_exported(tmp_path):
@@ -344,10 +344,10 @@ def test_interrupted_splits_are_resumed(tmp_path, compressed):
     options = {
         "patch_dimensions": 16,
         "kernel_size": 4,
-        "max_file_size": 50_000,
+        "max_file_size": 10_000,
         "if_exists": "resume",
         "split": SPLIT,
-        "split_block": 2,
+        "split_block": (4, None),
         "compressed": compressed,
     }
     Source().image().tfexport(tmp_path / "whole" / "s", **options)
@@ -355,7 +355,7 @@ def test_interrupted_splits_are_resumed(tmp_path, compressed):
         Source(fail_at=7).image().tfexport(tmp_path / "again" / "s", **options)
     source = Source()
     results = source.image().tfexport(tmp_path / "again" / "s", **options)
-    assert sum(result.resumed for result in results.values()) > 0
+    assert all(result.resumed for result in results.values())
     assert source.loads < 8
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
     source = Source()
@@ -395,7 +395,7 @@ def test_reprs_tell_what_is_selected(tmp_path):
         ({"split": {}}, "split must be a mapping of names to proportions"),
         ({"split_block": 3}, "split_block=3 is only for split"),
         ({"split": SPLIT, "split_block": "a"}, "block must be a whole number of at least 1; got 'a'"),
-        ({"split": SPLIT, "split_block": 999}, "No patch is left for '(test|train)', of 170 patches in all"),
+        ({"split": SPLIT, "split_block": 999}, "No patch is left for '(test|train)', of 180 patches in all"),
         ({"sample": 3, "seed": 0.5}, "seed must be a whole number; got 0.5"),
     ],
 )

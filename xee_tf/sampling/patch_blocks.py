@@ -52,8 +52,9 @@ def block_size(given: Any, grid: PatchGrid, patches: int) -> Size:
     near = reach(grid)
     if given is None:
         side = min(_LARGEST, math.isqrt(max(1, patches // _LEAST_BLOCKS)))
-        # In smaller blocks, most patches would be at a border.
-        return Size(x=max(side, 2 * near.x, 1), y=max(side, 2 * near.y, 1))
+        # In smaller blocks, most patches would be at a border; a third of the grid leaves at least 9 blocks.
+        x, y = min(4 * near.x, grid.patches_per_row // 3), min(4 * near.y, grid.rows // 3)
+        return Size(x=max(side, x, 1), y=max(side, y, 1))
     sides = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given, given]
     if len(sides) != 2 or sides == [None, None]:
         raise OptionError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from xee_tf.sampling.selection import PatchSelection
 
 __all__ = ["PatchSplit", "check_shares", "check_side_names", "split_patches"]
 
+_COMPARED = 3  # sides, of which all orders are compared
 _NO_SIDE = -1
 _BORDER = -2
 
@@ -101,7 +103,8 @@ def split_patches(
     Neighboring patches are similar, and with a kernel they have pixels in common: a random split of single
     patches makes scores too good. Here, whole blocks of patches are assigned to sides at random, or patches
     to the polygons in which they are. Patches at a border whose stored window, with its margin, has a pixel
-    of a patch of another side are left out; they are those of the side with more patches.
+    of a patch of another side are left out: of the side for which the proportions stay closest to what was
+    asked for or, with polygons, of the side with more patches.
 
     Parameters
     ----------
@@ -117,7 +120,8 @@ def split_patches(
     block : int or (width, height), optional
         Size of a block in patches. None in a pair means the whole width or height of the grid:
         ``(4, None)`` assigns stripes of 4 columns. Larger blocks lose fewer patches. Default: 8, or less if
-        there would be fewer than about 30 blocks, but at least twice as far as margins reach.
+        there would be fewer than about 30 blocks, but at least four times as far as margins reach if the grid
+        is large enough.
     column : str, optional
         Column of the polygons that contains the names of the sides.
     class_band : DataArray, optional
@@ -169,7 +173,7 @@ def split_patches(
     seed = integer()(seed, "seed")
     chosen = candidates(patches, kernel_size)
     grid = chosen.grid
-    size = None
+    size, shares = None, None
     if isinstance(sides, Mapping) and sides and all(map(is_number, sides.values())):
         names, shares = _shares(sides)
         if column is not None:
@@ -185,7 +189,7 @@ def split_patches(
         names, polygons, of_polygon = _side_polygons(sides, column, grid)
         of_patch = _by_polygon(polygons, of_polygon)
     of_patch = np.where(chosen.mask, of_patch.reshape(chosen.mask.shape), _NO_SIDE)
-    of_patch = _without_leaks(of_patch, len(names), reach(grid))
+    of_patch = _without_leaks(of_patch, len(names), reach(grid), shares)
     found = {name: PatchSelection.from_mask(grid, of_patch == number) for number, name in enumerate(names)}
     _require_patches(found, size, len(chosen))
     return PatchSplit(grid, found, PatchSelection.from_mask(grid, of_patch == _BORDER), size)
@@ -304,17 +308,41 @@ def _by_polygon(polygons: PatchPolygons, of_polygon: NDArray[np.int64]) -> NDArr
     return found
 
 
-def _without_leaks(of_patch: NDArray[np.int64], sides: int, near: Size) -> NDArray[np.int64]:
-    """Leave out the patches that have pixels of another side; the side with fewer patches keeps its own."""
-    found = of_patch.copy()
+def _without_leaks(
+    of_patch: NDArray[np.int64], sides: int, near: Size, shares: NDArray[np.float64] | None
+) -> NDArray[np.int64]:
+    """Leave out the patches that have pixels of another side.
+
+    The sides keep their patches in turn. All orders of a few sides are compared; otherwise the side with the
+    fewest patches is first.
+    """
     counts = [int((of_patch == side).sum()) for side in range(sides)]
+    orders = [sorted(range(sides), key=lambda side: (counts[side], -side))]
+    if shares is not None and sides <= _COMPARED and near != Size(x=0, y=0):
+        orders += [list(order) for order in permutations(range(sides)) if list(order) != orders[0]]
+    found = [_keep_in_turn(of_patch, order, near) for order in orders]
+    if shares is None or len(found) == 1:
+        return found[0]
+    return min(found, key=lambda one: _distance(one, shares))
+
+
+def _keep_in_turn(of_patch: NDArray[np.int64], order: Sequence[int], near: Size) -> NDArray[np.int64]:
+    found = of_patch.copy()
     taken = np.zeros(of_patch.shape, bool)
-    for side in sorted(range(sides), key=lambda side: (counts[side], -side)):
+    for side in order:
         own = of_patch == side
         lost = own & _widened(taken, near)
         found[lost] = _BORDER
         taken |= own & ~lost
     return found
+
+
+def _distance(of_patch: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
+    """Return how far the proportions of the sides are from `shares`: 0 if they are equal."""
+    counts = np.array([(of_patch == side).sum() for side in range(len(shares))])
+    if not counts.all():
+        return np.inf
+    return float(np.abs(np.log(counts / counts.sum() * shares.sum() / shares)).max())
 
 
 def _widened(mask: NDArray[np.bool_], near: Size) -> NDArray[np.bool_]:
