@@ -16,6 +16,7 @@ import xee_tf.typing
 OTHERS = {
     "AbstractFileSystem",
     "Affine",
+    "ArrayLike",
     "DTypeLike",
     "DataArray",
     "Dataset",
@@ -23,7 +24,10 @@ OTHERS = {
     "ExitStack",
     "FixedLenFeature",
     "InitVar",
+    "NDArray",
     "TextIO",
+    "bool_",
+    "int64",
 }
 KNOWN = {
     *dir(builtins),
