@@ -280,6 +280,7 @@ def test_a_given_split_is_exported(tmp_path):
 
 
 def test_masked_patches_and_index(tmp_path):
+    pytest.importorskip("geopandas")
     values = numbered()["pixel"].values.copy()
     values[:, 100:] = np.nan
     ds = raster({"pixel": values}).chunk(y=40, x=40)

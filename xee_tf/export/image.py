@@ -98,6 +98,13 @@ def export_image(
     >>> result = xee_tf.export_image(ds, f"{folder}/scene", patch_dimensions=128, kernel_size=32)
     >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
     (4, ['scene-00000.tfrecord.gz'])
+
+    One export for each side of a split, without a common pixel:
+
+    >>> split = {"train": 0.7, "test": 0.3}
+    >>> sides = xee_tf.export_image(ds, f"{folder}/side", patch_dimensions=10, split=split)
+    >>> {side: result.records for side, result in sides.items()}
+    {'train': 625, 'test': 275}
     """
     source = parse(ExportSource, options)
     prefix = export_prefix(destination, source.storage_options)
