@@ -22,6 +22,7 @@ from benchmarks import (
     remote,
     serving,
     tables,
+    training,
     workers,
 )
 from benchmarks.measure import Measurement
@@ -33,6 +34,7 @@ SUITES = {
     "encoding": encoding.run,
     "tables": tables.run,
     "reading": reading.run,
+    "training": training.run,
     "memory": memory.run,
     "geotiffs": geotiffs.run,
     "moving": moving.run,

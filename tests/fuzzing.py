@@ -329,7 +329,7 @@ IMAGE = ImageManifest(
     {"patch_dimensions": [8, 8]}, "key", identity={"a": 1},
 )  # fmt: skip
 COLUMNS = (TableColumn("a"), TableColumn("p", "int64", (2, 2)))
-TABLE = TableManifest(COLUMNS, (SHARD,), dropped=1, rounded=("a",), identity={"a": 1})
+TABLE = TableManifest(COLUMNS, (SHARD,), dropped=1, rounded=("a",), identity={"a": 1}, patch=Size(x=2, y=2))
 OLD = {
     "record": "Example",
     "fill": 0,

@@ -288,7 +288,7 @@ def test_split_dim_exports_each_step_and_loads_chunks_once(tmp_path):
         for example, patch in zip(found, patches, strict=True):
             np.testing.assert_array_equal(numbers(example.features.feature["a"]), patch.ravel())
     with pytest.raises(
-        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; available: \['y', 'x', 'time'\]"
+        xee_tf.OptionError, match=r"split_dim='date' is not a dimension; available: 'y', 'x', 'time'"
     ):
         ds.tfexport(tmp_path / "scene", split_dim="date")
 

@@ -87,6 +87,12 @@ def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
     assert re.fullmatch("  resumed +all shards were already complete", row)
     command = ["export", *files, str(tmp_path / "other"), *options]
     assert resumed() == ["There was nothing to continue: the export was written from the beginning."]
+    command = ["export", *files, str(tmp_path / "third"), *options]
+    with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+        patch.setattr(FileStore, "finish", interrupt)
+        assert main([*command, "--resume"]) == 130
+    with pytest.warns(UserWarning, match="had kept for .*third was deleted"):
+        assert main(command) == 0
 
 
 def test_plan_writes_nothing(files, tmp_path, capsys):
@@ -141,6 +147,36 @@ def test_upload_and_inspect(scene, tmp_path, capsys):
     assert "x        700000.0 to 702700.0, steps of 30.0" in out
     assert main(["inspect", records]) == 0
     assert "an Example\n  class         float, 600 values" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["mean", "mode"])
+def test_overviews_are_those_of_to_cog(method, tmp_path, capsys):
+    """The model adds one."""
+    tf = pytest.importorskip("tensorflow")
+    values = np.random.default_rng(4).integers(0, 3, (1024, 640)).astype("f4")
+    image = raster({"B4": values}).chunk(x=512, y=512)
+    export = image.tfexport(tmp_path / "s", patch_dimensions=64)
+    xee_tf.to_cog(image, tmp_path / "B4.tif")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), tf.float32, "pixels")])
+    def predict(pixels):
+        return {"sum": pixels[..., 0] + 1}
+
+    tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
+    how = ["--overview-resampling", method]
+    uploaded, predicted = tmp_path / "u.tif", tmp_path / "p.tif"
+    assert main(["upload", "image", str(tmp_path / "s"), str(export.mixer), str(uploaded), *how]) == 0
+    rasters = [str(tmp_path / "B4.tif"), str(predicted)]
+    assert main(["predict", str(tmp_path / "model"), *rasters, "--input-tile-size", "64", *how]) == 0
+    expected = [xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling=method)]
+    expected.append(
+        xee_tf.to_cog((image + 1).rename(B4="sum"), tmp_path / "b.tif", overview_resampling=method)
+    )
+    for found, same in zip((uploaded, predicted), expected, strict=True):
+        assert found.read_bytes() == same.read_bytes()
+    command = ["upload", "image", str(tmp_path / "s"), str(export.mixer), str(tmp_path / "s.zarr"), *how]
+    assert main(command) == 1
+    assert "--overview-resampling" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -1030,6 +1066,11 @@ def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
         ),
         (
             "export",
+            "was deleted. To continue such a run, call it with if_exists='resume'.",
+            "was deleted. To continue such a run, run it again with --resume.",
+        ),
+        (
+            "export",
             "cannot be resumed: the option compressed was True and is now False.",
             "cannot be resumed: the option --compress was True and is now False.",
         ),
@@ -1189,3 +1230,20 @@ def test_pairs_of_names_and_numbers():
     for number in (largest + 1, "9" * 30, "\u0663", "-1", ""):
         with pytest.raises(ValueError, match="expected FORM; got"):
             parse_pairs([f"b=1,a={number}"], "FORM")
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_rasters_without_a_place_have_a_warning(points, tmp_path):
+    source = str(tmp_path / "plain.tif")
+    profile = {"driver": "GTiff", "width": 24, "height": 16, "count": 1, "dtype": "uint8"}
+    if points:
+        profile["gcps"] = [rasterio.control.GroundControlPoint(y, x, x, y) for x in (0, 9) for y in (0, 9)]
+        profile["crs"] = "EPSG:32631"
+    with warnings.catch_warnings(action="ignore"), rasterio.open(source, "w", **profile) as file:
+        file.write(np.ones((1, 16, 24), "u1"))
+    flags = ["--patch-dimensions", "8", "--crs", "EPSG:32631"]
+    with pytest.warns(UserWarning, match="has no geotransform") as shown:
+        assert main(["export", source, str(tmp_path / "s"), *flags]) == 0
+    [text] = {str(each.message) for each in shown if issubclass(each.category, UserWarning)}
+    assert text.startswith(f"{source} has no geotransform")
+    assert ("rio warp" in text) == ("control points" in text) == points

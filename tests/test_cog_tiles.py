@@ -77,6 +77,31 @@ def test_means_of_large_integers_are_exact(dtype):
         assert int(value) == round(Fraction(sum(cell), 4))
 
 
+SMALLEST = 5e-324
+
+
+@pytest.mark.parametrize("exponent", [-1074, -1060, -30, 971])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_means_are_in_the_range_of_their_cells(exponent, missing):
+    """Also of subnormal numbers, of three equal ones such as 0.1, and of those with an infinite sum."""
+    rng = np.random.default_rng(exponent + 2000)
+    pixels = np.ldexp(rng.integers(1, 9 if exponent == -1074 else 2**53, (1, 200, 200)) * 1.0, exponent)
+    pixels[:, ::2] = np.repeat(pixels[:, ::2, ::2], 2, axis=2)
+    pixels[:, 1::2, ::2] = pixels[:, ::2, ::2]
+    cells = np.stack([pixels[0, y::2, x::2] for y in (0, 1) for x in (0, 1)])
+    cells[4 - missing :] = np.nan
+    for number, cell in enumerate(cells):
+        pixels[0, number // 2 :: 2, number % 2 :: 2] = cell
+    found = halve(pixels, "mean", None)[0]
+    assert (found >= np.nanmin(cells, axis=0)).all()
+    assert (found <= np.nanmax(cells, axis=0)).all()
+
+
+def test_means_of_subnormal_pixels_are_exact():
+    pixels = np.array([[[1, 2, 7, 5], [3, 2, np.nan, 6]]]) * SMALLEST
+    assert (halve(pixels, "mean", None) / SMALLEST).tolist() == [[[2, 6]]]
+
+
 def test_infinite_pixels_do_not_become_missing():
     pixels = np.array([[[np.inf, -np.inf, np.inf, 1], [1, 2, 3, np.nan]]], "float32")
     assert halve(pixels, "mean", None).tolist() == [[[np.inf, np.inf]]]
@@ -107,12 +132,29 @@ def test_overviews_of_uploads_and_predictions(tmp_path):
     image.tfexport(tmp_path / "s", patch_dimensions=64)
     model = xee_tf.Model.from_function(lambda tiles: tiles[..., 0], input_tile_size=64, output_bands=["B4"])
     expected_levels = levels(xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling="mean"))
-    policy = {"pyramidingPolicy": {".default": "mean"}}
-    uploaded = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "u.tif", **policy)
     predicted = xee_tf.predict_to_cog(model, image, tmp_path / "p.tif", overview_resampling="mean")
-    for path in (uploaded, predicted):
-        for one, other in zip(levels(path), expected_levels, strict=True):
-            np.testing.assert_array_equal(one, other)
+    for one, other in zip(levels(predicted), expected_levels, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("option", "same"),
+    [
+        ({"overview_resampling": "mean"}, "mean"),
+        ({"overview_resampling": {"kind": "mode"}}, {"kind": "mode"}),
+        ({"pyramidingPolicy": {".default": "mean", "kind": "sample"}}, {"share": "mean"}),
+    ],
+)
+def test_uploads_have_the_bytes_of_to_cog(tmp_path, option, same):
+    rng = np.random.default_rng(5)
+    bands = {"kind": rng.integers(0, 4, (1280, 640)).astype("f4"), "share": rng.random((1280, 640), "f4")}
+    image = raster(bands).chunk(x=320, y=320)
+    image.tfexport(tmp_path / "s", patch_dimensions=64)
+    uploaded = xee_tf.upload_image(None, tmp_path / "s-mixer.json", tmp_path / "u.tif", **option)
+    expected_file = xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling=same)
+    assert uploaded.read_bytes() == expected_file.read_bytes()
+    nearest = xee_tf.to_cog(image, tmp_path / "n.tif")
+    assert uploaded.read_bytes() != nearest.read_bytes()
 
 
 def scene(rows=1300, columns=1111):
@@ -227,7 +269,7 @@ def test_large_files_have_long_offsets(tmp_path):
     [
         ("cubic", "overview_resampling must be 'nearest', 'mean' or 'mode'; got 'cubic'"),
         ({"red": "median"}, "overview_resampling of band 'red' must be .*; got 'median'"),
-        ({"nir": "mean"}, "names the band 'nir', which is not written. The bands are \\['red', 'classes'\\]"),
+        ({"nir": "mean"}, "names the band 'nir', which is not written. The bands are 'red', 'classes'\\."),
     ],
 )
 def test_unknown_resampling(tmp_path, how, message):
@@ -275,16 +317,41 @@ def test_chunks_are_loaded_once_with_few_tasks(tmp_path):
     assert len(done) < 35 * 4
 
 
-def test_tiles_that_disappeared(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kept", [0, 1, 40])
+@pytest.mark.parametrize("folder", ["", "memory://geotiffs/"])
+def test_tiles_that_are_missing_or_incomplete(tmp_path, monkeypatch, kept, folder):
     from xee_tf.upload.cog import tiles, writer
 
     def copy(parts, shapes, staging, file):
-        staging.folder.child(parts[0].name).remove()
+        staged = staging.folder.child(parts[-1].name)
+        data = staged.read_bytes()
+        staged.remove()
+        if kept:
+            staged.write_bytes(data[:kept])
         copy_tiles(parts, shapes, staging, file)
 
     copy_tiles = tiles.copy_tiles
     monkeypatch.setattr(writer, "copy_tiles", copy)
-    for folder in (tmp_path, "memory://geotiffs"):
-        with pytest.raises(DestinationError, match=r"a\.tif: its temporary file .* is missing"):
-            xee_tf.to_cog(scene(8, 8), f"{folder}/a.tif")
+    expected = (
+        r"a\.tif: its temporary file .* is missing or incomplete\. On a cluster, workers must share the disk "
+        r"of a local destination\. Nothing was changed\.$"
+    )
+    with pytest.raises(DestinationError, match=expected):
+        xee_tf.to_cog(scene(8, 8), f"{folder or tmp_path}/a.tif")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("cubic", "overview_resampling must be 'nearest', 'mean' or 'mode'; got 'cubic'"),
+        ({"share": "median"}, "overview_resampling of band 'share' must be .*; got 'median'"),
+        ({"other": "mean"}, "names the band 'other', which is not written. The bands are 'share'"),
+    ],
+)
+def test_resampling_is_checked_before_the_model_is_opened(tmp_path, how, message):
+    """The model does not exist."""
+    model = xee_tf.Model.from_saved_model(tmp_path / "model", input_tile_size=8, output_bands=["share"])
+    with pytest.raises(OptionError, match=message):
+        xee_tf.predict_to_cog(model, scene(8, 8), tmp_path / "a.tif", overview_resampling=how)
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import dask.array as da
 import numpy as np
 import pyproj
 import pytest
@@ -776,3 +777,11 @@ def test_arbitrary_input_gives_a_georeference_or_a_xee_tf_error(coords, geo_tran
             return
     assert np.isfinite(tuple(georef.affine)).all()
     assert not georef.affine.is_degenerate
+
+
+def test_chunks_of_unknown_length():
+    values = da.ones((20, 12), chunks=5)
+    rows = xr.DataArray(values[da.arange(20, chunks=5) > 7], dims=("y", "x"))
+    for image, dim in ((rows, "y"), (rows.rename(y="x", x="y"), "x")):
+        with pytest.raises(GeoreferenceError, match=f"The length of {dim} is unknown.*compute_chunk_sizes"):
+            read_georef(image, crs=32633, transform=Affine(30, 0, 7e5, 0, -30, 5e6))

@@ -233,7 +233,8 @@ def test_add_bands_keeps_the_given_georeference(way):
 PERSPECTIVE = "+proj=nsper +h=3000000 +lat_0=40 +lon_0=10"  # GeoTIFF has no keys for it
 
 
-def test_crs_that_geotiff_cannot_store_is_written_to_aux_xml(tmp_path):
+@pytest.mark.parametrize("pam", [True, False])
+def test_crs_that_geotiff_cannot_store_is_written_to_aux_xml(tmp_path, pam):
     kept, moved = (
         bare(affine).tfexport(tmp_path / name, patch_dimensions=6, crs=crs).mixer
         for name, affine, crs in (
@@ -247,7 +248,8 @@ def test_crs_that_geotiff_cannot_store_is_written_to_aux_xml(tmp_path):
         (moved, "EPSG:32631", ["map.tif"]),
         (kept, PERSPECTIVE, ["map.tif", "map.tif.aux.xml"]),
     ):
-        xee_tf.upload_image(None, mixer, out / "map.tif", if_exists="overwrite")
+        with rasterio.Env(GDAL_PAM_ENABLED=pam):
+            xee_tf.upload_image(None, mixer, out / "map.tif", if_exists="overwrite")
         assert sorted(file.name for file in out.iterdir()) == files
         with rasterio.open(out / "map.tif") as file:
             assert same_crs(read_crs(file.crs), read_crs(crs))

@@ -407,7 +407,7 @@ def test_sources_that_are_not_an_exported_image_raise(tmp_path):
         ),
         (table, xee_tf.OptionError, "open_table"),
         (table.manifest, xee_tf.OptionError, "open_table"),
-        ({"a": 1, "b": 2}, xee_tf.OptionError, r"pass one of \['a', 'b'\]"),
+        ({"a": 1, "b": 2}, xee_tf.OptionError, r"pass one of 'a', 'b'"),
     ):
         with pytest.raises(error, match=message):
             xee_tf.open_image(source)
@@ -893,3 +893,17 @@ def test_a_table_manifest_instead_of_an_image_manifest(tmp_path):
     result.manifest.write_bytes(TableManifest(()).text().encode())
     with pytest.raises(xee_tf.ManifestError, match=r"s-image\.tfexport is the manifest of a table"):
         xee_tf.open_image(result)
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", '{"projection": 3}', "\0\0", '{"projection"'])
+def test_damaged_mixer_beside_a_manifest(tmp_path, damaged):
+    """What the error suggests works."""
+    ds = raster({"B4": random_band((64, 96))})
+    result = ds.tfexport(tmp_path / "s", patch_dimensions=32)
+    result.mixer.write_bytes(damaged.encode())
+    with pytest.raises(
+        xee_tf.MixerError, match=r"Restore it, or delete it: the manifest, s-image\.tfexport, desc"
+    ):
+        xee_tf.open_image(tmp_path / "s")
+    result.mixer.remove()
+    np.testing.assert_array_equal(xee_tf.open_image(tmp_path / "s").B4, ds.B4)

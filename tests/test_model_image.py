@@ -441,7 +441,7 @@ def test_errors_about_names_list_all_of_them_and_suggest_one():
     with pytest.raises(OptionError, match=r"needs 'b8a', not found.*Did you mean 'B8A'"):
         first.predict_image(ds)
     named = Model.from_function(lambda b: {"x": b[..., 0]}, input_tile_size=4, output_bands=["u", "v", "w"])
-    with pytest.raises(PredictionError, match=r"returned the outputs \['x'\]; expected 'u', 'v', 'w'"):
+    with pytest.raises(PredictionError, match=r"returned the outputs 'x'; expected 'u', 'v', 'w'"):
         named.predict_image(ds).compute()
 
 
@@ -461,7 +461,7 @@ def test_blending_requires_overlap():
 def test_merging_requires_other_names_and_the_same_grid():
     ds = raster({"a": random_band((8, 8))})
     model = Model.from_function(lambda pixels: pixels[..., 0], input_tile_size=4, output_bands=["a"])
-    with pytest.raises(OptionError, match=r"already has bands named \['a'\]"):
+    with pytest.raises(OptionError, match=r"already has bands named 'a'"):
         model.predict_image(ds)
     np.testing.assert_array_equal(model.predict_image(ds, merge=False).a, ds.a)
     coarse = Model.from_function(Local(0, pool=4), input_tile_size=4, output_tile_size=1, output_bands=["b"])

@@ -497,3 +497,40 @@ def test_served_folders_at_urls(memory: str, temporary: Path) -> None:
 def test_file_names(url: str, name: str) -> None:
     """Only URLs of web servers have a query."""
     assert Location.of(url).file_name == name
+
+
+@pytest.mark.parametrize("create", [xee_tf.Model.from_keras, xee_tf.Model.from_saved_model])
+def test_https_for_a_server_without_tls(create: Any, tmp_path: Path) -> None:
+    message = r"the server does not use TLS .* begin its address with http:// instead of https://\.$"
+    with web_server(tmp_path) as url, pytest.raises(xee_tf.StorageError, match=message):
+        create(f"https{url[4:]}/crops.keras", **OPTIONS).predict_image(scene())
+
+
+def test_https_for_a_model_server_without_tls(tmp_path: Path) -> None:
+    message = r"TLS: .* The server does not use TLS\. .* begin its address with http:// instead of https://"
+    with web_server(tmp_path) as url, pytest.raises(xee_tf.ModelError, match=message):
+        xee_tf.Model.from_tf_serving(f"https{url[4:]}", "crops", **OPTIONS).predict_image(scene())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "scene.tif",
+            b"II*\0",
+            r"scene\.tif is not a Keras file: expected a \.keras or \.h5 file\. Rasters are",
+        ),
+        ("model", b"PK\3\4", "model is not a Keras file"),
+        ("crops.keras", b"PK\3", r"crops\.keras is damaged, or is not a Keras file"),
+        ("crops.h5", b"", r"crops\.h5 is damaged, or is not a Keras file"),
+        ("crops.keras", b"PK\3\4more", r"Keras cannot load .*crops\.keras: "),
+    ],
+)
+@pytest.mark.parametrize("remote", [False, True])
+def test_files_that_are_no_keras_models(
+    remote: bool, name: str, content: bytes, message: str, memory: str, tmp_path: Path
+) -> None:
+    file = Location.of(memory if remote else tmp_path).child(name)
+    file.write_bytes(content)
+    with pytest.raises(xee_tf.ModelError, match=message):
+        xee_tf.Model.from_keras(file.url, **OPTIONS).predict_image(scene())

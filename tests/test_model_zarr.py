@@ -825,3 +825,32 @@ def test_custom_names_of_dimensions(names, tmp_path):
     assert found.p.dims == (y, x)
     assert found.rio.crs == "EPSG:32633"
     np.testing.assert_array_equal(found.p, ds.B - ds.A)
+
+
+@pytest.mark.parametrize("finished", [0, 3])
+def test_unfinished_store_of_another_model_says_how_to_begin_again(tmp_path, finished):
+    """The first run of a model with a bug leaves a store that the corrected model cannot continue."""
+    ds = raster({"B4": random_band((48, 80))}).chunk(y=16, x=16)
+    calls = []
+
+    def broken(pixels):
+        calls.append(len(pixels))
+        if len(calls) > finished:
+            raise ValueError("shapes do not match")
+        return pixels[..., 0]
+
+    def model(function):
+        return Model.from_function(function, input_tile_size=16, output_bands=["p"])
+
+    store = tmp_path / "p.zarr"
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="shapes do not match"):
+        predict_to_zarr(model(broken), ds, store)
+    corrected = model(lambda pixels: pixels[..., 0])
+    message = (
+        f"is an unfinished prediction with {finished} finished chunks, which cannot be continued: the model "
+        r".*\. Begin again with if_exists='overwrite', or choose another name\.$"
+    )
+    with pytest.raises(DestinationExistsError, match=message):
+        predict_to_zarr(corrected, ds, store)
+    predict_to_zarr(corrected, ds, store, if_exists="overwrite")
+    np.testing.assert_array_equal(xr.open_zarr(store, decode_coords="all").p, ds.B4)

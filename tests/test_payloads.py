@@ -644,7 +644,7 @@ def test_garbage_collector_is_restored(enabled):
         (b'{"instances": [1], "inputs": [1]}', {"x": "float32"}, "either 'instances'"),
         (b'{"instances": 1}', {"x": "float32"}, "list that is not empty"),
         (b'{"instances": [1], "signature_name": 1}', {"x": "float32"}, "'signature_name' must be a string"),
-        (b'{"instances": [{"y": 1}]}', {"x": "float32"}, r"inputs \['x'\]; got \['y'\]"),
+        (b'{"instances": [{"y": 1}]}', {"x": "float32"}, r"inputs 'x'; got 'y'"),
         (b'{"instances": [1]}', {"x": "float32", "y": "int8"}, "got no names"),
         (b'{"instances": [1.5]}', {"x": "int32"}, "cannot be represented as int32"),
         (b'{"instances": [300]}', {"x": "uint8"}, "cannot be represented as uint8"),

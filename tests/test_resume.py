@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import nullcontext
 
 import dask
 import dask.array as da
@@ -86,6 +87,17 @@ def test_interruption_says_what_is_kept(tmp_path, fail_at, advice):
     [note] = caught.value.__notes__
     assert note.startswith(advice)
     assert bool(os.listdir(tmp_path)) == (fail_at > 1)  # nothing is kept that cannot be used
+
+
+@pytest.mark.parametrize("if_exists", ["error", "overwrite"])
+def test_deleted_shards_have_a_warning(tmp_path, if_exists):
+    """Unless it was requested that they are replaced."""
+    with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt):
+        export(Source(fail_at=6, error=KeyboardInterrupt), tmp_path / "scene")
+    message = r"had kept for .*scene was deleted\. To continue .* call it with if_exists='resume'\.$"
+    with pytest.warns(UserWarning, match=message) if if_exists == "error" else nullcontext():
+        export(Source(), tmp_path / "scene", if_exists=if_exists)
+    export(Source(), tmp_path / "scene", if_exists="overwrite")
 
 
 @every_bucket

@@ -188,7 +188,7 @@ def test_records_without_features(tmp_path):
             RecordError, match=r"t.tfrecord: record 0 and all other records of .* hold no feat"
         ):
             open_table(path, chunks=chunks)
-    with pytest.raises(OptionError, match=r"Columns \['c'\] not found; available: \['a', 'b'\]"):
+    with pytest.raises(OptionError, match=r"Columns 'c' not found; available: 'a', 'b'"):
         open_table(write(tmp_path / "u.tfrecord", [{"a": 0.5}, {"b": 0.5}]), ["c"])
 
 
@@ -612,7 +612,7 @@ def test_outputs_with_an_existing_name_raise(name):
         {"a": ("row", [1.0, 2.0]), "p": (("row", "depth"), np.ones((2, 3)))}, {"site": ("row", ["x", "y"])}
     )
     model = xee_tf.Model.from_function(np.sum, input_properties=["a"], output_properties=[name])
-    with pytest.raises(OptionError, match=rf"already has the columns \['{name}'\]"):
+    with pytest.raises(OptionError, match=rf"already has the columns '{name}'"):
         model.predict_properties(table)
     points = gpd.GeoDataFrame({"a": [1.0]}, geometry=gpd.points_from_xy([1], [2]), crs=4326)
     with pytest.raises(OptionError, match="already"):

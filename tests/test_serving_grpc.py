@@ -120,7 +120,7 @@ def test_large_messages(stub):
         ("scaled", {}, {"version": 7}, "NOT_FOUND", "Specific(scaled, 7)"),
         ("scaled", {}, {"label": "beta"}, "INVALID_ARGUMENT", "beta"),
         ("scaled", {}, {"signature_name": "x"}, "INVALID_ARGUMENT", '"x" not found in signature def'),
-        ("scaled", {"z": np.ones(1)}, {}, "INVALID_ARGUMENT", "['x']"),
+        ("scaled", {"z": np.ones(1)}, {}, "INVALID_ARGUMENT", "'x'"),
         ("scaled", {"x": np.ones((1, 1, 1, 2), "float64")}, {}, "INVALID_ARGUMENT", "double"),
         ("slow", {"seconds": np.float32([-1])}, {}, "INVALID_ARGUMENT", "seconds must not be negative"),
         ("", {}, {}, "INVALID_ARGUMENT", "Missing model name"),

@@ -194,7 +194,7 @@ def test_health(server):
         ("models/scaled:predict", {"instances": [1], "inputs": [1]}, 400, "either 'instances' (rows) or"),
         ("models/scaled:predict", {"instances": [[[["a"]]]]}, 400, "'x' contains"),
         ("models/scaled:predict", {"instances": [[1], [2, 3]]}, 400, "unequal lengths"),
-        ("models/scaled:predict", {"instances": [{"z": 1}]}, 400, "has the inputs ['x']"),
+        ("models/scaled:predict", {"instances": [{"z": 1}]}, 400, "has the inputs 'x'"),
         ("models/slow:predict", {"instances": [-1.0]}, 400, "seconds must not be negative"),
         ("models/types:predict", {"instances": [1]}, 400, "has the inputs"),
         ("models/scaled:regress", {}, 400, "Malformed request: POST /v1/models/scaled:regress"),

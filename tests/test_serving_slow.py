@@ -542,3 +542,39 @@ def test_responses_are_kept_while_they_are_read(connect, served_models, monkeypa
                 time.sleep(0.02)
         assert found.startswith(b"HTTP/1.1 200 ")
         assert found.endswith(b"}") == reads
+
+
+@pytest.mark.parametrize("begin", [LENGTH[0], CHUNKED[0], HEAD, b""])
+def test_half_requests_do_not_delay_the_end(connect, served_models, begin, caplog):
+    with xee_tf.serve(served_models, grace=30) as server:
+        assert predict(server) == 200
+        half = connect(server, begin)
+        time.sleep(0.2)
+        start = time.monotonic()
+        server.close()
+        assert time.monotonic() - start < 10
+        assert is_closed(half)
+    assert not caplog.records
+
+
+def test_request_that_still_arrives_is_completed_at_the_end(connect, served_models, caplog):
+    body = b'{"instances": [0]}'
+    with xee_tf.serve(served_models, grace=30) as server, ThreadPoolExecutor(1) as pool:
+        head = HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        connection = connect(server, head + body[:5])
+        time.sleep(0.2)
+        closing = pool.submit(server.close)
+        time.sleep(0.5)
+        connection.sendall(body[5:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        closing.result(10)
+    assert not caplog.records
+
+
+def test_calls_without_message_do_not_delay_the_end(begin_calls, served_models):
+    with xee_tf.serve(served_models, grace=30) as server:
+        begin_calls(server, 3)
+        assert predict_by_grpc(server) == "OK"
+        start = time.monotonic()
+        server.close()
+        assert time.monotonic() - start < 10

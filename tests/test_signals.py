@@ -62,6 +62,7 @@ if __name__ == "__main__":
 def start(arguments, cwd):
     return subprocess.Popen(
         [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
@@ -302,6 +303,29 @@ print("not reached")
     )
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "cleaned up\n")
     assert re.fullmatch(r"Terminated\. Run it again\.\n", done.stderr)
+
+
+@pytest.mark.parametrize(("pause", "output"), [(0, "cleaned up\n"), (0.2, "cleaned up\n"), (2, "")])
+def test_second_signal_ends_the_process_unless_it_follows_at_once(pause, output):
+    code = """
+import time
+from xee_tf.signals import interruptible
+with interruptible():
+    try:
+        print("started", flush=True)
+        time.sleep(60)
+    finally:
+        for _ in range(400):
+            time.sleep(0.01)
+        print("cleaned up", flush=True)
+"""
+    process = start(["-c", code], ROOT)
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(pause)
+    process.send_signal(signal.SIGTERM)
+    found, _ = process.communicate(timeout=60)
+    assert (process.returncode, found) == (-signal.SIGTERM, output)
 
 
 # -- Uploads, predictions and tables ---------------------------------------------------------------------

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from xee_tf import OptionError, add_bands, band_statistics
 
-DTYPES = ["bool", "uint8", "int16", "uint16", "int32", "float32", "float64"]
+DTYPES = [
+    "bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
+]  # fmt: skip
 
 
 @given(
@@ -103,6 +105,46 @@ def test_infinite_values():
     found = band_statistics(band)
     assert (found["max"].item(), found["mean"].item(), found["count"].item()) == (np.inf, np.inf, 2)
     assert np.isnan(found["std"].item())
+
+
+@pytest.mark.parametrize(
+    ("infinite", "mean"), [([np.inf], np.inf), ([-np.inf], -np.inf), ([-np.inf, np.inf], np.nan)]
+)
+def test_infinite_values_in_any_chunk(infinite, mean):
+    values = np.arange(12.0).reshape(3, 4)
+    values.flat[: 7 * len(infinite) : 7] = infinite
+    for chunks in (4, 2, 1):
+        found = band_statistics(xr.DataArray(da.from_array(values, chunks=chunks), dims=("y", "x"), name="b"))
+        np.testing.assert_array_equal(found["mean"], [mean])
+        assert np.isnan(found["std"].item())
+
+
+def test_whole_numbers_do_not_depend_on_chunks():
+    values = np.random.default_rng(0).integers(-(2**15), 2**15, (90, 70)).astype("int16")
+    values[40:] = 7
+    lazy = [da.from_array(values, chunks=chunks) for chunks in (100, 33, (1, 70), 9)]
+    found = [band_statistics(xr.DataArray(each, dims=("y", "x"), name="b")) for each in lazy]
+    for each in found[1:]:
+        xr.testing.assert_identical(each, found[0])
+    assert found[0]["mean"].item() == values.sum(dtype="int64") / values.size
+
+
+def test_counts_of_classes():
+    values = np.array([[2, 5, 5], [0, 2, 2]])
+    bands = {
+        "a": values.astype("uint8"),
+        "b": values - 3,
+        "c": values * 1.0,
+        "d": values * 100,
+        "e": values > 2,
+    }
+    raster = xr.Dataset({name: (("y", "x"), each) for name, each in bands.items()})
+    found = band_statistics(raster)["class_count"]
+    assert found["class"].values.tolist() == [-3, -1, 0, 1, 2, 5]
+    assert found.sel(band="a").values.tolist() == [0, 0, 1, 0, 3, 2]
+    assert found.sel(band="b").values.tolist() == [1, 3, 0, 0, 2, 0]
+    assert found.sel(band=["c", "d"]).sum() == 0
+    assert found.sel({"band": "e", "class": [0, 1]}).values.tolist() == [4, 2]
 
 
 def test_errors():

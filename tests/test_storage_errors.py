@@ -469,3 +469,30 @@ def test_unknown_storage_options(bucket, name, options):
     image = raster({"a": np.ones((32, 32), "f4")})
     with pytest.raises(OptionError, match=f"contain '{name}', which its filesystem does not have"):
         image.tfexport(f"{bucket.url}/x", patch_dimensions=16, storage_options={**bucket.options, **options})
+
+
+def export_resumable(path, ds, **more):
+    return ds.tfexport(path, patch_dimensions=8, if_exists="resume", **more)
+
+
+FIRST = xee_tf.Model.from_function(lambda tiles: tiles[..., 0], input_tile_size=8, output_bands=["p"])
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (lambda path, ds, **more: ds.tfexport(path, patch_dimensions=8, **more), "scene"),
+        (export_resumable, "resumable"),
+        (lambda path, ds, **more: xee_tf.predict_to_zarr(FIRST, ds, path, **more), "p.zarr"),
+        (lambda path, ds, **more: xee_tf.to_cog(ds, path, **more), "a.tif"),
+    ],
+)
+def test_invalid_credentials_name_the_destination(bucket, options, write, name):
+    """Not the hidden objects that a run creates first."""
+    ds = raster({"B4": random_band((16, 16))}).chunk(y=8, x=8)
+    invalid = Error(403, "InvalidAccessKeyId")
+    bucket.proxy.disturb(1, invalid, lasting=True, matching=lambda request: request.is_change)
+    with pytest.raises(xee_tf.XeeTFError, match="credentials are not valid") as caught:
+        write(f"{bucket.url}/run/{name}", ds, storage_options=options)
+    assert f" {bucket.url}/run/{name}" in str(caught.value)
+    assert "/." not in str(caught.value)

@@ -180,7 +180,7 @@ def test_pending_pixels_are_copied(tmp_path):
         ({"a": np.zeros((2, 12, 4, 6))}, {}, r"Channels must be last.*np.moveaxis\(values, 1, -1\)"),
         ({"a": np.zeros((2, 4, 6, 0))}, {}, r"'a' has no values; got an array of shape \(2, 4, 6, 0\)"),
         (np.zeros((2, 4, 6, 12)), {"bands": "ndvi"}, r"pass a mapping: \{'ndvi': predictions\}"),
-        (np.zeros((20, 3)), {"bands": ["a", "b"]}, r"3 channels; expected 2, .* bands \['a', 'b'\]"),
+        (np.zeros((20, 3)), {"bands": ["a", "b"]}, r"3 channels; expected 2, .* bands 'a', 'b'"),
         (np.zeros((20, 0)), {}, r"0 channels; expected 0"),
         (np.zeros(20, "U3"), {}, "an array of numbers; got an array of <U3"),
     ],

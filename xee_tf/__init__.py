@@ -34,7 +34,7 @@ from xee_tf.sampling import PatchSelection, PatchSplit, band_statistics, sample_
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
-from xee_tf.training import feature_spec, tf_dataset
+from xee_tf.training import feature_spec, normalization, tf_dataset
 from xee_tf.upload import PredictionWriter, to_cog, upload_image, upload_table
 from xee_tf.version import __version__ as __version__
 
@@ -80,6 +80,7 @@ __all__ = [
     "export_table",
     "feature_spec",
     "inspect",
+    "normalization",
     "open_image",
     "open_table",
     "plan_export",

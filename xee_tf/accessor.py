@@ -73,5 +73,5 @@ class TFExportAccessor:
     def __repr__(self) -> str:
         return (
             "<tfexport: call it to export this raster as TFRecord patches with a mixer, "
-            "use .plan(...) to see what that would write, or .table(points, ...) to sample the raster>"
+            "use .plan(...) to see what that would write, or .table(points, ...) to sample pixels or patches>"
         )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.display import quoted
 from xee_tf.errors import ModelError, PredictionError
 from xee_tf.identity import content_hash
 
@@ -115,7 +116,9 @@ class Signature:
         if self.inputs is None:
             return
         if set(batch) != set(self.inputs):
-            raise ModelError(f"{model} has the inputs {sorted(self.inputs)}; got {sorted(batch)}.")
+            raise ModelError(
+                f"{model} has the inputs {quoted(sorted(self.inputs))}; got {quoted(sorted(batch))}."
+            )
         for name, info in self.inputs.items():
             shape = batch[name].shape
             if not info.allows(shape):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,6 +15,8 @@ __all__ = ["NOTHING_CHANGED", "Terminated", "explain_interruption", "interruptib
 NOTHING_CHANGED = "Temporary files were deleted, and nothing else was changed. Run it again."
 """What to say about an interrupted run that was cleaned up."""
 
+_TOGETHER = 1.0  # seconds
+
 
 class Terminated(KeyboardInterrupt):
     """The process received SIGTERM."""
@@ -21,9 +24,11 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def sigterm_raises() -> Iterator[list[int]]:
-    """Let SIGTERM raise `Terminated` in the body; a second one ends the process at once.
+    """Let SIGTERM raise `Terminated` in the body; a second one ends the process, without cleaning up.
 
-    This has no effect outside the main thread, on Windows, and if the program handles SIGTERM itself.
+    A second one that follows at once belongs to the first: ``timeout`` and batch systems send the signal to
+    the process and to its group. This has no effect outside the main thread, on Windows, and if the program
+    handles SIGTERM itself.
 
     Yields
     ------
@@ -36,10 +41,17 @@ def sigterm_raises() -> Iterator[list[int]]:
         yield received
         return
 
+    began = 0.0
+
     def on_signal(number: int, _: object) -> None:
-        received.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise Terminated("The process received SIGTERM.")
+        nonlocal began
+        if not received:
+            received.append(number)
+            began = time.monotonic()
+            raise Terminated("The process received SIGTERM.")
+        if time.monotonic() - began > _TOGETHER:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, on_signal)
     try:

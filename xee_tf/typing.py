@@ -27,15 +27,26 @@ from xee_tf.sampling import PatchBlock
 from xee_tf.sidecars import BandSpec, Exported, ExportedTable, ExportNames, TableColumn
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables import Geometry, Table
-from xee_tf.training import Exports, Normalize, SequenceSpec
+from xee_tf.training import (
+    Bands,
+    ClassWeight,
+    Exports,
+    Normalize,
+    NormalizeMethod,
+    SampleWeight,
+    Scales,
+    SequenceSpec,
+)
 from xee_tf.upload import OverviewResampling, Predictions
 
 __all__ = [
     "Arrays",
     "BandPlan",
     "BandSpec",
+    "Bands",
     "Blend",
     "BlockLayout",
+    "ClassWeight",
     "Connection",
     "Credentials",
     "Edge",
@@ -56,6 +67,7 @@ __all__ = [
     "ModelSpec",
     "NodesLike",
     "Normalize",
+    "NormalizeMethod",
     "OverviewResampling",
     "PatchAxis",
     "PatchBlock",
@@ -69,6 +81,8 @@ __all__ = [
     "RecordFiles",
     "Resampling",
     "Route",
+    "SampleWeight",
+    "Scales",
     "SequenceSpec",
     "Signature",
     "Table",

@@ -1,5 +1,6 @@
 """Blocks of patches, and their assembly from the chunks of a raster; numpy only."""
 
+from xee_tf.blocks.around import PointLayout, chunk_blocks, first_pixels, points_by_block
 from xee_tf.blocks.assembling import BandRule, PlaneRule, assemble, cut_row, cut_strips, index_in, stitch
 from xee_tf.blocks.layout import (
     Block,
@@ -23,14 +24,18 @@ __all__ = [
     "ChunkGrid",
     "Pieces",
     "PlaneRule",
+    "PointLayout",
     "assemble",
+    "chunk_blocks",
     "chunk_edges",
     "cut_row",
     "cut_strips",
+    "first_pixels",
     "index_in",
     "lay_out_blocks",
     "overlapping",
     "pixel_bytes",
+    "points_by_block",
     "stitch",
     "tiles",
 ]

@@ -296,22 +296,24 @@ class BlockLayout:
         """Return the pieces from which one block is assembled, in a fixed order."""
         top, bottom = self.y.clipped(row)
         left, right = self.x.clipped(column)
-        found = []
-        for plane, grid in enumerate(self.planes):
-            for iy, ix in product(overlapping(grid.y, top, bottom), overlapping(grid.x, left, right)):
-                home = self.home(plane, iy, ix)
-                if home == (row, column):
-                    part, window = "chunk", grid.window(iy, ix)
-                else:
-                    strips = self.strips(plane, iy, ix)
-                    if home[1] == column:
-                        side = "top" if home[0] > row else "bottom"
-                    else:
-                        side = "left" if home[1] > column else "right"
-                    part = "chunk" if "chunk" in strips else side
-                    window = strips[part]
-                found.append(Piece(plane, iy, ix, home, part, window))
-        return found
+        return [
+            self._piece((row, column), plane, iy, ix)
+            for plane, grid in enumerate(self.planes)
+            for iy, ix in product(overlapping(grid.y, top, bottom), overlapping(grid.x, left, right))
+        ]
+
+    def _piece(self, block: Block, plane: int, iy: int, ix: int) -> Piece:
+        """Return the piece of a chunk that a block needs."""
+        home = self.home(plane, iy, ix)
+        if home == block:
+            return Piece(plane, iy, ix, home, "chunk", self.planes[plane].window(iy, ix))
+        strips = self.strips(plane, iy, ix)
+        if home[1] == block[1]:
+            side = "top" if home[0] > block[0] else "bottom"
+        else:
+            side = "left" if home[1] > block[1] else "right"
+        part = "chunk" if "chunk" in strips else side
+        return Piece(plane, iy, ix, home, part, strips[part])
 
 
 def chunk_edges(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ _ADVICE = (
     (r"(chunks of the (?:input|output) '[^']*') were", r"\1 (--chunk) were"),
     (r"in the same chunks;", "in the same chunks (--chunk);"),
     (r"pass (them|the shards) as records=\[\.\.\.\]", r"give \1 to xee-tf upload image before the mixer"),
-    (r"run it again with if_exists='resume'", "run it again with --resume"),
+    (r"(run it again|call it) with if_exists='resume'", "run it again with --resume"),
     (r"open it with rioxarray\.open_rasterio", "show it with rio info"),
     (
         r"Select the bands without it, for example ds\[\[.*?\]\]",

@@ -16,10 +16,12 @@ import psutil
 import rasterio
 import rioxarray
 import xarray as xr
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
 import xee_tf
 from xee_tf.display import abbreviated, counted
-from xee_tf.errors import GridMismatchError, OptionError, StorageError
+from xee_tf.errors import GridMismatchError, OptionError, StorageError, warn
 from xee_tf.gdal_cache import limit_to
 from xee_tf.georef import image_dataset, read_georef, same_grid
 from xee_tf.options import integer
@@ -67,6 +69,7 @@ def open_rasters(
         If the rasters are not on the same grid.
     """
     integer(1)(chunk, "chunk")
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # `_check_place` says more
     images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in paths]
     most = psutil.virtual_memory().total // 20  # the default
     limit_to(min(most, max(_MIN_CACHE, sum(_strip_bytes(path, chunk) for path in paths))))
@@ -157,6 +160,7 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
             raise StorageError(f"{source} could not be opened as NetCDF. {fix}") from error
     try:
         _check_parts(source)
+        _check_place(source)
         raster: Any = rioxarray.open_rasterio(source, chunks={"x": chunk, "y": chunk}, lock=False)
     except StorageError:
         raise
@@ -183,6 +187,20 @@ def _check_parts(source: str) -> None:
         raise StorageError(
             f"{source} contains {len(parts)} {what}: pass GDAL's name of one of them, such as {parts[0]}."
         )
+
+
+def _check_place(source: str) -> None:
+    """Warn about a raster without a geotransform, which GDAL places at the origin."""
+    with warnings.catch_warnings(action="ignore"), rasterio.open(source) as file:
+        if not file.count or file.transform != Affine.identity():
+            return
+        points = bool(file.gcps[0] or file.rpcs)
+    fix = f"rio warp {source} OUTPUT --dst-crs EPSG:32633" if points else "rio edit-info --transform"
+    warn(
+        f"{source} has no geotransform{', but control points' if points else ''}: its pixels are placed at "
+        "the origin of the CRS, and are one unit large. If they have a place, set it first, for example with "
+        f"{fix}."
+    )
 
 
 def _strip_bytes(source: str, chunk: int) -> int:

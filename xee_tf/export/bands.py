@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xee_tf.blocks import BandRule
+from xee_tf.display import quoted
 from xee_tf.dtypes import FLOAT32_EXACT, clamp
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError, shorten, warn
 from xee_tf.export.options import ExportOptions
@@ -87,7 +88,7 @@ def read_bands(
     """
     if isinstance(mask, str):
         if mask not in dataset:
-            raise OptionError(f"mask={mask!r} is not a variable of the image; available: {list(dataset)}.")
+            raise OptionError(f"mask={mask!r} is not a variable of the image; available: {quoted(dataset)}.")
         dataset, mask = dataset.drop_vars(mask), dataset[mask]
     variables = {
         check_key(name): variable
@@ -144,7 +145,7 @@ def _band_dims(name: str, variable: xr.DataArray, georef: GeoRef) -> dict[str, i
     missing = {georef.y_dim, georef.x_dim} - set(variable.dims)
     if missing:
         raise GeoreferenceError(
-            f"{name!r} has the dimensions {variable.dims}, but not {sorted(map(str, missing))}. "
+            f"{name!r} has the dimensions {variable.dims}, but not {quoted(sorted(map(str, missing)))}. "
             "Select the bands without it, for example ds[['B4', 'B3', 'B2']]."
         )
     return {
@@ -170,17 +171,17 @@ def _depths(
             )
         if len(given) != len(arrays):
             raise OptionError(
-                f"tensor_depths={given!r} must have one depth for each of the array bands {arrays}. "
+                f"tensor_depths={given!r} must have one depth for each of the array bands {quoted(arrays)}. "
                 "Pass one depth for each, or a mapping {band: depth}."
             )
         given = dict(zip(arrays, given, strict=True))
     unknown = [name for name in given if name not in own]
     if unknown:
         reason = "is a scalar band" if unknown[0] in band_dims else "is not a band"
-        available = f"available array bands: {list(own)}" if own else "the image has no array bands"
+        available = f"available array bands: {quoted(own)}" if own else "the image has no array bands"
         raise OptionError(
             f"tensor_depths contains {unknown[0]!r}, which {reason}; {available} (with a dimension other "
-            f"than y and x), all bands: {list(band_dims)}."
+            f"than y and x), all bands: {quoted(band_dims)}."
         )
     missing = [name for name in arrays if name not in given]
     if missing:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xee_tf.export.result import ExportResult
 from xee_tf.export.resuming import shard_files
+from xee_tf.export.tallies import statistics_of_shards
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import apply_affine
 from xee_tf.shards import ShardStore, WrittenShard, commit_once
 from xee_tf.sidecars import ExportNames, ImageManifest, Mixer, find_same
+from xee_tf.statistics import BandStatistics
 from xee_tf.storage import Location
 
 __all__ = ["ImageCommit"]
@@ -62,13 +64,14 @@ class ImageCommit:
         names = self.names
         mixer = names.mixer if self.mixer else None
         identity = self.manifest.identity
+        statistics = statistics_of_shards([band.name for band in self.manifest.bands], shards)
         done = commit_once(
             self.store,
             lambda: find_same(ImageManifest, names.manifest, names.prefix, identity, mixer=mixer),
-            lambda: self.store.commit(shards, self._sidecars(shards)),
+            lambda: self.store.commit(shards, self._sidecars(shards, statistics)),
         )
         if isinstance(done, ImageManifest):  # another run has completed the same export
-            files, resumed = shard_files(names, done), len(done.shards)
+            files, resumed, statistics = shard_files(names, done), len(done.shards), done.statistics
         else:
             files, resumed = done, self.resumed
         return ExportResult(
@@ -81,16 +84,20 @@ class ImageCommit:
             selected=self.selected,
             left_out=self.left_out,
             resumed=resumed,
+            _statistics=statistics,
         )
 
-    def _sidecars(self, shards: Sequence[WrittenShard]) -> list[tuple[Location, bytes]]:
+    def _sidecars(
+        self, shards: Sequence[WrittenShard], statistics: Mapping[str, BandStatistics] | None
+    ) -> list[tuple[Location, bytes]]:
         """Return the files that describe the shards, and their contents."""
         names = self.names
         # If there is a mixer, the number of a record is the number of its patch.
         described = tuple(
             shard.in_manifest(names.shard(shard.number).name, patches=not self.mixer) for shard in shards
         )
-        sidecars = [(names.manifest, replace(self.manifest, shards=described).text().encode())]
+        manifest = replace(self.manifest, shards=described, statistics=statistics)
+        sidecars = [(names.manifest, manifest.text().encode())]
         if self.index:
             sidecars.insert(0, (names.index, self._index(shards)))
         if self.mixer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble, cut_row, tiles
 from xee_tf.export.patches import PatchRecords, PatchShards
+from xee_tf.export.tallies import BlockTallies, TalliedBand
 from xee_tf.geometry import PatchAxis, PatchGrid, Window
 from xee_tf.records import Encoded
 from xee_tf.shards import Part, Run, ShardStore, pack_run
@@ -49,6 +50,8 @@ class BlockEncoder:
         The store for the records.
     finished : collection of int
         Shards that are complete, whose records are not needed.
+    tallied : tuple of TalliedBand
+        The bands, for their statistics.
     """
 
     grid: PatchGrid
@@ -60,6 +63,7 @@ class BlockEncoder:
     count_masked: bool
     store: ShardStore
     finished: Collection[int] = ()
+    tallied: tuple[TalliedBand, ...] = ()
 
     def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> list[Part]:
         """Store the records of one block; return one part for each of their shards."""
@@ -78,6 +82,8 @@ class BlockEncoder:
         memory = None
         if self.record.layout.fixed_size and (self.store.names.compressed or not self.store.keeps_runs):
             memory = _memory(max(len(tile) for _, tile in found) * self.record.patch_bytes)
+        tallies = BlockTallies(self.tallied)
+        last = self._last_runs(found)
         for rows, columns in found:
             window = Window(*y.halo(rows[0], rows[-1]), *x.halo(columns[0], columns[-1]))
             bands, masks = assemble(
@@ -85,8 +91,12 @@ class BlockEncoder:
                 pieces,
                 self.rules,
                 has_mask=self.has_mask,
-                want_masks=self.count_masked or self.record.drop_masked_steps,
+                want_masks=True,
             )
+            axes = window, y, x
+            shard = self._only_shard(rows, columns)
+            if shard is not None:
+                tallies.add(shard, bands, masks, axes, rows, columns)
             for row in rows:
                 cut = partial(_cut, window=window, y=y, x=x, row=row, columns=columns)
                 keep = share = None
@@ -103,9 +113,35 @@ class BlockEncoder:
                 if parts:
                     cut_masks = None if masks is None else cut(masks)
                     encoded = self.record.encode(cut(bands), cut_masks, keep, memory)
-                for shard, begin, end in parts:
+                for part, begin, end in parts:
+                    own = slice(begin - first, end - first)
+                    if shard is None:
+                        kept = None if keep is None else keep[own]
+                        tallies.add(part, bands, masks, axes, range(row, row + 1), columns[own], kept)
                     edges = np.array(self._member_edges(layout.x, row, begin, end)) - first
-                    yield shard, self._pack(encoded, edges, first, keep, share)
+                    run, data = self._pack(encoded, edges, first, keep, share)
+                    if begin == last[part]:
+                        run = replace(run, moments=tallies.moments(part))
+                    yield part, (run, data)
+
+    def _last_runs(self, found: Sequence[tuple[range, range]]) -> dict[int, int]:
+        """Return the first patch of the last run of each shard in the tiles of a block."""
+        width = self.grid.patches_per_row
+        return {
+            shard: begin
+            for rows, columns in found
+            for row in rows
+            for shard, begin, _ in self._unfinished(row * width + columns[0], row * width + columns[-1] + 1)
+        }
+
+    def _only_shard(self, rows: range, columns: range) -> int | None:
+        """Return the shard of all patches of a tile, if they have the same one and all are written."""
+        if self.count_masked or self.shards.selection is not None:
+            return None
+        width = self.grid.patches_per_row
+        parts = self._unfinished(rows[0] * width + columns[0], rows[-1] * width + columns[-1] + 1)
+        [(shard, begin, end)] = parts if len(parts) == 1 else [(None, 0, 0)]
+        return shard if end - begin == (len(rows) - 1) * width + len(columns) else None
 
     def _selected(self, found: Iterable[tuple[range, range]]) -> list[tuple[range, range]]:
         """Return the rows and columns of tiles, without rows at their edges that have no selected patches."""

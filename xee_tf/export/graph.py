@@ -15,6 +15,7 @@ from xee_tf.export.joining import ShardTasks, blocks_to_do, rows_before, task_na
 from xee_tf.export.plan import ExportPlan
 from xee_tf.export.result import ExportResult
 from xee_tf.export.resuming import still_complete
+from xee_tf.export.tallies import tallied_bands
 from xee_tf.geometry import Size
 from xee_tf.graph import (
     BlockJob,
@@ -140,6 +141,7 @@ def _encoder(plan: ExportPlan, store: ShardStore, finished: frozenset[int]) -> B
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         store=store,
         finished=finished,
+        tallied=tallied_bands(plan.band_plan),
     )
 
 

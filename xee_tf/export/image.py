@@ -10,6 +10,7 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.choosing import PatchChoice
@@ -203,7 +204,7 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
     if split_dim is None:
         return _by_side(_job(dataset, prefix, options, source))
     if split_dim not in dataset.dims:
-        raise OptionError(f"split_dim={split_dim!r} is not a dimension; available: {list(dataset.dims)}.")
+        raise OptionError(f"split_dim={split_dim!r} is not a dimension; available: {quoted(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
         raise OptionError(
             f"split_dim={split_dim!r} is a spatial dimension, which cannot be split. Use region to export a "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import xarray as xr
 from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import grid_picture, grid_rows, per_pixel, selected_rows
 from xee_tf.sidecars import ShardInfo
+from xee_tf.statistics import BandStatistics, statistics_cells, statistics_dataset
 from xee_tf.storage import Location
 
 __all__ = ["ExportResult"]
@@ -49,6 +52,8 @@ class ExportResult(Summarized):
     >>> result = ds.tfexport(f"{tempfile.mkdtemp()}/scene", patch_dimensions=128)
     >>> result.records, result.dropped, result.mixer.name
     (4, 0, 'scene-mixer.json')
+    >>> result.statistics["mean"].sel(band="B4").item()
+    1.0
     """
 
     files: tuple[ShardInfo, ...]
@@ -60,6 +65,7 @@ class ExportResult(Summarized):
     selected: int | None = None
     left_out: int = 0
     resumed: int = field(default=0, compare=False)
+    _statistics: Mapping[str, BandStatistics] | None = field(default=None, compare=False)
 
     @property
     def records(self) -> int:
@@ -77,6 +83,16 @@ class ExportResult(Summarized):
         """Size of all shards on disk in bytes."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def statistics(self) -> xr.Dataset | None:
+        """Statistics of the pixels in the records, in the form of `xee_tf.band_statistics`.
+
+        They are taken while the pixels are written, and are in the manifest. Each pixel counts once, without
+        margins; patches that were omitted do not count. The values are those in the records: float32 if a
+        band is written as such. None if an older version wrote the export.
+        """
+        return None if self._statistics is None else statistics_dataset(self._statistics)
+
     def _summary(self) -> Summary:
         omitted = (
             f", {counted(self.dropped, 'masked patch', 'masked patches')} omitted" if self.dropped else ""
@@ -87,6 +103,7 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
+        rows += Listing("values", statistics_cells(self._statistics or {}), most=5).text_rows()
         if self.resumed:
             rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))

@@ -68,6 +68,7 @@ def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: boo
         selected=None if plan.selection is None else plan.patches,
         left_out=plan.left_out,
         resumed=len(manifest.shards),
+        _statistics=manifest.statistics,
     )
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 from affine import Affine
 
 from xee_tf.chunks import check_chunks
+from xee_tf.display import quoted
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.georef.conventions import (
     Raster,
@@ -352,8 +353,8 @@ def _bands(dataset: xr.Dataset, georef: GeoRef) -> list[tuple[str, xr.DataArray]
     known = {name for name, _ in bands} | set(grid_mappings(dataset, *dims))
     if left := set(map(str, dataset.data_vars)) - known:
         raise GeoreferenceError(
-            f"The variables {sorted(left)} lack one of the dimensions {georef.x_dim} and {georef.y_dim}. "
-            f"Drop them, for example ds.drop_vars({sorted(left)})."
+            f"The variables {quoted(sorted(left))} lack one of the dimensions {georef.x_dim} and "
+            f"{georef.y_dim}. Drop them, for example ds.drop_vars({sorted(left)})."
         )
     return bands
 

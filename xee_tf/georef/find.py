@@ -15,6 +15,7 @@ import rasterio.errors
 from affine import Affine
 from rasterio.windows import Window
 
+from xee_tf.display import quoted
 from xee_tf.errors import GeoreferenceError, GridMismatchError, StorageError, excerpt
 from xee_tf.geometry import Size
 from xee_tf.georef.conventions import (
@@ -111,7 +112,7 @@ def _why_no_crs(obj: Raster, x_dim: str, y_dim: str) -> str:
         held = sorted(str(key) for key in variables(obj)[name].attrs if key != "GeoTransform")
         if held:
             return (
-                f": its grid mapping {name!r} has the attributes {excerpt(held)}, none of which defines a CRS"
+                f": its grid mapping {name!r} has the attributes {quoted(held)}, none of which defines a CRS"
             )
     if any(named):
         return ": its file does not define one"

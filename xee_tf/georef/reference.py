@@ -148,6 +148,12 @@ def read_georef(
     (30.0, 0.0, 500000.0, 0.0, -30.0, 60.0)
     """
     x_dim, y_dim = spatial_dims(obj)
+    if unknown := [dim for dim in (x_dim, y_dim) if np.isnan(obj.sizes[dim])]:
+        raise GeoreferenceError(
+            f"The length of {unknown[0]} is unknown, because pixels were selected by their values in a Dask "
+            "array. Compute it with .compute_chunk_sizes() of the array, or use ds.where(...) instead, which "
+            "keeps the grid."
+        )
     shape = Size(x=int(obj.sizes[x_dim]), y=int(obj.sizes[y_dim]))
     if not shape.pixels:
         raise GeoreferenceError(

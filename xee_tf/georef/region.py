@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyproj
 
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Window
 from xee_tf.georef.crs import crs_option, describe_crs, read_crs, same_crs
@@ -109,7 +110,8 @@ def _slices(region: Any, georef: GeoRef) -> tuple[slice, slice] | None:
         unknown = [key for key in region if key not in names]
         if unknown:
             raise OptionError(
-                f"Unknown dimensions {unknown} in region; expected {georef.y_dim!r} and {georef.x_dim!r}."
+                f"Unknown dimensions {quoted(unknown)} in region; expected {georef.y_dim!r} and "
+                f"{georef.x_dim!r}."
             )
         found = {names[key]: value for key, value in region.items()}
         rows, columns = found.get("y", slice(None)), found.get("x", slice(None))

@@ -68,8 +68,8 @@ def reduce_blocks(
 ) -> Delayed:
     """Return a Delayed of the result of the only block of the last stage.
 
-    Every chunk is loaded once, and may belong to several blocks. The number of tasks is that of the blocks,
-    plus a part of it for the groups.
+    Every chunk is loaded once, and may belong to several blocks. The graph has one task for each block, and
+    about a third as many for the groups, or less; as many, if the blocks are in a single row or column.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays
 from xee_tf.dtypes import coerce
 from xee_tf.models.types import PixelType
+from xee_tf.training import Scales
 
 __all__ = ["Feed", "Item", "Shape", "arrangements", "fits"]
 
@@ -55,6 +56,8 @@ class Feed:
         The dtype of the tensor.
     shape : tuple of int
         The shape of the tensor in each pixel or row.
+    scales : mapping of str to (float, float), optional
+        The offsets and scales that normalize members.
     """
 
     input: str
@@ -62,6 +65,7 @@ class Feed:
     overrides: Mapping[str, PixelType]
     dtype: np.dtype[Any]
     shape: Shape
+    scales: Scales = field(default_factory=dict)
 
     @property
     def tiled(self) -> bool:
@@ -86,10 +90,7 @@ class Feed:
         ndarray
             An array ``(n, height, width, *self.shape)`` or ``(n, *self.shape)``.
         """
-        arrays = [
-            _overridden(values[name], self.overrides[name]) if name in self.overrides else values[name]
-            for name in self.members
-        ]
+        arrays = [self._converted(name, values[name]) for name in self.members]
         lead = arrays[0].shape[: 3 if self.tiled else 1]
         if len(arrays) == 1:
             return coerce(arrays[0], self.dtype).reshape(lead + self.shape)
@@ -106,6 +107,16 @@ class Feed:
                 coerce(array.reshape(*lead, stop - start), self.dtype, out[..., start:stop])
                 start = stop
         return out
+
+    def _converted(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the values of a member as numbers for the model."""
+        if name in self.overrides:
+            values = _overridden(values, self.overrides[name])
+        if name in self.scales:
+            offset, scale = map(np.float32, self.scales[name])
+            values = coerce(values, np.dtype("float32")) - offset
+            values /= scale
+        return values
 
 
 def arrangements(shapes: Sequence[Shape], *, tiled: bool, flat: bool = True) -> list[Shape]:

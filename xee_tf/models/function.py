@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Signature, TensorInfo
+from xee_tf.display import quoted
 from xee_tf.errors import ModelError, PredictionError, shorten
 from xee_tf.identity import content_hash
 from xee_tf.options import check_flags
@@ -126,7 +127,7 @@ class _FunctionConnection:
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         if self.signature.inputs is not None and set(batch) != set(self.signature.inputs):
             raise ModelError(
-                f"The function {self._name} takes one array, {_INPUT!r}; got {sorted(batch)}. Use "
+                f"The function {self._name} takes one array, {_INPUT!r}; got {quoted(sorted(batch))}. Use "
                 "named=True for a function that takes a mapping of names to arrays."
             )
         argument = batch[_INPUT] if self.signature.inputs is not None else dict(batch)

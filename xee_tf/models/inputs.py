@@ -15,6 +15,7 @@ from xee_tf.models.feeds import Feed, Item, Shape, arrangements, fits
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, type_name
 from xee_tf.options import did_you_mean
+from xee_tf.training import offsets_and_scales
 
 __all__ = [
     "check_overrides",
@@ -184,7 +185,14 @@ class _Plan:
         types = self.spec.input_type_override or {}
         overrides = {name: types[name] for name in names if name in types}
         own = {name: (types[name].dtype if name in types else None) or members[name].dtype for name in names}
-        return Feed(target, members, overrides, self._dtype(own, info), self._shape(target, members, info))
+        scales = {}
+        if self.spec.normalize is not None:
+            numbers = [name for name, dtype in own.items() if dtype != STRING]
+            pairs = offsets_and_scales(self.spec.normalize, numbers).T.tolist()
+            scales = dict(zip(numbers, map(tuple, pairs), strict=True))
+            own |= dict.fromkeys(numbers, np.dtype("float32"))
+        dtype, shape = self._dtype(own, info), self._shape(target, members, info)
+        return Feed(target, members, overrides, dtype, shape, scales)
 
     def _dtype(self, own: Mapping[str, np.dtype[Any]], info: TensorInfo) -> np.dtype[Any]:
         """Return the dtype of a tensor: that of the model's input, or one that can represent all members."""

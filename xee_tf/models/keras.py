@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xee_tf.connector import Connector
+from xee_tf.display import quoted
 from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
@@ -24,6 +25,9 @@ from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model
 from xee_tf.storage import PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
+
+# The first bytes of zip and HDF5 files.
+_KINDS = {".keras": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n", ".hdf5": b"\x89HDF\r\n\x1a\n"}
 
 
 def keras_connector(path_or_model: Any, storage_options: Mapping[str, Any] | None = None) -> Connector:
@@ -68,10 +72,23 @@ class KerasConnector(Connector):
             try:
                 model = keras.saving.load_model(path, compile=False)
             except Exception as error:
-                raise ModelError(f"Keras cannot load {self.files}: {error}") from error
+                raise ModelError(self._explain(path, error)) from error
         with tempfile.TemporaryDirectory(prefix="xee-tf-") as folder:
             _export(model, folder, str(self))
             return load_saved_model(folder, str(self))
+
+    def _explain(self, path: str, error: Exception) -> str:
+        """Return why Keras cannot load the file; its own errors about other files are misleading."""
+        expected = next((kind for suffix, kind in _KINDS.items() if path.endswith(suffix)), None)
+        if expected is None:
+            return (
+                f"{self.files} is not a Keras file: expected a .keras or .h5 file. Rasters are passed to "
+                "model.predict_image."
+            )
+        with open(path, "rb") as file:
+            if file.read(len(expected)) != expected:
+                return f"{self.files} is damaged, or is not a Keras file: save or copy it again."
+        return f"Keras cannot load {self.files}: {error}"
 
     def content(self) -> str | None:
         """Hash configuration, weights and the user's own classes, without the date in a ``.keras`` file."""
@@ -99,7 +116,7 @@ class KerasConnector(Connector):
         if location.child("saved_model.pb").exists():
             raise ModelError(f"{location} is a SavedModel, not a Keras file: use Model.from_saved_model.")
         if location.is_folder():
-            names = list(location.entries())[:8]
+            names = quoted(location.entries(), 8)
             raise MissingModelError(f"There is no Keras file at {location}: it is a folder with {names}.")
         raise missing_error(location, "Keras file")
 

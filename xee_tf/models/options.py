@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
+import xarray as xr
+
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
 from xee_tf.options import LIMITS, Spelling, integer, is_number, read_names
@@ -55,6 +58,7 @@ class ModelKeywords(TypedDict, total=False):
     output_bands: Mapping[str, Any] | Sequence[str] | str | None
     output_properties: Mapping[str, Any] | Sequence[str] | str | None
     output_multiplier: float | None
+    normalize: xr.Dataset | Mapping[str, Any] | None
 
 
 def read_name(value: Any, name: str) -> str:
@@ -114,7 +118,7 @@ def _output(info: Any, name: str) -> PixelType:
         info = {"type": info}
     if unknown := set(info) - {"type", "dimensions", "shape"}:
         raise OptionError(
-            f"{name} has unknown fields {sorted(unknown)}; expected 'type', 'dimensions' or 'shape'."
+            f"{name} has unknown fields {quoted(sorted(unknown))}; expected 'type', 'dimensions' or 'shape'."
         )
     found = PixelType() if info.get("type") is None else pixel_type(info["type"], name)
     if info.get("dimensions") is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, TensorInfo
+from xee_tf.display import quoted
 from xee_tf.dtypes import coerce
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models.feeds import Shape, fits
@@ -126,8 +127,8 @@ class Output:
         hints = "".join(did_you_mean(name, returned) for name in names if name not in returned)
         expected = ", ".join(map(repr, names))
         raise PredictionError(
-            f"{connector} returned the outputs {sorted(returned)}; expected {expected}.{hints} Fix the names "
-            "in output_bands or output_properties, or those that the model returns."
+            f"{connector} returned the outputs {quoted(sorted(returned))}; expected {expected}.{hints} Fix "
+            "the names in output_bands or output_properties, or those that the model returns."
         )
 
     def _typed(self, values: npt.NDArray[Any], connector: Connector, keep_nan: bool) -> npt.NDArray[Any]:
@@ -212,7 +213,7 @@ def plan_outputs(
         if unknown := [name for name in declared if name not in known]:
             available = "; ".join(f"{name}: {info}" for name, info in known.items())
             raise OptionError(
-                f"{option} contains {unknown}, not found in the outputs of {connector}. Available: "
+                f"{option} contains {quoted(unknown)}, not found in the outputs of {connector}. Available: "
                 f"{available}."
             )
         found = {name: (name, known[name]) for name in declared}
@@ -305,12 +306,12 @@ def _require_channels(
     known, names = _inner_shape(info, lead), list(declared)
     if any(kind.dimensions for kind in declared.values()) or (known is not None and len(known) != 1):
         raise OptionError(
-            f"{option} declares {names}, but {connector} has one output, {source!r}: {info}. Declare one "
-            "output, or one scalar for each of its channels."
+            f"{option} declares {quoted(names)}, but {connector} has one output, {source!r}: {info}. Declare "
+            "one output, or one scalar for each of its channels."
         )
     if known is not None and known[0] not in (None, len(names)):
         raise OptionError(
-            f"{option} declares {len(names)} outputs, {names}, but the only output of {connector}, "
+            f"{option} declares {len(names)} outputs, {quoted(names)}, but the only output of {connector}, "
             f"{source!r}, has {known[0]} channels ({info})."
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyproj
 from affine import Affine
 
+from xee_tf.display import quoted
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef import crs_text, read_affine, read_crs
 from xee_tf.models.earth_engine import function_call
@@ -108,7 +109,8 @@ def _parts(value: Any, name: str) -> tuple[Any, Any, Any]:
         known = {"type", "crs", "wkt", "crs_wkt", "transform", "scale", "crsTransform"}
         if unknown := set(value) - known:
             raise OptionError(
-                f"{name} has unknown fields {sorted(unknown)}; expected {sorted(known)}. {_FORMS}"
+                f"{name} has unknown fields {quoted(sorted(unknown))}; expected {quoted(sorted(known))}. "
+                f"{_FORMS}"
             )
         crs = value.get("crs") or value.get("wkt") or value.get("crs_wkt")
         if crs is None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, TensorInfo
+from xee_tf.display import quoted
 from xee_tf.errors import ModelError, PredictionError, shorten
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
@@ -184,7 +185,7 @@ def load_saved_model(
 
 def _signature_error(model: str, name: str, known: list[str]) -> ModelError:
     if known:
-        return ModelError(f"{model} has no signature {name!r}; available: {sorted(known)}.")
+        return ModelError(f"{model} has no signature {name!r}; available: {quoted(sorted(known))}.")
     return ModelError(
         f"{model} has no signatures, so its inputs have no names. Export a Keras model with "
         "model.export('folder'); for a tf.Module, pass signatures= to tf.saved_model.save."

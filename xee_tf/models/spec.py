@@ -21,6 +21,7 @@ from xee_tf.models.options import (
 from xee_tf.models.projection import Projection
 from xee_tf.models.types import PixelType
 from xee_tf.options import Options, flag, number, option, read_names
+from xee_tf.training import Scales, read_scales
 
 __all__ = ["ModelSpec"]
 
@@ -93,6 +94,12 @@ class ModelSpec(Options):
         The same for tables, where a range only determines the type.
     output_multiplier : float, default 1
         Approximate size of the model's output relative to its input, at least 1.
+    normalize : Dataset or mapping of str to (float, float), optional
+        Normalize bands, properties and columns before they go to the model, as `xee_tf.tf_dataset` does with
+        the same value: the result of `xee_tf.band_statistics` or `xee_tf.normalization`, or an offset and a
+        scale for each of them, ``(value - offset) / scale`` in float32. Masked pixels are 0 before. Earth
+        Engine does not have this option: for a model that is also used there, put a
+        ``keras.layers.Normalization`` in the model instead.
 
     Examples
     --------
@@ -127,6 +134,7 @@ class ModelSpec(Options):
     output_bands: Mapping[str, PixelType] | None = option(None, read_outputs)
     output_properties: Mapping[str, PixelType] | None = option(None, read_outputs)
     output_multiplier: float = option(1.0, number(1))
+    normalize: Scales | None = option(None, read_scales)
 
     def __post_init__(self, overlap_is_total: bool | None) -> None:
         connector: Any = self.connector

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xee_tf.display import quoted
 from xee_tf.dtypes import nodata_candidates, parse_dtype
 from xee_tf.errors import OptionError, shorten
 from xee_tf.models.earth_engine import function_call
@@ -154,7 +155,7 @@ def _of_mapping(value: Mapping[str, Any], name: str) -> PixelType:
     known = {"type", "precision", "min", "max", "dimensions", "minValue", "maxValue"}
     if set(value) - known or value.get("type", "PixelType") != "PixelType":
         raise OptionError(
-            f"{name}: {dict(value)!r} is not a pixel type; expected {sorted(known)[:4]} and 'type'."
+            f"{name}: {dict(value)!r} is not a pixel type; expected {quoted(sorted(known)[:4])} and 'type'."
         )
     precision = value.get("precision")
     if precision in ("float", "double"):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, PredictionError
 from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
 from xee_tf.options import integer
@@ -165,7 +166,7 @@ def tile_caller(
     if not any(feed.tiled for feed in feeds):
         raise OptionError(
             f"No band of the image is an input of {spec.connector}, only the properties "
-            f"{list(spec.input_properties)}."
+            f"{quoted(spec.input_properties)}."
         )
     tiles = plan_tiles(spec, signature, feeds)
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)

@@ -15,6 +15,7 @@ from affine import Affine
 
 from xee_tf.blocks import BandRule, BlockLayout, lay_out_blocks, pixel_bytes
 from xee_tf.connector import Signature
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import (
@@ -49,7 +50,7 @@ from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["RENAME", "Prediction", "input_files", "predict_image"]
+__all__ = ["RENAME", "Prediction", "input_files", "predict_image", "require_model"]
 
 RENAME = (
     "Give the output another name in output_bands, or rename the variable of the image: image.rename(...)."
@@ -94,7 +95,7 @@ def predict_image(
     spec: ModelSpec, image: xr.Dataset | xr.DataArray, options: PredictOptions, *, merge: bool
 ) -> Prediction:
     """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
-    _require_model(spec)
+    require_model(spec)
     check_flags(merge=merge)
     spec = pinned_spec(spec)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
@@ -135,7 +136,7 @@ def predict_image(
     )
 
 
-def _require_model(model: Any) -> None:
+def require_model(model: Any) -> None:
     """Check the type of a model; the error suggests a constructor for what is passed instead."""
     if isinstance(model, ModelSpec):
         return
@@ -261,8 +262,8 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
     bands = set(dataset.data_vars) if merge else set()
     if existing := [name for name in names if name in bands]:
         raise OptionError(
-            f"The image already has bands named {existing}. Give the outputs other names in output_bands, or "
-            "pass merge=False."
+            f"The image already has bands named {quoted(existing)}. Give the outputs other names in "
+            "output_bands, or pass merge=False."
         )
     for name, dims in own.items():
         if clash := bands.intersection(dims):

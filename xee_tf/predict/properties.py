@@ -13,6 +13,7 @@ import xarray as xr
 
 from xee_tf.chunks import check_chunks
 from xee_tf.connector import connected
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError
 from xee_tf.graph import shared_array, shared_value
 from xee_tf.models import (
@@ -137,8 +138,8 @@ def row_caller(
         raise missing_error(spec, sorted(wanted), held, columns, table=True)
     if repeated := sorted({name for name in chosen if chosen.count(name) > 1}):
         raise OptionError(
-            f"The columns {repeated} appear more than once in the table. Drop or rename one of each, for "
-            "example with table.loc[:, ~table.columns.duplicated()]."
+            f"The columns {quoted(repeated)} appear more than once in the table. Drop or rename one of each, "
+            "for example with table.loc[:, ~table.columns.duplicated()]."
         )
     check_overrides(spec, columns, "table")
     choose_batch_size(spec.connector, signature, batch_size, 1)
@@ -154,8 +155,8 @@ def row_caller(
     names = [check_key(out.name, "output") for out in outputs]
     if existing := [name for name in names if name in columns or name in taken]:
         raise OptionError(
-            f"The table already has the columns {existing} that output_properties would add. Drop or rename "
-            "them first."
+            f"The table already has the columns {quoted(existing)} that output_properties would add. Drop or "
+            "rename them first."
         )
     return RowCaller(spec, chosen, outputs, batch_size)
 

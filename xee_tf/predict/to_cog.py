@@ -10,11 +10,11 @@ import xarray as xr
 
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
-from xee_tf.predict.image import input_files, predict_image
+from xee_tf.predict.image import input_files, predict_image, require_model
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_other, require_writable
-from xee_tf.upload import POLICIES, OverviewResampling, require_format, write_raster
+from xee_tf.upload import POLICIES, OverviewResampling, check_resampling, require_format, write_raster
 
 __all__ = ["predict_to_cog"]
 
@@ -109,6 +109,8 @@ def predict_to_cog(
     require_other(location, input_files(image))
     require_free(location, if_exists)
     require_writable(location)
+    require_model(model)
+    check_resampling(overview_resampling, model.output_bands)
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from xee_tf.blocks import chunk_edges
-from xee_tf.errors import OptionError, XeeTFError
+from xee_tf.display import counted
+from xee_tf.errors import DestinationExistsError, OptionError, XeeTFError
 from xee_tf.graph import each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
@@ -248,6 +249,12 @@ def _find_target(
     if not difference:
         return run, store
     if not overwrite:
+        if resume and _DESCRIPTION in read_record(store) and not is_finished(store):
+            finished = counted(len(_finished_chunks(store)), "finished chunk")
+            raise DestinationExistsError(
+                f"{store} is an unfinished prediction with {finished}, which cannot be continued: "
+                f"{difference}. Begin again with if_exists='overwrite', or choose another name."
+            )
         refuse_resuming(store, difference)
     require_own_store(store)
     if not has_root(store):  # it is empty or unfinished

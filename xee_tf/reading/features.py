@@ -42,7 +42,7 @@ from xee_tf.shards import (
     read_records,
     whole_frames,
 )
-from xee_tf.sidecars import describe_files
+from xee_tf.sidecars import DescribedFile, describe_files
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]
@@ -53,7 +53,7 @@ _MOST = 1 << 30  # maximum bytes to read in search of a requested feature
 
 
 def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
-    """Open files without a mixer; the shape of patches is an option.
+    """Open files without a mixer; the shape of patches is an option, or in the manifests of tables.
 
     Raises
     ------
@@ -65,9 +65,9 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
     if options.kernel_size is not None and options.patch_dimensions is None:
         raise OptionError("kernel_size requires patch_dimensions: pass the size of a patch, too.")
     described = describe_files(files)
-    opened = open_shards(files, [None if known is None else known[0] for known in described])
+    opened = open_shards(files, [None if known is None else known.shard for known in described])
     shards = [
-        shard if known is None else match_shard(shard, known[0], known[1].name)
+        shard if known is None else match_shard(shard, known.shard, known.manifest.name)
         for shard, known in zip(opened, described, strict=True)
     ]
     requested = None if options.bands is None else read_names(options.bands, "bands")
@@ -86,6 +86,8 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
         features = _find_features(shards, requested)
         names = choose_bands([feature.name for feature in features.layout.features], requested)
         patch, kernel, depths = options.patch, options.kernel, options.tensor_depths
+        if patch is None:
+            patch = _patch_of_tables(described, features, names)
         with first.error_context():
             content, size = _describe(features, names, patch, kernel, depths, every=requested is None)
     known = {band.name: band for band in content.bands}
@@ -97,6 +99,19 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
         len(data) + FRAMING,
         described=False,
     )
+
+
+def _patch_of_tables(
+    described: Sequence[DescribedFile | None], features: Content, names: Sequence[str]
+) -> Size | None:
+    """Return the size of the patches that all tables have; None if no chosen feature is a patch."""
+    sizes = {None if known is None else known.patch for known in described}
+    patch = next(iter(sizes)) if len(sizes) == 1 else None
+    if patch is None or not any(
+        is_patch(each, patch, {}) for each in choose_features(features.layout, names).features
+    ):
+        return None
+    return patch
 
 
 def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Content:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from xee_tf.display import counted
+from xee_tf.display import counted, quoted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.reading.content import PIXEL, Content, choose_features, feature_depths
@@ -80,8 +80,8 @@ class Inference:
         if content is None and name is not None and not self.depths:
             names = [feature.name for feature in self.layout.features]
             raise RecordError(
-                f"the features {names} do not match {name}. If the shards are from another export, restore "
-                "the right ones; else remove that file, or pass the depths of bands as "
+                f"the features {quoted(names)} do not match {name}. If the shards are from another export, "
+                "restore the right ones; else remove that file, or pass the depths of bands as "
                 "tensor_depths={band: depth}."
             )
         return content

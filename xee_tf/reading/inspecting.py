@@ -29,6 +29,7 @@ from xee_tf.sidecars import (
     missing_error,
     require_missing,
 )
+from xee_tf.statistics import statistics_cells
 from xee_tf.storage import Location
 
 __all__ = ["Inspection", "Kind", "inspect"]
@@ -167,6 +168,7 @@ def _inspect_export(path: str, export: OpenedExport) -> Inspection:
         ("bands", _bands(export)),
         *_steps(export),
         ("records", f"{held}; {counted(len(export.shards), 'shard')}, {size}"),
+        *Listing("values", statistics_cells(export.statistics or {}), most=20).text_rows(),
     ]
     shards = [
         (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)

@@ -19,6 +19,7 @@ from xee_tf.reading.content import PIXEL, Content, choose_features
 from xee_tf.records import RecordLayout
 from xee_tf.shards import Shard
 from xee_tf.sidecars import BandSpec
+from xee_tf.statistics import BandStatistics
 
 __all__ = ["Margins", "OpenedExport"]
 
@@ -60,6 +61,8 @@ class OpenedExport:
         Whether to convert stored integers to the dtype of their band.
     written_crs : str, optional
         The CRS in the manifest, unless the user specified another one.
+    statistics : mapping from band to BandStatistics, optional
+        Statistics of the bands, if the export has them.
     """
 
     content: Content
@@ -75,6 +78,7 @@ class OpenedExport:
     source: str | None = None
     restore_dtypes: bool = False
     written_crs: str | None = None
+    statistics: Mapping[str, BandStatistics] | None = None
 
     def __str__(self) -> str:
         return self.shards[0].location.name

@@ -137,6 +137,7 @@ def _open(source: Described, options: ReadOptions) -> OpenedExport:
         source=None if location is None else str(location),
         restore_dtypes=beside and not inferred,
         written_crs=written,
+        statistics=manifest.statistics if manifest is not None and beside and not inferred else None,
     )
     if options.default_value is None:
         return export

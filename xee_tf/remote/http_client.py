@@ -11,6 +11,7 @@ from xee_tf.remote.credentials import GoogleCredentials
 from xee_tf.remote.numbers import content_length
 from xee_tf.remote.responses import Response, http_response
 from xee_tf.remote.sessions import DirectSession
+from xee_tf.storage import NO_TLS, USE_HTTP
 
 with extra("hosted", "A hosted model"):
     import requests
@@ -47,7 +48,9 @@ class HttpClient(Client):
         try:
             return self._exchange(address, body, timeout, {"Content-Type": content_type, **headers})
         except requests.exceptions.SSLError as error:
-            return Response(0, "no response", message=f"TLS: {_root_cause(error)}")
+            cause = _root_cause(error)
+            hint = f" The server does not use TLS. {USE_HTTP}" if NO_TLS.search(cause) else ""
+            return Response(0, "no response", message=f"TLS: {cause}{hint}")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             transient = not isinstance(error, ValueError)  # requests raises these for invalid requests
             return Response(0, "no response", message=_root_cause(error), transient=transient)

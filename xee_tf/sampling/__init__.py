@@ -7,9 +7,10 @@ from xee_tf.sampling.patch_sample import sample_patches
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
 from xee_tf.sampling.selection import PatchSelection
 from xee_tf.sampling.splitting import PatchSplit, check_shares, check_side_names, split_patches
-from xee_tf.sampling.statistics import band_statistics
+from xee_tf.sampling.statistics import BandStatistics, band_statistics, statistics_dataset
 
 __all__ = [
+    "BandStatistics",
     "Choice",
     "FindPixels",
     "PatchBlock",
@@ -25,4 +26,5 @@ __all__ = [
     "on_grid",
     "sample_patches",
     "split_patches",
+    "statistics_dataset",
 ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from affine import Affine
 
-from xee_tf.blocks import Block, BlockLayout
+from xee_tf.blocks import Block, BlockLayout, points_by_block
 from xee_tf.display import counted
 from xee_tf.errors import WARNING_FILTERS, GeoreferenceError, OptionError, warn
 from xee_tf.geometry import Window
@@ -181,17 +181,10 @@ def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> SampleP
         warn(f"{outside} of {len(at)} points {verb} outside the raster and {verb} omitted: {place}.")
     numbers = np.flatnonzero(inside)
     columns, rows = np.floor(at[inside]).astype(np.int64).T
-    down, across = (
-        np.searchsorted(axis.edges, pixels, side="right") - 1
-        for axis, pixels in ((layout.y, rows), (layout.x, columns))
-    )
-    flat = down * len(layout.x) + across
-    order = np.argsort(flat, kind="stable")
-    starts = np.flatnonzero(np.diff(flat[order], prepend=-1))
-    by_block = {}
-    for part in np.split(order, starts[1:]):
-        block = int(down[part[0]]), int(across[part[0]])
-        by_block[block] = numbers[part], rows[part], columns[part]
+    by_block = {
+        block: (numbers[part], rows[part], columns[part])
+        for block, part in points_by_block(layout, rows, columns).items()
+    }
     return SamplePixels(by_block)
 
 

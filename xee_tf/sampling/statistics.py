@@ -4,88 +4,26 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from dask.core import flatten
-from numpy.typing import NDArray
 
 from xee_tf.blocks import PlaneRule
 from xee_tf.chunks import checked_chunk
 from xee_tf.errors import OptionError
 from xee_tf.georef import Raster, band_nodata, plane_array, raster_variables, spatial_dims, whole_image
 from xee_tf.graph import Sources, TaskRef, add_task, run_graph
+from xee_tf.moments import Moments, Tally, merge_moments
 from xee_tf.options import check_flags
+from xee_tf.statistics import BandStatistics, statistics_dataset
 
-__all__ = ["band_statistics"]
+__all__ = ["BandStatistics", "band_statistics", "statistics_dataset"]
 
 _CHUNK = (256, 256)  # least sides of the chunks of arrays without chunks
 _GROUP = 64  # partial results that are merged in one task
-_PIECE = 1 << 15  # values that are processed at a time, while they are in the cache of the processor
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Statistics of some pixels of a band.
-
-    Parameters
-    ----------
-    count, masked : int
-        Number of valid and of masked pixels.
-    least, greatest : float
-        The extremes of the valid pixels; infinite, with the opposite sign, if there are none.
-    mean, rest : float
-        Their mean is the sum of both numbers, so that its rounding error is not squared.
-    squares : float
-        The sum of the squares of their differences from the mean.
-    """
-
-    count: int = 0
-    masked: int = 0
-    least: float = np.inf
-    greatest: float = -np.inf
-    mean: float = 0.0
-    rest: float = 0.0
-    squares: float = 0.0
-
-    @classmethod
-    def of(cls, values: NDArray[Any], rule: PlaneRule) -> _Moments:
-        """Return the statistics of a few pixels."""
-        masked = rule.masked(values)
-        valid = values if masked is None or not masked.any() else values[~masked]
-        if not valid.size:
-            return cls(masked=values.size)
-        exact = valid.astype("float64")
-        with np.errstate(invalid="ignore", over="ignore"):  # infinite values have no variance
-            mean = float(exact.mean())
-            exact -= mean
-            rest = float(exact.mean())
-            squares = max(float(np.square(exact, out=exact).sum()) - valid.size * rest * rest, 0.0)
-        ends = float(valid.min()), float(valid.max())
-        return cls(valid.size, values.size - valid.size, *ends, mean, rest, squares)
-
-    def merge(self, other: _Moments) -> _Moments:
-        """Return the statistics of both sets of pixels, as described by Chan, Golub and LeVeque (1979)."""
-        count = self.count + other.count
-        masked = self.masked + other.masked
-        if not (self.count and other.count):
-            return replace(self if self.count else other, masked=masked)
-        difference = (other.mean - self.mean) + (other.rest - self.rest)
-        share = other.count / count
-        change = self.rest + difference * share
-        mean = self.mean + change
-        kept = mean - change
-        return _Moments(
-            count,
-            masked,
-            min(self.least, other.least),
-            max(self.greatest, other.greatest),
-            mean,
-            (self.mean - kept) + (change - (mean - kept)),
-            self.squares + other.squares + difference * difference * self.count * share,
-        )
+_PIECE = 1 << 17  # values that are added at a time
 
 
 def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False) -> xr.Dataset:
@@ -118,7 +56,9 @@ def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False)
                            in numpy
         ========  =======  =====================================================================
 
-        The last four are NaN if all pixels are masked.
+        The last four are NaN if all pixels are masked. If the values of an integer or boolean band differ by
+        less than 256, there is also ``class_count`` (int64) along ``band`` and ``class``: the number of
+        pixels of each value, 0 for values of other bands.
 
     Raises
     ------
@@ -131,9 +71,13 @@ def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False)
 
     Notes
     -----
-    Each chunk is loaded once. The mean and the standard deviation are computed in float64 without
-    cancellation, also for values with a large offset. They depend on the chunks only by rounding: the
-    relative difference is below 1e-12 of the largest absolute value.
+    Each chunk is loaded once. The mean and the standard deviation are computed without cancellation, also for
+    values with a large offset. Of integers with up to 16 bits they are exact, apart from the last rounding.
+    Otherwise they depend on the chunks only by rounding: the mean by less than 1e-12 of the largest absolute
+    value. As in numpy, the mean of infinite values is infinite, or NaN if both signs occur, and their
+    standard deviation is NaN. The minimum and maximum of 64-bit integers are rounded to float64.
+
+    `xee_tf.export_image` takes the same statistics of what it writes: see ``ExportResult.statistics``.
 
     Examples
     --------
@@ -145,6 +89,8 @@ def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False)
     ([3, 3], [1, 1])
     >>> found["mean"].values.round(3).tolist(), found["std"].values.round(3).tolist()
     ([2.0, 1.667], [0.816, 0.471])
+    >>> found["class_count"].sel({"band": "landcover", "class": 2}).item()
+    2
 
     A Keras layer that normalizes inputs with these numbers::
 
@@ -165,7 +111,8 @@ def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False)
         names.append(name)
         arrays.append(plane_array(band, others, y_dim, x_dim, sides=_CHUNK))
         rules.append(PlaneRule(0, 0, band_nodata(band, name)))
-    return _as_dataset(names, run_graph(_graph(names, arrays, rules), progress))
+    found = run_graph(_graph(names, arrays, rules), progress)
+    return statistics_dataset({name: each.statistics() for name, each in zip(names, found, strict=True)})
 
 
 def _graph(names: Sequence[str], arrays: Sequence[Any], rules: Sequence[PlaneRule]) -> Any:
@@ -188,7 +135,7 @@ def _graph(names: Sequence[str], arrays: Sequence[Any], rules: Sequence[PlaneRul
                 add_task(
                     graph.tasks,
                     (f"statistics-merged-{run}", number, stage, start),
-                    _merged,
+                    merge_moments,
                     found[start : start + _GROUP],
                 )
                 for start in range(0, len(found), _GROUP)
@@ -202,38 +149,10 @@ def _graph(names: Sequence[str], arrays: Sequence[Any], rules: Sequence[PlaneRul
 
 def _moments_of_chunk(
     chunk: Any, named: str, shape: tuple[int, ...], dtype: np.dtype[Any], rule: PlaneRule
-) -> _Moments:
+) -> Moments:
     values = checked_chunk(named, chunk, shape, dtype).reshape(-1)
-    return _merged([_Moments.of(values[at : at + _PIECE], rule) for at in range(0, values.size, _PIECE)])
-
-
-def _merged(moments: Sequence[_Moments]) -> _Moments:
-    """Merge neighbors first, so that rounding errors do not add up."""
-    while len(moments) > 1:
-        moments = [
-            first.merge(*second) if second else first
-            for first, *second in (moments[at : at + 2] for at in range(0, len(moments), 2))
-        ]
-    return moments[0] if moments else _Moments()
-
-
-def _as_dataset(names: Sequence[str], moments: Sequence[_Moments]) -> xr.Dataset:
-    rows = {
-        name: (
-            each.count,
-            each.masked,
-            each.least,
-            each.greatest,
-            each.mean,
-            (each.squares / each.count) ** 0.5,
-        )
-        if each.count
-        else (0, each.masked, np.nan, np.nan, np.nan, np.nan)
-        for name, each in zip(names, moments, strict=True)
-    }
-    columns = list(zip(*rows.values(), strict=True))
-    variables = {
-        label: ("band", np.array(column, "int64" if label in ("count", "masked") else "float64"))
-        for label, column in zip(("count", "masked", "min", "max", "mean", "std"), columns, strict=True)
-    }
-    return xr.Dataset(variables, coords={"band": list(rows)})
+    tally = Tally(values.dtype)
+    for start in range(0, values.size, _PIECE):
+        piece = values[start : start + _PIECE].reshape(1, 1, -1, 1)
+        tally.add(piece, rule.masked(piece))
+    return tally.moments()

@@ -113,6 +113,19 @@ class LimitedProtocol(HttpToolsProtocol):
             del self.counts[self._client]
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Close the connection when its response is complete, or if the rest of its request is slow."""
+        super().shutdown()
+        self._end_if_slow()
+
+    def _end_if_slow(self) -> None:
+        if self.transport.is_closing() or not self.cycle.more_body:
+            return
+        if self._since < self.clock.time() - limits.SLOW_SECONDS:
+            self.transport.abort()
+        else:
+            self.loop.call_later(limits.look_seconds(), self._end_if_slow)
+
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         # Headers that begin in this data, maybe behind a body, are counted from the next data on.

@@ -32,8 +32,10 @@ _NEW_CALLS = 32  # calls that have begun, or been ended, and are not counted yet
 @contextmanager
 def grpc_server(
     models: Models, address: str, held: HeldBytes, *, max_request_bytes: int, max_concurrency: int
-) -> Iterator[tuple[grpc.Server, int]]:
-    """Create a server; yield it before it is started, and its port. It must be stopped afterwards.
+) -> Iterator[tuple[grpc.Server, int, WaitingCalls]]:
+    """Create a server; yield it before it is started, its port, and the calls that wait for their message.
+
+    It must be stopped afterwards.
 
     Messages are counted in `held`. The size of responses is not limited. A call takes one of
     `max_concurrency` slots only when its message has arrived, so that calls without one do not keep others
@@ -70,7 +72,7 @@ def grpc_server(
                 f"gRPC cannot listen on {address}: the port is in use, or the host is not an address of this "
                 "machine."
             ) from None
-        yield server, port
+        yield server, port, waiting
 
 
 def _connection_limit() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from xee_tf.connector import DEFAULT_SIGNATURE, Arrays
+from xee_tf.display import quoted
 from xee_tf.errors import RecordError, excerpt
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import (
@@ -67,8 +68,8 @@ class JsonRequest:
         if set(columns) == {UNNAMED} and len(dtypes) == 1:
             columns = {next(iter(dtypes)): columns[UNNAMED]}
         if set(columns) != set(dtypes):
-            got = "no names" if set(columns) == {UNNAMED} else excerpt(list(columns), 200)
-            raise RecordError(f"The model has the inputs {sorted(dtypes)}; got {got}.")
+            got = "no names" if set(columns) == {UNNAMED} else quoted(columns)
+            raise RecordError(f"The model has the inputs {quoted(sorted(dtypes))}; got {got}.")
         return {name: decode_array(columns[name], name, dtype) for name, dtype in dtypes.items()}
 
 

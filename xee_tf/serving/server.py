@@ -309,7 +309,7 @@ def _run_servers(
     # Each protocol has its own pool: a slow client of one must not occupy the threads of the other.
     with (
         ThreadPoolExecutor(limits["max_concurrency"], "xee-tf-serve-http") as pool,
-        grpc_server(models, grpc_address, held, **limits) as (rpc_server, port),
+        grpc_server(models, grpc_address, held, **limits) as (rpc_server, port, waiting),
     ):
         config = uvicorn.Config(
             rest_app(models, pool, held, clock, **limits),
@@ -334,7 +334,7 @@ def _run_servers(
                 time.sleep(0.01)
             yield port
         finally:
-            protocol.is_stopping = True
+            protocol.is_stopping = waiting.is_stopping = True
             http_server.should_exit = True
             stopped = rpc_server.stop(grace)
             thread.join()

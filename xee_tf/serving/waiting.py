@@ -36,6 +36,7 @@ class WaitingCalls:
         self._slow_limit, self.limit = max_concurrency, waiting_limit(max_concurrency)
         self._lock, self._clock = Lock(), PatientClock()
         self._calls: dict[grpc.ServicerContext, tuple[float, str]] = {}  # begin and client, oldest first
+        self.is_stopping = False  # whether the server is being closed
 
     def receive(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Return the message of a call; raise an error of gRPC if the call is ended before it arrives."""
@@ -73,13 +74,14 @@ class WaitingCalls:
         """End calls that are slow; return the time in seconds after which this must be called again."""
         with self._lock:
             seconds, now = self._clock.tick(), self._clock.time()
-            late = [each for each, (begin, _) in self._calls.items() if begin < now - limits.MESSAGE_SECONDS]
+            most = limits.SLOW_SECONDS if self.is_stopping else limits.MESSAGE_SECONDS
+            late = [each for each, (begin, _) in self._calls.items() if begin < now - most]
             for context in late:
                 del self._calls[context]
             slow = [each for each, (begin, _) in self._calls.items() if begin < now - limits.SLOW_SECONDS]
             displaced = self._take(slow, self._slow_limit)
         for context in late:
-            message = f"The message did not arrive within {limits.MESSAGE_SECONDS:g} seconds."
+            message = f"The message did not arrive within {most:g} seconds."
             _end(context, grpc.StatusCode.DEADLINE_EXCEEDED, message)
         self._make_way(displaced)
         return seconds

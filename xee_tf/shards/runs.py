@@ -16,6 +16,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from xee_tf.moments import Moments, merge_moments
 from xee_tf.records import Encoded, combine_crcs, frame_footers, frames_crc, run_crc
 from xee_tf.shards.members import EMPTY_TAIL, MEMBER_HEADER, MemberIndex, compress_member, indexed_header
 from xee_tf.sidecars import ManifestShard, ShardInfo
@@ -53,6 +54,8 @@ class Run:
         were not counted.
     crc : int
         CRC-32C of the bytes of the run.
+    moments : tuple of Moments
+        What is known of the pixels of each band, in the last run of a block: of all its runs in the shard.
     """
 
     first: int
@@ -62,6 +65,7 @@ class Run:
     patches: tuple[int, ...] = ()
     masked: tuple[float, ...] = ()
     crc: int = 0
+    moments: tuple[Moments, ...] = ()
 
     @property
     def size(self) -> int:
@@ -235,6 +239,8 @@ class WrittenShard:
         The id of the upload that holds the shard; "" if it is a file.
     tags : tuple of str
         The tags of the parts of the upload, in order.
+    moments : tuple of Moments
+        What is known of the pixels of each band; empty for tables.
     """
 
     number: int
@@ -246,6 +252,7 @@ class WrittenShard:
     masked: NDArray[np.float64]
     upload: str = ""
     tags: tuple[str, ...] = ()
+    moments: tuple[Moments, ...] = ()
 
     def __sizeof__(self) -> int:
         """Size in bytes; see `Part`."""
@@ -259,19 +266,22 @@ class WrittenShard:
             name: np.array([value for run in runs for value in getattr(run, name)], dtype)
             for name, dtype in _ARRAYS.items()
         }
-        return cls(number, file, **arrays)
+        bands = zip(*(run.moments for run in runs if run.moments), strict=True)
+        return cls(number, file, **arrays, moments=tuple(map(merge_moments, bands)))
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> WrittenShard:
         """Create a shard from the result of `to_json`."""
         arrays = {name: np.array(document[name], dtype) for name, dtype in _ARRAYS.items()}
         file, tags = ShardInfo(**document["file"]), tuple(document.get("tags", ()))
-        return cls(**{**document, **arrays, "file": file, "tags": tags})
+        moments = tuple(map(Moments.from_json, document.get("moments", ())))
+        return cls(**{**document, **arrays, "file": file, "tags": tags, "moments": moments})
 
     def to_json(self) -> dict[str, Any]:
         """Return the shard as values of JSON."""
         arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
-        return vars(self) | arrays | {"file": vars(self.file)}
+        moments = [each.to_json() for each in self.moments]
+        return vars(self) | arrays | {"file": vars(self.file), "moments": moments}
 
     def in_manifest(self, name: str, *, patches: bool) -> ManifestShard:
         """Return the description for a manifest, in which `name` is the file without its folder."""

@@ -44,6 +44,7 @@ from xee_tf.sidecars.names import (
 )
 from xee_tf.sidecars.packing import is_unchanged
 from xee_tf.sidecars.shard_files import (
+    DescribedFile,
     check_order,
     describe_files,
     find_records,
@@ -60,6 +61,7 @@ __all__ = [
     "TABLE_MANIFEST",
     "BandSpec",
     "Described",
+    "DescribedFile",
     "ExportNames",
     "Exported",
     "ExportedImage",

@@ -109,6 +109,13 @@ def _describe(source: Exported, storage_options: Mapping[str, Any] | None) -> De
     except MissingShardError:
         require_missing(location)
         raise
+    except MixerError as error:
+        if manifest is None or manifest.grid is None:
+            raise
+        intact = manifest_name(location)
+        raise MixerError(
+            f"{error} Restore it, or delete it: the manifest, {intact}, describes the same grid."
+        ) from error
     if manifest is not None and manifest.grid is not None:
         wrong = differing_keys(mixer, manifest.grid)
         if wrong:

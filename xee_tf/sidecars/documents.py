@@ -29,6 +29,7 @@ from xee_tf.sidecars.packing import (
     unpack,
     write_number,
 )
+from xee_tf.statistics import BandStatistics
 from xee_tf.storage import Location
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "check_band_positions",
     "grid_document",
     "grid_of",
+    "statistics_document",
+    "statistics_of",
 ]
 
 _MOST_VALUES = 1 << 20  # per pixel of a band; arrays of this length are created before a record is read
@@ -93,6 +96,37 @@ def band_of(document: Mapping[str, Any]) -> BandSpec:
         kind=kind,
         **facts,
     )
+
+
+def statistics_document(statistics: BandStatistics) -> dict[str, Any]:
+    """Encode the statistics of a band for a manifest."""
+    document: dict[str, Any] = {"count": statistics.count, "masked": statistics.masked}
+    for key in ("min", "max", "mean", "std"):
+        document[key] = write_number(getattr(statistics, key))
+    if statistics.classes is not None:
+        document["classes"] = {str(value): count for value, count in statistics.classes.items()}
+    return document
+
+
+def statistics_of(document: Mapping[str, Any]) -> BandStatistics:
+    """Decode the statistics of a band from `statistics_document`.
+
+    Examples
+    --------
+    >>> statistics = BandStatistics(2, 0, -1, 5, 2.0, 3.0, {-1: 1, 5: 1})
+    >>> statistics_of(statistics_document(statistics)) == statistics
+    True
+    """
+    count, masked = (
+        read_count(document[key], f"{key} of the statistics of a band") for key in ("count", "masked")
+    )
+    least, greatest, mean, std = (read_number(document[key]) for key in ("min", "max", "mean", "std"))
+    classes = document.get("classes")
+    if classes is not None:
+        classes = {int(value): read_count(count, "a number of pixels") for value, count in classes.items()}
+        if any(not -1 << 63 <= value < 1 << 64 for value in classes):
+            raise ValueError("a class in the statistics of a band is not a number of 64 bits")
+    return BandStatistics(count, masked, least, greatest, mean, std, classes)
 
 
 def _is_number_dtype(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 import xarray as xr
 
-from xee_tf.display import abbreviated, counted
+from xee_tf.display import abbreviated, counted, quoted
 from xee_tf.errors import MissingShardError, MixerError, OptionError
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.missing import missing_error
@@ -99,7 +99,9 @@ def find_export(source: Exported, storage_options: Mapping[str, Any] | None = No
         raise OptionError(f"{source.file.path} is a table: open it with xee_tf.open_table.")
     _check_source(source)
     if isinstance(source, Mapping):
-        raise OptionError(f"Expected one export; got a mapping of {len(source)}: pass one of {list(source)}.")
+        raise OptionError(
+            f"Expected one export; got a mapping of {len(source)}: pass one of {quoted(source)}."
+        )
     if isinstance(source, Collection) and not isinstance(source, str):
         raise OptionError(
             f"Expected one export; got a {type(source).__name__} of {counted(len(source), 'item')}: pass one "

@@ -26,8 +26,11 @@ from xee_tf.sidecars.documents import (
     check_band_positions,
     grid_document,
     grid_of,
+    statistics_document,
+    statistics_of,
 )
 from xee_tf.sidecars.packing import read_count, read_number, read_size, read_text, render, write_number
+from xee_tf.statistics import BandStatistics
 from xee_tf.version import __version__
 
 __all__ = [
@@ -74,6 +77,8 @@ class ImageManifest:
         The version of xee_tf that wrote the manifest.
     identity : mapping, optional
         What the export was written from, if it can be resumed.
+    statistics : mapping from band to BandStatistics, optional
+        Statistics of the pixels in the records, without margins. Missing in files of older versions.
 
     Examples
     --------
@@ -99,6 +104,7 @@ class ImageManifest:
     key: str = ""
     version: str = __version__
     identity: Mapping[str, Any] | None = None
+    statistics: Mapping[str, BandStatistics] | None = None
 
     @property
     def patches(self) -> npt.NDArray[np.int64] | None:
@@ -108,6 +114,7 @@ class ImageManifest:
 
     def text(self) -> str:
         """Return the JSON of the file."""
+        found = self.statistics or {}
         document: dict[str, Any] = {
             **_head("image", self.version),
             "key": self.key,
@@ -116,7 +123,11 @@ class ImageManifest:
             "defaultValue": write_number(float(self.default_value)),
             "kernel": None if self.kernel is None else list(self.kernel.xy),
             "grid": None if self.grid is None else grid_document(self.grid),
-            "bands": [band_document(band) for band in self.bands],
+            "bands": [
+                band_document(band)
+                | ({} if band.name not in found else {"statistics": statistics_document(found[band.name])})
+                for band in self.bands
+            ],
             "coords": {
                 dim: coordinate
                 for dim, values in self.coords.items()
@@ -141,6 +152,10 @@ class ImageManifest:
                 raise ValueError(f"the coordinate {dim!r} does not have the length of its dimension")
             coords[dim] = read_coordinate(coordinate)
         kernel, grid = document.get("kernel"), document.get("grid")
+        described = [band.get("statistics") for band in document["bands"]]
+        statistics = None
+        if None not in described:
+            statistics = {band.name: statistics_of(each) for band, each in zip(bands, described, strict=True)}
         size = None if kernel is None else read_size(kernel, "kernel")
         record = document["record"]
         if record not in get_args(Record):
@@ -158,6 +173,7 @@ class ImageManifest:
             key=str(document.get("key", "")),
             version=str(document.get("version", "")),
             identity=document.get("identity"),
+            statistics=statistics,
         )
 
 
@@ -208,6 +224,8 @@ class TableManifest:
         Columns with integers that were rounded.
     identity : mapping, optional
         What the table was written from, if it can be resumed.
+    patch : Size, optional
+        The size of patches, which are the last two axes of the columns that have at least two.
 
     Examples
     --------
@@ -224,6 +242,7 @@ class TableManifest:
     dropped: int = 0
     rounded: tuple[str, ...] = ()
     identity: Mapping[str, Any] | None = None
+    patch: Size | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -242,6 +261,8 @@ class TableManifest:
         }
         if self.identity is not None:
             document |= {"dropped": self.dropped, "rounded": list(self.rounded), "identity": self.identity}
+        if self.patch is not None:
+            document["patchDimensions"] = list(self.patch.xy)
         return render(document)
 
     @classmethod
@@ -255,6 +276,7 @@ class TableManifest:
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))
+        patch = document.get("patchDimensions")
         return cls(
             tuple(columns),
             shards,
@@ -262,6 +284,7 @@ class TableManifest:
             int(document.get("dropped", 0)),
             tuple(map(str, document.get("rounded", ()))),
             document.get("identity"),
+            None if patch is None else read_size(patch, "patchDimensions"),
         )
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import count, islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from xee_tf.display import counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
+from xee_tf.geometry import Size
 from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.interrupted import require_whole
 from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableManifest
@@ -31,6 +32,7 @@ from xee_tf.sidecars.names import (
 from xee_tf.storage import Location
 
 __all__ = [
+    "DescribedFile",
     "check_order",
     "describe_files",
     "find_records",
@@ -171,8 +173,16 @@ def image_manifests(files: Sequence[Location]) -> dict[Location, ImageManifest]:
     return {side: found for side, found in manifests.items() if isinstance(found, ImageManifest)}
 
 
-def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Location] | None]:
-    """Return how the manifest beside each file describes it, and the manifest; None if there is none.
+class DescribedFile(NamedTuple):
+    """How a manifest describes a file, the manifest, and the size of the patches in a table of patches."""
+
+    shard: ManifestShard
+    manifest: Location
+    patch: Size | None = None
+
+
+def describe_files(files: Sequence[Location]) -> list[DescribedFile | None]:
+    """Return how the manifest beside each file describes it; None if there is none.
 
     The file is a table, or a shard of an image that is found by its number.
 
@@ -192,7 +202,7 @@ def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Locat
                 require_whole(destination_of(location))
         return manifests[location]
 
-    found: list[tuple[ManifestShard, Location] | None] = []
+    found: list[DescribedFile | None] = []
     for file in files:
         described = None
         if match := re.search(f"{SHARD}$", file.name):
@@ -203,11 +213,11 @@ def describe_files(files: Sequence[Location]) -> list[tuple[ManifestShard, Locat
                         f"{file} is not a shard of this export: {side.name} lists "
                         f"{counted(len(manifest.shards), 'shard')}. Remove the file, or the manifest."
                     )
-                described = manifest.shards[int(match[1])], side
+                described = DescribedFile(manifest.shards[int(match[1])], side)
         if described is None and file.name.endswith(RECORDS):
             side = manifest_location(file)
             if isinstance(table := read(side), TableManifest) and len(table.shards) == 1:
-                described = table.shards[0], side
+                described = DescribedFile(table.shards[0], side, table.patch)
         found.append(described)
     return found
 

@@ -8,6 +8,7 @@ From the bottom to the top:
   run has not put in place yet)
 * uploads of an object in parts: `s3`, `azure`, `gcs`, `uploads`
 * before a run: `destinations` (may it be written?), `seen` (what is there?)
+* `row_file` (rows that tasks write in any order)
 * a commit: `journal` (the file that keeps others out), `moves` (files in place, and back), `recovery` (after
   an interruption), `runs` (begin or continue), `commits`; `unfinished` (for readers)
 * Zarr stores: `zarr_record`, `zarr`, and `claims` of stores that are written in place
@@ -24,10 +25,11 @@ from xee_tf.storage.destinations import (
     require_reachable,
     require_writable,
 )
-from xee_tf.storage.failures import is_inaccessible, storage_errors
+from xee_tf.storage.failures import NO_TLS, USE_HTTP, is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.recovery import interruption, recover
+from xee_tf.storage.row_file import RowFile
 from xee_tf.storage.runs import Earlier, begin, clear_leftovers, discard
 from xee_tf.storage.seen import look
 from xee_tf.storage.staging import Staging, read_uploads, write_uploads
@@ -60,13 +62,16 @@ from xee_tf.storage.zarr_record import (
 __all__ = [
     "BEGUN",
     "COMPLETE",
+    "NO_TLS",
     "PREPARED",
     "RECORD",
+    "USE_HTTP",
     "ZARR_METADATA",
     "DamagedNoteError",
     "Earlier",
     "Location",
     "PathLike",
+    "RowFile",
     "Staging",
     "StoredBand",
     "UploadService",

@@ -12,8 +12,17 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, OptionError, StorageError, XeeTFError, shorten
+from xee_tf.storage.processes import TOKEN
 
-__all__ = ["explain_store", "is_inaccessible", "is_missing", "is_other_version", "storage_errors"]
+__all__ = [
+    "NO_TLS",
+    "USE_HTTP",
+    "explain_store",
+    "is_inaccessible",
+    "is_missing",
+    "is_other_version",
+    "storage_errors",
+]
 
 _FULL = 64 << 10  # a disk with fewer free bytes counts as full
 
@@ -43,6 +52,8 @@ _DISK: dict[int, tuple[str, str]] = {
 }
 
 _UNKNOWN_OPTION = re.compile(r"[Gg]ot (?:an )?unexpected keyword argument '(\w+)'")
+# Objects that a run creates beside its destination, which is named instead: both have the same credentials.
+_INTERNAL = re.compile(rf"/\.(?P<name>[^/]+)(-{TOKEN}\.parts(/.*)?|\.(writer|commit|undo))$")
 _NO_OBJECT = frozenset({"NoSuchKey", "BlobNotFound"})
 _UNREACHABLE = frozenset(
     {"ConnectionError", "TimeoutError", "gaierror", "HTTPClientError", "ClientConnectionError"}
@@ -50,6 +61,12 @@ _UNREACHABLE = frozenset(
 )
 _TRANSIENT = frozenset({"408", "429", "502", "503", "504"})  # status of web servers
 _NO_ENDPOINT = "Invalid endpoint"  # botocore's ValueError for an address without a scheme
+NO_TLS = re.compile("WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE", re.IGNORECASE)
+"""OpenSSL's errors if a server responds without TLS."""
+
+USE_HTTP = "If it is not meant to, begin its address with http:// instead of https://."
+"""What to do then."""
+
 _NO_BUCKET = "no such bucket"  # not every store tells whether a bucket or an object does not exist
 
 # For errors of object stores: error codes or names of exception classes, what is wrong, and what to do.
@@ -243,7 +260,10 @@ key does not exist).
             raise
         is_local = "://" not in url if local is None else local
         explained = _explain_disk(error, action, url) if is_local else explain_store(error, action)
-        raise _class(error, action)(" ".join(f"Cannot {action} {url}: {explained} {left}".split())) from error
+        shown = url if is_local or action == "delete" else _INTERNAL.sub(r"/\g<name>", url)
+        raise _class(error, action)(
+            " ".join(f"Cannot {action} {shown}: {explained} {left}".split())
+        ) from error
 
 
 def _is_bug(error: BaseException) -> bool:
@@ -300,6 +320,8 @@ def explain_store(error: Exception, action: str, mask: Callable[[str], str] = st
     if action in ("write", "create") and not signs & _NO_OBJECT:
         signs = {_NO_BUCKET if sign in ("404", "FileNotFoundError") else sign for sign in signs}
     detail = shorten(mask(_text(error)), 200).rstrip(".")
+    if NO_TLS.search(detail):
+        return f"the server does not use TLS ({detail}). {USE_HTTP}"
     for known, what, advice in _STORE:
         if found := sorted(signs & known):
             codes = [each for each in found if not each.isdigit() and not each.endswith("Error")]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol, get_args
 
-from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
+from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError, warn
 from xee_tf.options import IfExists, one_of
 from xee_tf.storage.destinations import refuse_existing
 from xee_tf.storage.location import Location
@@ -144,7 +144,12 @@ def begin(
     staging = staging or Staging.begin(destination)
     try:
         if compute:
-            clear_leftovers(destination, committing, [staging])
+            useful = clear_leftovers(destination, committing, [staging])
+            if useful and if_exists == "error":
+                warn(
+                    f"What an interrupted run had kept for {destination} was deleted. To continue such a "
+                    "run, call it with if_exists='resume'."
+                )
         undone_later = not compute and interruption(destination)
         seen = {} if undone_later else look(destination, files())
         if seen and if_exists != "overwrite":
@@ -158,11 +163,14 @@ def begin(
     return staging, Earlier(files, seen, identity.to_json() if identity else None)
 
 
-def clear_leftovers(destination: Location, committing: bool, keep: Collection[Staging] = ()) -> None:
-    """Delete what dead runs staged, except those to keep; `committing` is the result of `recover`."""
+def clear_leftovers(destination: Location, committing: bool, keep: Collection[Staging] = ()) -> bool:
+    """Delete what dead runs staged, except those to keep; `committing` is the result of `recover`.
+
+    Return whether a run could have been resumed.
+    """
     if destination.is_s3 and not committing:
         abort_dead_uploads(destination, keep)
-    remove_leftovers(destination, keep)
+    return remove_leftovers(destination, keep, is_resumable)
 
 
 def end_run(staging: Staging) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -249,15 +249,23 @@ def is_working(folder: Location) -> bool:
     return any(is_alive(match[1], latest) for match in signed if match)
 
 
-def remove_leftovers(destination: Location, keep: Collection[Staging] = ()) -> None:
+def remove_leftovers(
+    destination: Location,
+    keep: Collection[Staging] = (),
+    is_useful: Callable[[Location], bool] = lambda folder: False,
+) -> bool:
     """Delete what dead runs staged for a destination; the files of living runs, and those to keep, stay.
 
-    The journal of an interrupted commit must be recovered before, because it refers to these files.
+    Return whether any of it was useful. The journal of an interrupted commit must be recovered before,
+    because it refers to these files.
     """
     kept = {staging.folder.url for staging in keep}
+    useful = False
     for folder in staging_folders(destination):
         if folder.url not in kept and not is_working(folder):
+            useful = is_useful(folder) or useful
             _delete(folder)
+    return useful
 
 
 def remove_lock(file: Location, holder: bytes) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from dask.utils import format_bytes
 
-from xee_tf.display import Listing, Summarized, Summary, counted
+from xee_tf.display import Listing, Summarized, Summary, counted, quoted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
+from xee_tf.geometry import Size
 from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, spelled
@@ -283,7 +285,7 @@ def check_target(
 
 
 def write_table(
-    source: LazyTable,
+    source: LazyTable | Callable[[TableStore], LazyTable],
     target: Location,
     identity: RunIdentity | None,
     *,
@@ -291,7 +293,10 @@ def write_table(
     progress: bool,
     compute: bool,
 ) -> TableResult | Delayed:
-    """Write the row groups of a table to one file, or return a Delayed that writes it."""
+    """Write the row groups of a table to one file, or return a Delayed that writes it.
+
+    A callable `source` builds the table for the store, once it is known that the table is not complete.
+    """
     if identity is not None and (found := _complete_table(target, identity, compute)) is not None:
         if compute:
             return found
@@ -301,16 +306,23 @@ def write_table(
     staging, earlier = begin(target, partial(_table_files, target), if_exists, compute, identity)
     store = table_store(staging, OneFile(target, compressed=True), earlier)
     if not compute:
-        return _graph(source, store, in_this_process=False)
-    with aborted_on_failure([store]):
-        result: TableResult = run_graph(_graph(source, store, in_this_process=not on_cluster()), progress)
+        return _graph(_built(source, store), store, in_this_process=False)
+    with aborted_on_failure([store]), ExitStack() as folders:
+        table = _built(source, store)
+        if table.local is not None:
+            folders.callback(table.local.abort)
+        result: TableResult = run_graph(_graph(table, store, in_this_process=not on_cluster()), progress)
     if result.rounded:
         warn(
-            f"The columns {list(result.rounded)} hold integers that float32 cannot represent: they were "
+            f"The columns {quoted(result.rounded)} hold integers that float32 cannot represent: they were "
             f"rounded. Only integers up to {FLOAT32_EXACT:,} are exact. To write identifiers, convert them "
             f"to strings: table[{result.rounded[0]!r}].astype(str)."
         )
     return result
+
+
+def _built(source: LazyTable | Callable[[TableStore], LazyTable], store: TableStore) -> LazyTable:
+    return source if isinstance(source, LazyTable) else source(store)
 
 
 def _complete_table(target: Location, identity: RunIdentity, compute: bool) -> TableResult | None:
@@ -379,11 +391,19 @@ def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> De
         for number, group in enumerate(source.groups)
     ]
     uploaded = upload_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
-    result = add_task(tasks, f"table-commit-{token}", _commit, store, parts, uploaded)
+    result = add_task(
+        tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.dropped, source.patch
+    )
     return source.graph.delayed(f"table-export-{token}", result)
 
 
-def _commit(store: TableStore, parts: Sequence[TablePart], uploaded: Uploaded | None) -> TableResult:
+def _commit(
+    store: TableStore,
+    parts: Sequence[TablePart],
+    uploaded: Uploaded | None,
+    dropped: int,
+    patch: Size | None,
+) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
     target = store.names.shard(0)
@@ -395,9 +415,10 @@ def _commit(store: TableStore, parts: Sequence[TablePart], uploaded: Uploaded | 
         described = TableManifest(
             columns,
             (written.in_manifest(target.name, patches=False),),
-            dropped=sum(part.dropped for part in parts),
+            dropped=dropped + sum(part.dropped for part in parts),
             rounded=tuple(column.name for column in columns if column.name in rounded),
             identity=identity,
+            patch=patch,
         )
         store.commit([written], [(manifest, described.text().encode())])
         return _result_of(target, described)
@@ -426,9 +447,14 @@ def _common_columns(parts: Sequence[TablePart]) -> tuple[TableColumn, ...]:
                     )
         row += part.records
     if expected is None:
-        raise _no_rows_error()
+        raise _no_rows_error(sum(part.dropped for part in parts))
     return expected
 
 
-def _no_rows_error() -> OptionError:
+def _no_rows_error(dropped: int = 0) -> OptionError:
+    if dropped:
+        return OptionError(
+            f"There are no pixels to write ({counted(dropped, 'masked pixel')} dropped). To keep masked "
+            "pixels, pass drop_nulls=False."
+        )
     return OptionError("The table has no rows to export.")

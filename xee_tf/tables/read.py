@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.options import check_flags, integer, read_names, spelled
@@ -246,7 +247,7 @@ class _Reader:
         names = list(known) if self.names is None else list(self.names)
         unknown = [name for name in names if name not in known]
         if unknown or not names:
-            raise OptionError(f"Columns {unknown or names} not found; available: {list(known)}.")
+            raise OptionError(f"Columns {quoted(unknown or names)} not found; available: {quoted(known)}.")
         numbers = [name for name in names if known[name].kind != "bytes"]
         for name, shape in self.shapes.items():
             if name not in numbers:

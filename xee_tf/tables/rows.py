@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.display import quoted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError
 from xee_tf.names import check_key
@@ -107,7 +108,7 @@ def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None
         chosen = list(read_names(columns, "columns"))
         unknown = [name for name in chosen if name not in known]
         if unknown:
-            raise OptionError(f"Columns {unknown} not found; available: {known}.")
+            raise OptionError(f"Columns {quoted(unknown)} not found; available: {quoted(known)}.")
     for name in chosen:
         check_key(name, "column")
         if known.count(name) > 1:

@@ -5,49 +5,39 @@ from __future__ import annotations
 import os
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyproj
 import xarray as xr
-from affine import Affine
 
-from xee_tf.blocks import BandRule, Block, BlockAxis, BlockLayout, Pieces, assemble
-from xee_tf.display import abbreviated, counted
+from xee_tf.blocks import BlockLayout, chunk_blocks
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.geometry import PatchAxis
-from xee_tf.georef import (
-    GeoRef,
-    apply_affine,
-    band_nodata,
-    full_turn,
-    plane_array,
-    point_transformer,
-    raster_variables,
-    read_georef,
-    whole_image,
-    wrap_longitude,
-)
+from xee_tf.geometry import Size
+from xee_tf.georef import GeoRef, full_turn, read_georef, whole_image
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
 from xee_tf.identity import IdentityOptions, run_identity
-from xee_tf.options import IfExists, check_flags, one_of, read_names, spelled
-from xee_tf.sampling import Choice, FindPixels, Sample, SamplePixels, find_sample_pixels, first_plane
+from xee_tf.options import IfExists, check_default_value, check_flags, one_of, read_names, spelled
+from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.signals import interruptible
 from xee_tf.storage import PathLike
 from xee_tf.tables.export import TableResult, check_target, write_table
+from xee_tf.tables.joining import TableStore
 from xee_tf.tables.options import SAMPLE_SPELLING
+from xee_tf.tables.patches import PatchTable
+from xee_tf.tables.pixels import Sampler, SourceBands, choose_pixels, join_samples
 from xee_tf.tables.rows import Rows, Values, select_columns
-from xee_tf.tables.sources import LONLAT, Geometry, LazyTable
+from xee_tf.tables.sources import LONLAT, Geometry, LazyTable, lonlat_of_pixels
 from xee_tf.tables.values import column_values
 
 __all__ = ["sample_table"]
 
-_CHUNK_SIDE = 1024
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @spelled(SAMPLE_SPELLING, IdentityOptions)
@@ -65,6 +55,8 @@ def sample_table(
     all_touched: bool = False,
     columns: Sequence[str] | None = None,
     geometry: Geometry | None = "lonlat",
+    patch_dimensions: int | Sequence[int] | None = None,
+    default_value: float = 0,
     crs: Any = None,
     transform: Any = None,
     if_exists: IfExists = "error",
@@ -75,9 +67,10 @@ def sample_table(
 ) -> TableResult | Delayed:
     """Sample a raster into a table, like Earth Engine's ``sampleRegions`` and ``stratifiedSample``.
 
-    Each row is a pixel: its value in each band, and the properties of its point or polygon. Only chunks that
-    contain a point or intersect a polygon are loaded, each of them once. The result does not depend on the
-    chunks of the raster or on the scheduler.
+    Each row is a pixel: its value in each band, and the properties of its point or polygon. With
+    `patch_dimensions`, it is the patch around the pixel, like ``neighborhoodToArray`` followed by a sample.
+    Only chunks that contain a point, intersect a polygon or overlap a patch are loaded, each of them once.
+    The result does not depend on the chunks of the raster or on the scheduler.
 
     Parameters
     ----------
@@ -110,6 +103,13 @@ def sample_table(
     geometry : {"lonlat", None}, default "lonlat"
         "lonlat": also write the longitude (-180 to 180) and latitude of the centre of the pixel (EPSG:4326).
         None: omit them.
+    patch_dimensions : int or (width, height), optional
+        Write the patch of this size around each pixel instead of its value: bands become columns of shape
+        (height, width), those with additional dimensions of shape (channel, height, width). The sampled pixel
+        has the index ``(n - 1) // 2`` on each axis, as in Earth Engine; it alone decides about `class_band`
+        and `drop_nulls`. `xee_tf.tf_dataset` and `xee_tf.open_table` read the size from the manifest.
+    default_value : float, default 0
+        Value of the pixels of a patch that are masked or outside the raster. With `patch_dimensions` only.
     crs : object, optional
         CRS of the image, if it has none or a wrong one: anything that pyproj accepts.
     transform : Affine or sequence of float, optional
@@ -147,6 +147,13 @@ def sample_table(
     One task joins all rows: the table must fit in memory, but not the raster. A pixel in two polygons becomes
     two rows, with the properties of each polygon.
 
+    A table of patches need not fit in memory. If it has more than 64 MiB, its patches wait in a temporary
+    file until they are written in order: beside a local destination, else in the folder for temporary files.
+    On a cluster that writes to an object store, and with ``compute=False`` if the destination is not local,
+    they wait in the memory of the workers. With `n`, pixels are selected first, even if `compute` is False;
+    if the selection depends on `class_band` or `drop_nulls`, the chunks around the selected pixels are loaded
+    again.
+
     Examples
     --------
     >>> import geopandas, tempfile, xee_tf
@@ -161,75 +168,88 @@ def sample_table(
         B4 site
     0  4.0  oak
     1  1.0  fir
+
+    Patches of 3 x 3 pixels, and their labels:
+
+    >>> result = xee_tf.sample_table(
+    ...     scene, sites, prefix, patch_dimensions=3, geometry=None, crs="EPSG:32633", if_exists="overwrite"
+    ... )
+    >>> table = xee_tf.open_table(result)
+    >>> table["B4"][0]
+    array([[1., 2., 0.],
+           [3., 4., 0.],
+           [0., 0., 0.]], dtype=float32)
+    >>> table["site"].tolist()
+    ['oak', 'fir']
     """
     check_flags(progress=progress, compute=compute, drop_nulls=drop_nulls, all_touched=all_touched)
     target = check_target(destination, if_exists, storage_options)
     one_of("geometry", geometry, ("lonlat", None))
     dataset = whole_image(image, "sample", crs=crs, transform=transform)
     georef = read_georef(dataset, crs=crs, transform=transform)
-    bands, rules, arrays = _read_bands(dataset, georef)
+    size = _patch_size(patch_dimensions, default_value)
+    bands = SourceBands.of(dataset, georef)
     features, places_crs, table = _features(where, georef, properties)
-    for name in table.columns:
-        column_values(table[name], name)  # raise for unsupported columns here, not in a worker
+    # Raise for unsupported columns here, not in a worker.
+    values = {name: column_values(table[name], name) for name in table.columns}
     lonlat = LONLAT if geometry else ()
-    names = _column_names([band.name for band in bands], list(table.columns), lonlat, columns)
-    layout = _block_layout(arrays)
+    names = _column_names(bands.names, list(table.columns), lonlat, columns)
+    layout = chunk_blocks(chunk_grids(bands.arrays))
     places = find_sample_pixels(features, places_crs, georef, layout, all_touched=all_touched)
-    sampler = _Sampler(
-        columns=bands,
-        rules=rules,
-        find=places.find,
-        drop_nulls=drop_nulls,
-        choice=Choice.of(n, class_band, seed, [band.name for band in bands if not band.shape], table),
-    )
-    table = table[[name for name in table.columns if name in names]]
-    join = _JoinSamples(bands, sampler.choice, table, georef, tuple(names))
-    source = _sample_graph(sampler, places, join, layout, arrays)
+    scalar = [band.name for band in bands.columns if not band.shape]
+    choice = Choice.of(n, class_band, seed, scalar, table)
+    source: LazyTable | Callable[[TableStore], LazyTable]
+    if size is None:
+        table = table[[name for name in table.columns if name in names]]
+        join = _JoinSamples(bands.columns, choice, table, georef, tuple(names))
+        sampler = Sampler(bands.columns, bands.rules, places.find, drop_nulls, choice)
+        source = _sample_graph(sampler, places, join, layout, bands)
+    else:
+        drop_later = drop_nulls and choice is None
+        choose = partial(choose_pixels, bands, places, layout, choice, drop_nulls=drop_nulls)
+        around = PatchTable(
+            (bands if drop_later else bands.only(names)).as_float32(),
+            values,
+            georef,
+            tuple(names),
+            size,
+            float(np.clip(default_value, -_LARGEST, _LARGEST)),
+            drop_later,
+        )
+        source = partial(_patch_graph, around, choose, compute=compute, progress=progress)
     known = None
     if if_exists == "resume":
-        parts = {
+        parts: dict[str, Any] = {
             "the list of columns": names,
             "the grid of the raster": repr(georef),
-            "how the bands are read": repr(rules),
+            "how the bands are read": repr(bands.rules),
             "the option n": n,
             "the option class_band": class_band,
             "the option seed": seed,
             "the option drop_nulls": drop_nulls,
             "the option all_touched": all_touched,
         }
-        inputs = {band.name: array for band, array in zip(bands, arrays, strict=True)} | {"where": where}
+        if size is not None:
+            parts |= {
+                "the option patch_dimensions": size.xy,
+                "the option default_value": float(default_value),
+            }
+        inputs = dict(zip(bands.names, bands.arrays, strict=True)) | {"where": where}
         known = run_identity(parts, inputs, IdentityOptions(identity=identity).identity)
     return write_table(source, target, known, if_exists=if_exists, progress=progress, compute=compute)
 
 
-def _read_bands(
-    dataset: xr.Dataset, georef: GeoRef
-) -> tuple[tuple[TableColumn, ...], tuple[BandRule, ...], list[Any]]:
-    """Return the column, rule and chunked array, (y, x) or (step, y, x), of each band."""
-    y, x = georef.y_dim, georef.x_dim
-    columns, rules, arrays = [], [], []
-    for key, variable in raster_variables(dataset, x, y):
-        name = str(key)
-        if variable.dtype.kind not in "biuf":
-            raise OptionError(
-                f"Band {name!r} has dtype {variable.dtype}; expected numbers. Convert it, for example with "
-                f"ds[{name!r}].astype('float32'), or omit it."
-            )
-        steps = [dim for dim in variable.dims if dim not in (y, x) and variable.sizes[dim] != 1]
-        column = TableColumn(name, "float", tuple(variable.sizes[dim] for dim in steps))
-        array = plane_array(variable, steps, y, x, sides=(_CHUNK_SIDE, _CHUNK_SIDE))
-        rule = BandRule.of(
-            array.chunks,
-            dtype=np.result_type(variable.dtype, np.float32).str,
-            default=np.nan,
-            nodata=band_nodata(variable, name),
+def _patch_size(patch_dimensions: Any, default_value: Any) -> Size | None:
+    """Return the size of the patches; None if pixels are sampled."""
+    check_default_value(default_value, finite=False)
+    if patch_dimensions is not None:
+        return Size.from_xy(patch_dimensions, "patch_dimensions")
+    if default_value != 0:
+        raise OptionError(
+            f"default_value={default_value!r} is written in patches only: pass patch_dimensions=, such as "
+            "(33, 33), or omit it. In rows of single pixels, masked bands are NaN, with drop_nulls=False."
         )
-        columns.append(column)
-        rules.append(rule)
-        arrays.append(array)
-    if not columns:
-        raise OptionError("The image has no bands to sample.")
-    return tuple(columns), tuple(rules), arrays
+    return None
 
 
 def _features(
@@ -305,40 +325,6 @@ def _column_names(
     return select_columns([*bands, *properties, *lonlat], columns)
 
 
-def _block_layout(arrays: Sequence[Any]) -> BlockLayout:
-    """Lay out blocks as the chunks of most bands, so that chunks without samples are not loaded."""
-    grids = chunk_grids(arrays)
-    y, x = Counter((grid.y, grid.x) for grid in grids).most_common(1)[0][0]
-    return BlockLayout(_axis(y), _axis(x), grids)
-
-
-def _axis(edges: tuple[int, ...]) -> BlockAxis:
-    return BlockAxis(edges, edges[-1], PatchAxis(start=0, patch=1, margin=0, count=edges[-1]))
-
-
-@dataclass(frozen=True)
-class _Sampler:
-    """The task of one block: assemble its bands and select pixels."""
-
-    columns: tuple[TableColumn, ...]
-    rules: tuple[BandRule, ...]
-    find: FindPixels
-    drop_nulls: bool
-    choice: Choice | None
-
-    def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces, places: Any) -> Sample:
-        window = layout.window(*block)
-        numbers, rows, columns = self.find(places, window)
-        bands, _ = assemble(window, pieces, self.rules)
-        down, across = rows - window.top, columns - window.left
-        values = np.concatenate([band[:, down, across] for band in bands]).T.astype(np.float64)
-        sample = Sample(numbers, rows, columns, values)
-        if self.drop_nulls:
-            whole = ~np.isnan(values).any(axis=1)
-            sample = replace(sample[whole], dropped=int((~whole).sum()))
-        return sample if self.choice is None else self.choice(sample, self.columns)
-
-
 @dataclass(frozen=True)
 class _JoinSamples:
     """The final task: join the pixels of all blocks to rows, in the order of the features."""
@@ -350,18 +336,7 @@ class _JoinSamples:
     names: tuple[str, ...]
 
     def __call__(self, samples: Sequence[Sample]) -> Rows:
-        numbers, rows, across, sampled = (
-            np.concatenate(part)
-            for part in zip(*((s.numbers, s.rows, s.columns, s.values) for s in samples), strict=True)
-        )
-        dropped = sum(s.dropped for s in samples)
-        classes = frozenset[float]().union(*(s.classes for s in samples))
-        sample = Sample(numbers, rows, across, sampled, dropped)
-        if self.choice is not None:
-            sample = self.choice(sample, self.columns)
-        if not len(sample.numbers):
-            raise _no_pixels_error(self.choice, classes, dropped)
-        sample = sample[np.lexsort((sample.columns, sample.rows, sample.numbers))]
+        sample = join_samples(samples, self.choice, self.columns)
         found: dict[str, tuple[TableColumn, Values]] = {}
         for column in self.columns:
             first = first_plane(self.columns, column.name)
@@ -370,38 +345,30 @@ class _JoinSamples:
         for name in self.table.columns:
             found[name] = column_values(self.table[name].iloc[sample.numbers], name)
         if set(LONLAT) & set(self.names):
-            centres = self.georef.affine @ Affine.translation(0.5, 0.5)
-            points = apply_affine(centres, np.column_stack((sample.columns, sample.rows)))
-            longitudes, latitudes = point_transformer(self.georef.crs, pyproj.CRS("EPSG:4326"))(points).T
-            lonlat = wrap_longitude(longitudes), latitudes
+            lonlat = lonlat_of_pixels(self.georef, sample.rows, sample.columns)
             found |= {name: (TableColumn(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
-        return Rows.of((found[name] for name in self.names), dropped)
+        return Rows.of((found[name] for name in self.names), sample.dropped)
 
 
-def _no_pixels_error(choice: Choice | None, classes: Collection[float], dropped: int) -> OptionError:
-    """Create the error for a sample without pixels; `classes` are the classes of pixels that were found."""
-    omitted = f" ({counted(dropped, 'masked pixel')} dropped)" if dropped else ""
-    if choice is not None and isinstance(choice.quota, dict) and classes:
-        wanted = abbreviated(key for key, count in choice.quota.items() if count)
-        found = abbreviated(f"{each:.15g}" for each in sorted(classes))
-        return OptionError(
-            f"There are no pixels to write: n selects the classes {wanted}, but the sampled pixels have the "
-            f"classes {found} in the band {choice.band!r}{omitted}."
-        )
-    return OptionError(
-        f"There are no pixels to write{omitted}. To keep masked pixels, pass drop_nulls=False; to include "
-        "all pixels that a polygon touches, pass all_touched=True."
-    )
+def _patch_graph(
+    around: PatchTable,
+    choose: Callable[..., Sample],
+    store: TableStore,
+    *,
+    compute: bool,
+    progress: bool,
+) -> LazyTable:
+    """Select the pixels, and build the graph of the patches around them."""
+    return around.graph(choose(progress=progress), store, compute=compute)
 
 
 def _sample_graph(
-    sampler: _Sampler, places: SamplePixels, join: _JoinSamples, layout: BlockLayout, arrays: Sequence[Any]
+    sampler: Sampler, places: SamplePixels, join: _JoinSamples, layout: BlockLayout, bands: SourceBands
 ) -> LazyTable:
     """Build the graph: a task for each block with pixels to sample, and one that joins the samples."""
     run = uuid.uuid4().hex[:12]
-    bands = [column.name for column in sampler.columns]
     blocks = places.by_block
-    job = BlockJob(f"sample-{run}", arrays, bands, layout, sampler, blocks=blocks, values=blocks)
+    job = BlockJob(f"sample-{run}", bands.arrays, bands.names, layout, sampler, blocks=blocks, values=blocks)
     graph, [sampled] = work_on_blocks([job])
     needed = list(sampled.values())
     return LazyTable([add_task(graph.tasks, f"samples-{run}", join, needed)], graph)

@@ -14,15 +14,19 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyproj
 import xarray as xr
+from affine import Affine
 
 from xee_tf.chunks import check_chunks, checked_chunk
 from xee_tf.display import quoted
 from xee_tf.errors import ChunkError, GeoreferenceError, OptionError
-from xee_tf.georef import read_crs, same_crs, wrap_longitude
+from xee_tf.geometry import Size
+from xee_tf.georef import GeoRef, apply_affine, point_transformer, read_crs, same_crs, wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of, read_names
 from xee_tf.sidecars import TableColumn
+from xee_tf.storage import Staging
 from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
 
@@ -33,6 +37,7 @@ __all__ = [
     "Table",
     "check_partition",
     "geometry_column",
+    "lonlat_of_pixels",
     "read_table",
     "row_dimension",
     "table_type_error",
@@ -62,11 +67,20 @@ class LazyTable:
         The tasks of the table.
     read : callable
         Converts a row group and its number to `Rows`. By default, row groups are `Rows` already.
+    local : Staging, optional
+        The run on a local disk in whose folder tasks keep files, if it is not that of the table.
+    patch : Size, optional
+        The size of the patches, in a table of patches.
+    dropped : int
+        Number of masked pixels that were omitted before the row groups were formed.
     """
 
     groups: Sequence[Ref]
     graph: Graph
     read: Callable[[Any, int], Rows] = _return_rows
+    local: Staging | None = None
+    patch: Size | None = None
+    dropped: int = 0
 
 
 def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
@@ -144,8 +158,8 @@ class _FrameReader:
             taken = [name for name in LONLAT if name in available]
             if taken:
                 raise OptionError(
-                    f"The table already has columns {taken}, which are also the names of the coordinates of "
-                    "its points. Rename them, or omit the points with geometry=None."
+                    f"The table already has columns {quoted(taken)}, which are also the names of the "
+                    "coordinates of its points. Rename them, or omit the points with geometry=None."
                 )
         if points:
             available += LONLAT
@@ -222,6 +236,16 @@ def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
         f"the CRS {frame.crs.name}, {omit}",
     )
     return dict(zip(LONLAT, (wrap_longitude(x), y), strict=True))
+
+
+def lonlat_of_pixels(
+    georef: GeoRef, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the longitudes, from -180 to 180, and the latitudes of the centres of pixels in EPSG:4326."""
+    centres = georef.affine @ Affine.translation(0.5, 0.5)
+    points = apply_affine(centres, np.column_stack((columns, rows)))
+    longitudes, latitudes = point_transformer(georef.crs, pyproj.CRS("EPSG:4326"))(points).T
+    return wrap_longitude(longitudes), latitudes
 
 
 def _read_dataset(dataset: xr.Dataset, columns: Sequence[str] | None) -> Rows | LazyTable:

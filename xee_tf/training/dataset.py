@@ -10,15 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xee_tf.dtypes import DTYPE_ERRORS
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.options import READ_SPELLING, check_flags, flag, integer, one_of, read_names, spelled
+from xee_tf.options import READ_SPELLING, spelled
 from xee_tf.reading import Margins, OpenedExport, ReadOptions, Unit
-from xee_tf.storage import Location, PathLike
-from xee_tf.training.normalizing import Normalize, offsets_and_scales
+from xee_tf.sampling import PatchSelection
+from xee_tf.storage import PathLike
+from xee_tf.training.caching import cache_files
+from xee_tf.training.groups import Bands
+from xee_tf.training.normalizing import Normalize
+from xee_tf.training.options import DatasetOptions
+from xee_tf.training.pieces import cut_pieces
+from xee_tf.training.selecting import selected_records
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
+from xee_tf.training.weighting import ClassWeight, SampleWeight
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,15 +35,14 @@ __all__ = ["tf_dataset"]
 _SHUFFLE_BYTES = 256 << 20  # maximum size of the shuffle buffer for shuffle=True
 _POOL_PIXELS = 1 << 20  # maximum number of pixels parsed and shuffled together if the unit is a pixel
 _POOL_BYTES = 128 << 20  # maximum size of these pixels as tensors
-_INT64 = (1 << 63) - 1
 
 
 @spelled(READ_SPELLING)
 def tf_dataset(
     files_or_mixer: Exports,
     *,
-    inputs: str | Sequence[str],
-    targets: str | Sequence[str] | None = None,
+    inputs: Bands,
+    targets: Bands | None = None,
     batch_size: int = 32,
     shuffle: bool | int = False,
     seed: int | None = None,
@@ -49,7 +55,11 @@ def tf_dataset(
     target_dtype: Any = "float32",
     normalize: Normalize | None = None,
     augment: Literal["d4"] | None = None,
-    one_hot: int | None = None,
+    one_hot: int | bool | None = None,
+    sample_weight: SampleWeight | None = None,
+    class_weight: ClassWeight | None = None,
+    default_value: float | None = None,
+    patches: PatchSelection | None = None,
     records: Sequence[PathLike] | None = None,
     patch_dimensions: int | Sequence[int] | None = None,
     kernel_size: int | Sequence[int] | None = None,
@@ -69,19 +79,22 @@ def tf_dataset(
         found next to the mixer, and missing records raise an error. Alternatively TFRecord files (also of
         tables), or a pattern such as ``"out/scene-*.tfrecord.gz"``. Several exports with compatible records
         are read one after another; with `shuffle` they are mixed.
-    inputs : str or sequence of str
+    inputs : str, sequence of str, or mapping of str to these
         Bands (or columns of a table) that are the input of the model, in the order of the last axis. All
         array bands must have the same depth; scalar bands among them are repeated at every step. Bands of a
-        collapsed export have their own names.
-    targets : str or sequence of str, optional
+        collapsed export have their own names. For a model with several inputs, a mapping such as
+        ``{"image": ["B4", "B3"], "terrain": ["slope"]}``, which gives a dictionary of tensors.
+    targets : str, sequence of str, or mapping of str to these, optional
         Bands that the model predicts, stacked in the same way, or labels of patches (see
         `patch_dimensions`). By default, elements are only the inputs.
     batch_size : int, default 32
         The number of patches or pixels per element.
     shuffle : bool or int, default False
         False keeps the order of the records. An integer is the number of records in the shuffle buffer; files
-        are read in random order. True uses a buffer of 256 MiB. The order differs in each epoch. If the unit
-        is "pixel", the pixels of patches are shuffled, too: up to a million at a time, or 128 MiB.
+        are read in random order, and those of patches in pieces of 1 MiB from random places. True uses a
+        buffer of 256 MiB, or of all records if they are in memory (`cache`). The order differs in each epoch.
+        If the unit is "pixel", the pixels of patches are shuffled, too: up to a million at a time, or 128
+        MiB.
     seed : int, optional
         The random seed. It makes the shuffled order reproducible.
     repeat : bool or int, default False
@@ -89,9 +102,11 @@ def tf_dataset(
     drop_remainder : bool, default False
         Whether to omit the last element if it is smaller than `batch_size`.
     cache : bool or path-like, default False
-        Whether to keep the records of the first epoch in memory, decompressed, or the path of a new file on a
-        local disk to keep them in. Later epochs do not read the export again, but are still shuffled and
-        augmented differently.
+        Whether to keep the records of the first epoch in memory, decompressed, or a path on a local disk to
+        keep them in. Later epochs do not read the export again, but are still shuffled and augmented
+        differently. Files are named after the path and the version of each shard: another dataset of the
+        same export reads them, one of another export does not. Delete them when they are not needed. A
+        warning of TensorFlow that the dataset was not fully read can be ignored.
     unit : {"patch", "pixel"}, optional
         What an example is: a patch, or a single pixel; the pixels of a patch are in row-major order. Default:
         "patch". For SequenceExamples and rows of tables only "pixel" is possible, and is the default.
@@ -103,18 +118,38 @@ def tf_dataset(
         input. Only for patches. Default: the same as `margins`.
     target_dtype : dtype, default "float32"
         The dtype of the targets. Integer dtypes keep class numbers exact.
-    normalize : Dataset or mapping of str to (float, float), optional
-        The result of `xee_tf.band_statistics`, to subtract the mean of each input band and divide by its
-        standard deviation; or an offset and a scale for each input band, ``(value - offset) / scale``. It
-        also applies to `default_value`. Predictions need the same step: normalize there, too, or use a
-        ``keras.layers.Normalization`` in the model instead.
+    normalize : {"standard", "minmax"}, Dataset or mapping of str to (float, float), optional
+        Normalize the inputs: ``(value - offset) / scale``. "standard" subtracts the mean of each band and
+        divides by its standard deviation, "minmax" maps its range to 0 to 1, with the statistics in the
+        manifests. Otherwise the numbers of a raster or of other exports: the result of
+        `xee_tf.band_statistics` or `xee_tf.normalization`, or a mapping of bands to ``(offset, scale)``.
+        Validation data and predictions must use the numbers of the training data: pass
+        ``normalize=xee_tf.normalization(train)`` to all of them, also to the constructor of `xee_tf.Model`.
+        Masked pixels count as 0 before, as in predictions, whatever the `default_value`.
     augment : {"d4"}, optional
         "d4" applies one of the eight symmetries of the square to each patch at random, with its margin, and
         the same one to its targets. They differ in each epoch. Only for square patches.
-    one_hot : int, optional
+    one_hot : int or True, optional
         The number of classes: the targets, which must be a single band, become vectors of zeros and ones
-        along the last axis. Values that are not class numbers from 0 to ``one_hot - 1`` become zeros only,
-        so that masked pixels with such a `default_value` do not count in a categorical cross-entropy.
+        along the last axis. True: one more than the largest class in the manifests. Values that are not class
+        numbers from 0 to ``one_hot - 1`` become zeros only, so that masked pixels with such a `default_value`
+        do not count in a categorical cross-entropy.
+    sample_weight : "mask", str or sequence of str, optional
+        The weight of each pixel or example. "mask": 0 where any target band is masked or missing, otherwise
+        1. Otherwise the name of a band that contains weights; several are multiplied. Masked pixels of such a
+        band have the weight 0.
+    class_weight : "balanced" or mapping of int to float, optional
+        The weight of each class of the only target band, by which `sample_weight` is multiplied. As in
+        Keras, other classes have the weight 1. Masked pixels have the weight 0. "balanced" gives all classes
+        the same total weight, by the class counts in the manifests.
+    default_value : float, optional
+        The value of masked pixels in the records, for `normalize`, `sample_weight` and `class_weight`.
+        Default: the value in the manifest, which must differ from the valid values of the targets if there
+        are weights.
+    patches : PatchSelection, optional
+        The patches to read, for example one side of a split, from a single export of an image. The other
+        records are not read, except in gzip files that other programs have compressed. Patches that the
+        export does not contain are omitted.
     records : sequence of path-like, optional
         The shards of a single mixer, in order, if they are not next to it.
     patch_dimensions : int or (int, int), optional
@@ -130,15 +165,16 @@ def tf_dataset(
         determine them: if several depths are possible, or if its series is not the longest. If patches are
         read, a feature with exactly this number of values per record is a label.
     num_parallel_reads : int, optional
-        The number of shards to read at a time if `shuffle` is set; otherwise shards are read one by one.
-        Default: chosen by TensorFlow.
+        The number of shards or pieces to read at a time if `shuffle` or `patches` is set; otherwise shards
+        are read one by one. Default: chosen by TensorFlow.
     storage_options : mapping of str to object, optional
         Options for fsspec, for remote files.
 
     Returns
     -------
     tf.data.Dataset
-        Elements are ``inputs`` or ``(inputs, targets)``. Inputs are float32; targets have `target_dtype`:
+        Elements are ``inputs``, ``(inputs, targets)`` or ``(inputs, targets, weights)``. Inputs are float32;
+        targets have `target_dtype`:
 
         =======  ===================================  ===========================================
         unit     scalar bands only                    with array bands
@@ -147,7 +183,8 @@ def tf_dataset(
         "pixel"  ``(batch, bands)``                   ``(batch, steps, bands)``
         =======  ===================================  ===========================================
 
-        The size of the last axis is the number of bands.
+        The size of the last axis is the number of bands. Weights are float32 and have the shape of the
+        targets without the last axis. If `targets` is a mapping, they are a dictionary, too.
 
     Raises
     ------
@@ -162,6 +199,7 @@ def tf_dataset(
     See Also
     --------
     xee_tf.feature_spec : Return the specification with which TensorFlow parses the records.
+    xee_tf.normalization : Return the numbers of `normalize`, also for predictions.
 
     Notes
     -----
@@ -177,7 +215,8 @@ def tf_dataset(
     files are read by TensorFlow, remote files by Python with fsspec, record by record.
 
     With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
-    if it has changed. A file that is corrupt, from another export, or in the place of another shard raises an
+    if it has changed; files that are read in pieces are compared piece by piece. A file that is corrupt, from
+    another export, or in the place of another shard raises an
     error (of TensorFlow, if it is found while the dataset is iterated). Without a manifest, local files must
     be those that were opened, and only the records that are read to infer their features are checked. A
     later one that is not a valid Example raises an error of TensorFlow whose message contains its bytes, or
@@ -207,107 +246,142 @@ def tf_dataset(
     >>> for image, label in patches:
     ...     print(image.shape, abs(float(image.numpy().max())) < 2)
     (4, 40, 40, 1) True
+
+    Several inputs, and weights that ignore masked pixels of the label:
+
+    >>> ds["label"] = ds["label"].where(ds["B4"] > 99)
+    >>> result = ds.tfexport(f"{folder}/masked", patch_dimensions=32, default_value=-1)
+    >>> patches = xee_tf.tf_dataset(
+    ...     result, inputs={"image": "B4"}, targets="label", sample_weight="mask", batch_size=3
+    ... )
+    >>> for images, label, weights in patches:
+    ...     print(images["image"].shape, label.shape, weights.shape, weights.numpy().mean().round(3))
+    (3, 32, 32, 1) (3, 32, 32, 1) (3, 32, 32) 0.967
+    (1, 32, 32, 1) (1, 32, 32, 1) (1, 32, 32) 1.0
     """
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
-    from xee_tf.training.parsing import Component, batch_parser, shuffle_pixels
-    from xee_tf.training.stream import serialized_records
-    from xee_tf.training.transforms import map_with_seeds, require_square, with_d4
+    from xee_tf.training.elements import Elements
+    from xee_tf.training.parsing import batch_parser, shuffle_pixels
+    from xee_tf.training.transforms import map_with_seeds, with_d4
 
-    input_names = read_names(inputs, "inputs")
-    target_names = () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
-    one_of("unit", unit, ("patch", "pixel", None))
-    one_of("margins", margins, ("keep", "trim", None))
-    one_of("target_margins", target_margins, ("keep", "trim", None))
-    batch_size = integer(1, _INT64)(batch_size, "batch_size")
-    shuffle, repeat = _flag_or_count(shuffle, "shuffle"), _flag_or_count(repeat, "repeat")
-    check_flags(drop_remainder=drop_remainder)
-    if num_parallel_reads is not None:
-        num_parallel_reads = integer(1, _INT64)(num_parallel_reads, "num_parallel_reads")
-    if seed is not None:
-        seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
-    target_dtype = _numeric_dtype(target_dtype)
-    one_of("augment", augment, ("d4", None))
-    scaling = None if normalize is None else offsets_and_scales(normalize, input_names)
-    if one_hot is not None:
-        one_hot = integer(1, _INT64)(one_hot, "one_hot")
-        if len(target_names) != 1:
-            raise OptionError(
-                f"one_hot={one_hot} requires a single target band, which contains class numbers; got "
-                f"targets={list(target_names)}."
-            )
-
-    options = ReadOptions(
+    given: dict[str, Any] = {
+        "inputs": inputs,
+        "targets": () if targets is None else targets,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "seed": seed,
+        "repeat": repeat,
+        "drop_remainder": drop_remainder,
+        "cache": cache,
+        "unit": unit,
+        "margins": margins,
+        "target_margins": target_margins,
+        "target_dtype": target_dtype,
+        "normalize": normalize,
+        "augment": augment,
+        "one_hot": one_hot,
+        "sample_weight": sample_weight,
+        "class_weight": class_weight,
+        "default_value": default_value,
+        "patches": patches,
+        "num_parallel_reads": num_parallel_reads,
+    }
+    options = DatasetOptions(**given)
+    reading = ReadOptions(
         records=records,
-        bands=list(dict.fromkeys([*input_names, *target_names])),
+        bands=options.bands,
         patch_dimensions=patch_dimensions,
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         storage_options=storage_options,
     )
-    exports = open_exports(files_or_mixer, options)
+    exports = open_exports(files_or_mixer, reading)
     check_compatible(exports)
     export = exports[0]
-    unit = _unit(unit, export)
-    margins = margins or ("trim" if unit == "pixel" else "keep")
+    unit = _unit(options.unit, export)
+    margins = options.margins or ("trim" if unit == "pixel" else "keep")
     if unit == "pixel" and target_margins not in (None, margins):
         raise OptionError(
             f"target_margins={target_margins!r} differs from margins={margins!r}: if the unit is 'pixel', "
             "inputs and targets must have the same pixels. Omit target_margins."
         )
-    components = [Component.of(export, input_names, margins, "float32", scaling=scaling)]
-    if target_names:
-        kept = target_margins or margins
-        components.append(Component.of(export, target_names, kept, target_dtype, classes=one_hot))
-        if one_hot is not None and export.content.labels.get(target_names[0], 1) > 1:
-            raise OptionError(
-                f"one_hot={one_hot} requires one class number per record, but {target_names[0]!r} has "
-                f"{export.content.labels[target_names[0]]} values. Omit one_hot."
-            )
-    if augment is not None:
-        if unit == "pixel":
-            raise OptionError("augment='d4' rotates patches, but the unit is 'pixel'. Omit augment.")
-        for component in components:
-            if not component.is_flat(export):
-                require_square(export.area(component.margins))
+    if options.augment is not None and unit == "pixel":
+        raise OptionError("augment='d4' rotates patches, but the unit is 'pixel'. Omit augment.")
+    elements = Elements.of(exports, options, margins, options.target_margins or margins)
 
-    count = _count_records(exports)
+    chosen = None if patches is None else selected_records(exports, patches)
+    count = _count_records(exports) if chosen is None else sum(map(len, chosen))
+    raw = _records(exports, options, count, chosen)
+    batch_size, drop_remainder = options.batch_size, options.drop_remainder
+    parse_components = batch_parser(export, elements.components, flat=unit == "pixel")
+
+    def parse(batch: Any) -> Any:
+        return elements.combine(parse_components(batch))
+
+    if unit == "patch" or export.content.unit == "pixel":
+        data = raw.batch(batch_size, drop_remainder=drop_remainder)
+        data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if options.augment is not None:
+            data = with_d4(data, options.seed)
+    else:
+        values = sum(len(each.bands) * (each.depth or 1) for each in elements.components)
+        pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
+        pool = raw.batch(max(1, pixels // export.stored.pixels))
+        data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        if options.shuffle:
+            data = map_with_seeds(shuffle_pixels, data, options.seed)
+        data = data.rebatch(batch_size, drop_remainder=drop_remainder)
+        if count is not None and options.repeat is not True:
+            total = count * export.area(margins).pixels * int(options.repeat or 1)
+            steps = total // batch_size if drop_remainder else -(-total // batch_size)
+            data = data.apply(tf.data.experimental.assert_cardinality(steps))
+    if not elements.plain:
+        data = data.map(elements.pack)
+    return data.prefetch(tf.data.AUTOTUNE)
+
+
+def _records(
+    exports: Sequence[OpenedExport],
+    options: DatasetOptions,
+    count: int | None,
+    chosen: Sequence[NDArray[np.int64]] | None,
+) -> tf.data.Dataset:
+    """Return the serialized records, all or those chosen of each shard: cached, shuffled and repeated."""
+    with extra("tensorflow", "tf_dataset"):
+        import tensorflow as tf
+
+    from xee_tf.training.stream import serialized_records
+
+    shards = [shard for each in exports for shard in each.shards]
+    if chosen is not None:
+        shards = [shard for shard, numbers in zip(shards, chosen, strict=True) if len(numbers)]
+        chosen = [numbers for numbers in chosen if len(numbers)]
+    shuffle, cache = options.shuffle, options.cache
     raw = serialized_records(
-        [shard for each in exports for shard in each.shards], shuffle, seed, num_parallel_reads
+        shards,
+        # Records in memory are shuffled as a whole afterwards.
+        "interleave" if shuffle and cache is True else "shuffle" if shuffle else "order",
+        options.seed,
+        options.num_parallel_reads,
+        pieces=cut_pieces(shards, exports[0].record_bytes, chosen) if shuffle or chosen else None,
+        caches=cache_files(cache, shards, chosen) if isinstance(cache, str) else None,
+        chosen=chosen,
     )
     if count is not None:
         # Shows the length in progress bars, and raises an error if records have been lost since.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
-    if cache is not False:
-        raw = raw.cache("" if cache is True else _cache_path(cache))
+    if cache is True:
+        raw = raw.cache()
     if shuffle:
-        buffer_size = max(1, _SHUFFLE_BYTES // export.record_bytes) if shuffle is True else shuffle
-        raw = raw.shuffle(min(buffer_size, count or buffer_size), seed=seed)
-    if repeat:
-        raw = raw.repeat(None if repeat is True else repeat)
-
-    parse = batch_parser(export, components, flat=unit == "pixel")
-    if unit == "patch" or export.content.unit == "pixel":
-        data = raw.batch(batch_size, drop_remainder=drop_remainder)
-        data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if augment is not None:
-            data = with_d4(data, seed)
-    else:
-        values = sum(len(component.bands) * (component.depth or 1) for component in components)
-        pixels = min(_POOL_PIXELS, _POOL_BYTES // (4 * values))
-        pool = raw.batch(max(1, pixels // export.stored.pixels))
-        data = pool.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        if shuffle:
-            data = map_with_seeds(shuffle_pixels, data, seed)
-        data = data.rebatch(batch_size, drop_remainder=drop_remainder)
-        if count is not None and repeat is not True:
-            total = count * export.area(margins).pixels * int(repeat or 1)
-            steps = total // batch_size if drop_remainder else -(-total // batch_size)
-            data = data.apply(tf.data.experimental.assert_cardinality(steps))
-    if not target_names:
-        data = data.map(lambda image: image)
-    return data.prefetch(tf.data.AUTOTUNE)
+        size = max(1, _SHUFFLE_BYTES // exports[0].record_bytes) if shuffle is True else shuffle
+        if cache is True and count is not None:
+            size = count  # the buffer holds references to the records of the cache
+        raw = raw.shuffle(min(size, count or size), seed=options.seed)
+    if options.repeat:
+        raw = raw.repeat(None if options.repeat is True else options.repeat)
+    return raw
 
 
 def _count_records(exports: Sequence[OpenedExport]) -> int | None:
@@ -341,38 +415,3 @@ def _unknown_shape(export: OpenedExport) -> OptionError:
         f"The shape of the patches in {shard} is unknown: pass the mixer{named} instead of the shards, or "
         "patch_dimensions=(width, height)."
     )
-
-
-def _cache_path(cache: Any) -> str:
-    """Return the local path of a cache, in a folder that exists."""
-    if isinstance(cache, bool | np.bool_ | int | float) or cache is None:
-        raise OptionError(f"cache must be True, False or the path of a file; got {shorten(repr(cache))}.")
-    location = Location.of(cache)
-    if not location.is_local:
-        raise OptionError(f"cache={location.url!r} must be a path on a local disk.")
-    if not location.parent.exists():
-        raise OptionError(
-            f"cache={location.path!r}: the folder {location.parent.path} does not exist. Create it."
-        )
-    return location.path
-
-
-def _flag_or_count(value: Any, name: str) -> int | bool:
-    """Check an option that is a bool or a number."""
-    return flag(value, name) if isinstance(value, bool | np.bool_) else integer(0, _INT64)(value, name)
-
-
-def _numeric_dtype(dtype: Any) -> Any:
-    """Convert a dtype of numbers to TensorFlow's."""
-    with extra("tensorflow", "tf_dataset"):
-        import tensorflow as tf
-
-    try:
-        found = tf.as_dtype(dtype)
-    except DTYPE_ERRORS:
-        found = tf.string
-    if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
-        raise OptionError(
-            f"target_dtype must be a numeric dtype, such as 'float32'; got {shorten(repr(dtype))}."
-        )
-    return found

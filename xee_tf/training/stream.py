@@ -2,38 +2,118 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from xee_tf.extras import extra
 from xee_tf.records import FOOTER, HEADER
 from xee_tf.shards import Shard, check_file, checked_rows, file_stamp
+from xee_tf.training.pieces import Pieces
 
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
 __all__ = ["serialized_records"]
 
+Reader = Callable[[Any], "tf.data.Dataset"]
+"""A function from the number of a shard to its records."""
+
 _OPEN_FILES = 16  # number of shards that are interleaved if records are shuffled
 _READ_BYTES = 8 << 20
 
 
 def serialized_records(
-    shards: Sequence[Shard], shuffle: bool | int, seed: int | None, parallel: int | None
+    shards: Sequence[Shard],
+    order: Literal["order", "interleave", "shuffle"],
+    seed: int | None,
+    parallel: int | None,
+    *,
+    pieces: Pieces | None = None,
+    caches: Sequence[str] | None = None,
+    chosen: Sequence[NDArray[np.int64]] | None = None,
 ) -> tf.data.Dataset:
-    """Read serialized records: in order, or interleaved from several shards if shuffled."""
+    """Read serialized records: in order, or interleaved from several shards, which may be shuffled.
+
+    Parameters
+    ----------
+    shards : sequence of Shard
+        The files.
+    order : {"order", "interleave", "shuffle"}
+        In order; from several shards in turn; or from several places in random order.
+    seed : int, optional
+        The random seed.
+    parallel : int, optional
+        The number of shards or pieces to read at a time.
+    pieces : Pieces, optional
+        Parts of the shards that can be read separately.
+    caches : sequence of str, optional
+        Files in which the records of each shard are kept.
+    chosen : sequence of ndarray of int, optional
+        The records of each shard to keep, in order. Default: all.
+    """
+    calls = parallel or tf.data.AUTOTUNE
+    exact = order != "shuffle" or seed is not None
+    if pieces is not None and caches is None:
+        numbers = tf.data.Dataset.range(len(pieces))
+        if order == "shuffle":
+            numbers = numbers.shuffle(len(pieces), seed=seed)
+        return numbers.map(_piece_reader(pieces), num_parallel_calls=calls, deterministic=exact).unbatch()
     numbers = tf.data.Dataset.range(len(shards))
-    if not shuffle:
-        return numbers.flat_map(_shard_reader(shards))
-    return numbers.shuffle(len(shards), seed=seed).interleave(
-        _shard_reader(shards),
+    read = _shard_reader(shards, caches) if pieces is None else _pieces_of_shard(pieces)
+    if chosen is not None and pieces is None:
+        read = _filtered(read, shards, chosen)
+    read = read if caches is None else _cached(read, caches)
+    if order == "order":
+        return numbers.flat_map(read)
+    if order == "shuffle":
+        numbers = numbers.shuffle(len(shards), seed=seed)
+    return numbers.interleave(
+        read,
         cycle_length=min(len(shards), parallel or _OPEN_FILES),
-        num_parallel_calls=parallel or tf.data.AUTOTUNE,
-        deterministic=seed is not None,
+        num_parallel_calls=calls,
+        deterministic=exact,
     )
 
 
-def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
+def _piece_reader(pieces: Pieces) -> Callable[[Any], Any]:
+    """Return a function from the number of a piece to its records."""
+
+    def read(number: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(pieces.read, [number], tf.string), (None,))
+
+    return read
+
+
+def _pieces_of_shard(pieces: Pieces) -> Reader:
+    edges, read = tf.constant(pieces.edges), _piece_reader(pieces)
+    return lambda number: tf.data.Dataset.range(edges[number], edges[number + 1]).map(read).unbatch()
+
+
+def _filtered(read: Reader, shards: Sequence[Shard], chosen: Sequence[NDArray[np.int64]]) -> Reader:
+    """Keep some of the records of shards that can only be read from the start."""
+    edges = np.cumsum([0, *(shard.records for shard in shards)])
+    flags = np.zeros(edges[-1], bool)
+    flags[np.concatenate([first + numbers for first, numbers in zip(edges, chosen, strict=False)])] = True
+    kept, starts = tf.constant(flags), tf.constant(edges)
+
+    def filtered(number: Any) -> tf.data.Dataset:
+        start = starts[number]
+        numbered = read(number).enumerate()
+        return numbered.filter(lambda at, _: kept[start + at]).map(lambda _, record: record)
+
+    return filtered
+
+
+def _cached(read: Reader, caches: Sequence[str]) -> Reader:
+    paths = tf.constant(caches)
+    return lambda number: read(number).cache(paths[number])
+
+
+def _shard_reader(shards: Sequence[Shard], caches: Sequence[str] | None) -> Reader:
     """Return a function from the index of a shard to its records."""
     if not all(shard.location.is_local for shard in shards):
         return lambda number: tf.data.Dataset.from_generator(
@@ -43,7 +123,7 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
         )
     paths = tf.constant([shard.location.path for shard in shards])
     kinds = tf.constant(["" if shard.access == "plain" else "GZIP" for shard in shards])
-    check = _checker(shards)
+    check = _checker(shards, caches)
 
     def read(number: Any) -> tf.data.Dataset:
         with tf.control_dependencies([tf.numpy_function(check, [number], [])]):
@@ -53,11 +133,16 @@ def _shard_reader(shards: Sequence[Shard]) -> Callable[[Any], tf.data.Dataset]:
     return read
 
 
-def _checker(shards: Sequence[Shard]) -> Callable[[Any], None]:
-    """Return a function that checks a file by its number, and again only if it has changed since."""
+def _checker(shards: Sequence[Shard], caches: Sequence[str] | None) -> Callable[[Any], None]:
+    """Return a function that checks a file by its number, and again only if it has changed since.
+
+    A file that is in the cache is not read, and not checked.
+    """
     checked: dict[int, tuple[str, ...]] = {}
 
     def check(number: Any) -> None:
+        if caches is not None and os.path.exists(f"{caches[number]}.index"):
+            return
         shard = shards[number]
         stamp = file_stamp(shard.location, {})
         if checked.get(number) != stamp:

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.display import quoted
 from xee_tf.dtypes import FLOAT64_EXACT, nodata_candidates
 from xee_tf.errors import OptionError, RecordError
 
@@ -70,7 +71,7 @@ def common_nodata(
         if dtype.itemsize == 8:
             raise OptionError(
                 "A GeoTIFF has one float64 nodata value for all bands, but every value of both "
-                f"{dtype} and float64 can be valid in one of the bands {list(dtypes)}: {remedy}"
+                f"{dtype} and float64 can be valid in one of the bands {quoted(dtypes)}: {remedy}"
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.display import counted
+from xee_tf.display import counted, quoted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Size
@@ -52,11 +52,11 @@ def arrays_by_band(predictions: Predictions, bands: Sequence[str] | None, patch:
         return _channels(_array(predictions, "Predictions"), bands, patch)
     given = {name: _array(values, f"The predictions of {name!r}") for name, values in predictions.items()}
     if not given:
-        expected = "each band" if bands is None else f"each of the bands {list(bands)}"
+        expected = "each band" if bands is None else f"each of the bands {quoted(bands)}"
         raise OptionError(f"Predictions are an empty mapping; expected an array for {expected}.")
     names = list(given) if bands is None else list(bands)
     if set(given) != set(names):
-        raise OptionError(f"Predictions must be a mapping of the bands {names}; got {list(given)}.")
+        raise OptionError(f"Predictions must be a mapping of the bands {quoted(names)}; got {quoted(given)}.")
     if bands is None:
         for array in given.values():
             _check_first_axis(array, patch)
@@ -102,7 +102,7 @@ def _channels(whole: npt.NDArray[Any], bands: Sequence[str] | None, patch: Size)
         )
         raise OptionError(
             f"Predictions have {counted(channels, 'channel')}; expected {len(bands)}, one for each of the "
-            f"bands {list(bands)}.{hint}"
+            f"bands {quoted(bands)}.{hint}"
         )
     return {name: whole[..., i : i + 1] for i, name in enumerate(bands)}
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from xee_tf.display import counted
+from xee_tf.display import counted, quoted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.georef import crs_option, describe_crs
@@ -130,7 +130,7 @@ def upload_table(
     missing = [name for name in (x_name, y_name) if name not in frame]
     if missing:
         raise OptionError(
-            f"Coordinate column {missing[0]!r} not found; available: {list(frame.columns)}. Pass the names "
+            f"Coordinate column {missing[0]!r} not found; available: {quoted(frame.columns)}. Pass the names "
             "of the coordinate columns as x_column= and y_column=."
         )
     check_columns(
@@ -155,8 +155,8 @@ def upload_table(
     lists = [name for name in frame.columns if _holds_arrays(frame[name])]
     if lists and suffix == ".gpkg":
         raise OptionError(
-            f"GeoPackage does not support arrays, but {lists} are array-valued: select other columns with "
-            "columns=[...], or write .parquet."
+            f"GeoPackage does not support arrays, but {quoted(lists)} are array-valued: select other columns "
+            "with columns=[...], or write .parquet."
         )
     frame = frame.assign(**{name: [_plain(value) for value in frame[name]] for name in lists})
     points = gpd.GeoDataFrame(frame, geometry=gpd.points_from_xy(x, y), crs=point_crs)

@@ -4,13 +4,20 @@
 the file.
 """
 
-from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, require_no_overviews
+from xee_tf.upload.cog.overviews import (
+    POLICIES,
+    OverviewResampling,
+    Resampling,
+    check_resampling,
+    require_no_overviews,
+)
 from xee_tf.upload.cog.writer import to_cog, write_cog, write_raster
 
 __all__ = [
     "POLICIES",
     "OverviewResampling",
     "Resampling",
+    "check_resampling",
     "require_no_overviews",
     "to_cog",
     "write_cog",

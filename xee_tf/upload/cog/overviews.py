@@ -8,10 +8,19 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from xee_tf.display import quoted
 from xee_tf.errors import OptionError
 from xee_tf.options import one_of
 
-__all__ = ["POLICIES", "OverviewResampling", "Resampling", "halve", "methods_of", "require_no_overviews"]
+__all__ = [
+    "POLICIES",
+    "OverviewResampling",
+    "Resampling",
+    "check_resampling",
+    "halve",
+    "methods_of",
+    "require_no_overviews",
+]
 
 Resampling = Literal["nearest", "mean", "mode"]
 """How four pixels become one."""
@@ -22,7 +31,7 @@ OverviewResampling = Resampling | Mapping[str, Resampling]
 POLICIES = {"pyramidingPolicy": "overview_resampling"}
 """Earth Engine's name of the option."""
 
-_DEFAULT = ".default"  # of Earth Engine
+_DEFAULT, _SAMPLE = ".default", "sample"  # of Earth Engine
 
 
 def methods_of(given: OverviewResampling, bands: Iterable[str]) -> tuple[Resampling, ...]:
@@ -42,16 +51,26 @@ def methods_of(given: OverviewResampling, bands: Iterable[str]) -> tuple[Resampl
     ('mode', 'nearest')
     """
     names = list(bands)
+    check_resampling(given, names)
     if not isinstance(given, Mapping):
-        return (_method(given, "overview_resampling"),) * len(names)
-    for name in given:
-        if name not in (*names, _DEFAULT):
+        return (_method(given),) * len(names)
+    default = given.get(_DEFAULT, "nearest")
+    return tuple(_method(given.get(name, default)) for name in names)
+
+
+def check_resampling(given: OverviewResampling, bands: Iterable[str] | None) -> None:
+    """Raise an error if a value is not a valid choice, or a name is none of `bands`, if these are known."""
+    if not isinstance(given, Mapping):
+        _check_method("overview_resampling", given)
+        return
+    names = None if bands is None else list(bands)
+    for name, own in given.items():
+        if names is not None and name not in (*names, _DEFAULT):
             raise OptionError(
-                f"overview_resampling names the band {name!r}, which is not written. The bands are {names}."
+                f"overview_resampling names the band {name!r}, which is not written. The bands are "
+                f"{quoted(names)}."
             )
-    methods = {name: _method(own, f"overview_resampling of band {name!r}") for name, own in given.items()}
-    default = methods.get(_DEFAULT, "nearest")
-    return tuple(methods.get(name, default) for name in names)
+        _check_method(f"overview_resampling of band {name!r}", own)
 
 
 def require_no_overviews(given: OverviewResampling) -> None:
@@ -63,10 +82,13 @@ def require_no_overviews(given: OverviewResampling) -> None:
         )
 
 
-def _method(given: Any, named: str) -> Resampling:
-    found = "nearest" if isinstance(given, str) and given == "sample" else given
-    one_of(named, found, get_args(Resampling))
-    return cast(Resampling, found)
+def _method(given: str) -> Resampling:
+    return "nearest" if given == _SAMPLE else cast(Resampling, given)
+
+
+def _check_method(named: str, given: Any) -> None:
+    if not (isinstance(given, str) and given == _SAMPLE):
+        one_of(named, given, get_args(Resampling))
 
 
 def halve(pixels: NDArray[Any], method: Resampling, nodata: float | None) -> NDArray[Any]:
@@ -96,18 +118,15 @@ def halve(pixels: NDArray[Any], method: Resampling, nodata: float | None) -> NDA
     """
     if method == "nearest":
         return np.ascontiguousarray(pixels[..., ::2, ::2])  # a view would keep all pixels in memory
-    cells = _cells(pixels)
     valid = _valid(pixels, nodata)
-    if method == "mean":
-        return _mean(cells, valid, nodata)
-    return _mode(cells, valid)
-
-
-def _cells(pixels: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the four pixels of all cells; beyond odd edges, pixels are repeated."""
     odd = [(0, 0)] * (pixels.ndim - 2) + [(0, size % 2) for size in pixels.shape[-2:]]
-    whole = np.pad(pixels, odd, mode="edge") if any(after for _, after in odd) else pixels
-    return [whole[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    if any(after for _, after in odd):
+        pixels = np.pad(pixels, odd, mode="edge")
+    cells = [pixels[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    if method == "mode":
+        return _mode(cells, valid)
+    mean = _mean(cells, valid, nodata)
+    return mean if pixels.dtype != np.float64 else _in_range(mean, pixels, nodata)
 
 
 def _valid(pixels: NDArray[Any], nodata: float | None) -> list[NDArray[np.bool_]]:
@@ -132,21 +151,38 @@ def _mean(cells: list[NDArray[Any]], valid: list[NDArray[np.bool_]], nodata: flo
     if dtype.kind != "f" and dtype.itemsize == 8:
         mean = _mean_of_integers(cells, valid, count.astype(dtype))
     else:
-        total = np.zeros(cells[0].shape)
-        scale = 0.25 if dtype.itemsize == 8 else 1.0  # the sum of four large numbers would be infinite
-        with np.errstate(invalid="ignore"):  # inf - inf
-            for pixels, own in zip(cells, valid, strict=True):
-                np.add(total, pixels * scale, out=total, where=own)
-            total /= count
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf; sums of large float64 pixels
+            exact = _sum(cells, valid, 1) / count
+            overflown = ~np.isfinite(exact)
+            if dtype == np.float64 and overflown.any():
+                np.copyto(exact, _sum(cells, valid, 0.25) / count * 4, where=overflown)
         if dtype.kind == "f":
-            with np.errstate(over="ignore"):  # by rounding, beyond the largest pixel
-                mean = (total / scale).astype(dtype)
-            keep |= np.isnan(mean) | (np.isinf(mean) & np.isfinite(total))
+            mean = exact.astype(dtype, copy=False)
+            keep |= np.isnan(mean)
         else:
-            mean = np.rint(total).astype(dtype)
+            mean = np.rint(exact).astype(dtype)
     if nodata is not None and not np.isnan(nodata):
         keep |= mean == nodata
     return np.where(keep, _first(cells, valid), mean)
+
+
+def _sum(cells: list[NDArray[Any]], valid: list[NDArray[np.bool_]], scale: float) -> NDArray[np.float64]:
+    total = np.zeros(cells[0].shape)
+    for pixels, own in zip(cells, valid, strict=True):
+        np.add(total, pixels if scale == 1 else pixels * scale, out=total, where=own)
+    return total
+
+
+def _in_range(means: NDArray[Any], pixels: NDArray[Any], nodata: float | None) -> NDArray[Any]:
+    """Return means that are not outside the range of their cells because their sums were rounded.
+
+    For other dtypes than float64, the sums have enough bits.
+    """
+    known = pixels if nodata is None or np.isnan(nodata) else np.where(pixels == nodata, np.nan, pixels)
+    for within, end in ((np.fmax, np.fmin), (np.fmin, np.fmax)):  # which ignore NaN
+        rows = end(known[..., ::2, :], known[..., 1::2, :])
+        within(means, end(rows[..., ::2], rows[..., 1::2]), out=means)
+    return means
 
 
 def _mean_of_integers(

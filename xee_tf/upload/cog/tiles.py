@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xee_tf.errors import DestinationError
 from xee_tf.storage import Location, Staging, storage_errors
-from xee_tf.upload.cog.encoding import LEADER, TRAILER, encode_tile, framed
+from xee_tf.upload.cog.encoding import encode_tile, framed
 from xee_tf.upload.cog.header import Level
 from xee_tf.upload.cog.overviews import Resampling, halve
 
@@ -31,11 +31,15 @@ class Part:
     name : str
         The name of the file.
     tiles : ndarray
-        For each tile its level, row, column, position in the file without its frame, and size.
+        For each tile its level, row, column and size without its frame.
+    rows : tuple of tuple of int
+        For each row of tiles, which are adjacent: its level, row and first column, and where its bytes begin
+        and end in the file.
     """
 
     name: str
     tiles: NDArray[np.int64]
+    rows: tuple[tuple[int, int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -105,14 +109,16 @@ class TileWork:
     ) -> _Result:
         self.staging.sign()
         first = stage * self.depth
-        data, tiles = bytearray(), []
+        data, tiles, rows = bytearray(), [], []
         for level in range(first, min(first + self.depth, len(self.levels))):
             across = 1 << (self.depth - 1 - level + first)  # tiles of a whole block
-            for row, column, own in _tiles(planes, self.tile):
-                encoded = encode_tile(own, self.tile)
-                at = index[0] * across + row, index[1] * across + column
-                tiles.append((level, *at, len(data) + LEADER, len(encoded)))
-                data += framed(encoded)
+            for y in range(0, planes[0].shape[-2], self.tile):
+                row, column, begin = index[0] * across + y // self.tile, index[1] * across, len(data)
+                for number, own in enumerate(_row_of_tiles(planes, y, self.tile)):
+                    encoded = encode_tile(own, self.tile)
+                    tiles.append((level, row, column + number, len(encoded)))
+                    data += framed(encoded)
+                rows.append((level, row, column, begin, len(data)))
             if level + 1 < len(self.levels):
                 planes = [
                     halve(each, method, self.nodata)
@@ -121,26 +127,21 @@ class TileWork:
         name = f"tiles-{stage}-{index[0]}-{index[1]}-{uuid.uuid4().hex}"  # a task may run again
         with storage_errors("write", self.staging.destination.url, left="Nothing was changed."):
             self.staging.folder.child(name).write_bytes(bytes(data))
-        part = Part(name, np.array(tiles, np.int64))
+        part = Part(name, np.array(tiles, np.int64), tuple(rows))
         return _Result((*below, part), tuple(planes) if stage + 1 < self.stages else ())
 
 
-def _tiles(planes: Sequence[NDArray[Any]], side: int) -> Iterator[tuple[int, int, list[NDArray[Any]]]]:
-    rows, columns = planes[0].shape[-2:]
-    for y in range(0, rows, side):
-        for x in range(0, columns, side):
-            yield (
-                y // side,
-                x // side,
-                [plane[y : y + side, x : x + side] for each in planes for plane in each],
-            )
+def _row_of_tiles(planes: Sequence[NDArray[Any]], y: int, side: int) -> Iterator[list[NDArray[Any]]]:
+    """Yield the bands of each tile of a row."""
+    for x in range(0, planes[0].shape[-1], side):
+        yield [plane[y : y + side, x : x + side] for each in planes for plane in each]
 
 
 def sizes_of(parts: Sequence[Part], levels: Sequence[Level]) -> list[NDArray[np.int64]]:
     """Return the number of bytes of each tile of each level, row by row."""
     sizes = [np.zeros(level.tiles, np.int64) for level in levels]
     for part in parts:
-        for level, row, column, _, size in part.tiles.tolist():
+        for level, row, column, size in part.tiles.tolist():
             sizes[level][row, column] = size
     return [each.ravel() for each in sizes]
 
@@ -151,20 +152,15 @@ def copy_tiles(parts: Sequence[Part], levels: Sequence[Level], staging: Staging,
     Raises
     ------
     DestinationError
-        If staged tiles are missing, for example because workers do not share the disk.
+        If staged tiles are missing or incomplete, for example because workers do not share the disk.
     """
     places: list[dict[int, list[tuple[int, int, int, Part]]]] = [defaultdict(list) for _ in levels]
     last: dict[tuple[int, int], list[Part]] = defaultdict(list)  # by the last level and row that need them
     for part in parts:
-        runs: dict[tuple[int, int], tuple[int, int, int]] = {}  # tiles of a row follow each other
-        for level, row, column, start, size in part.tiles.tolist():
-            begin, end = start - LEADER, start + size + TRAILER
-            at = runs.get((level, row), (column, begin, end))
-            runs[level, row] = (at[0], at[1], end)
-        for (level, row), (column, begin, end) in runs.items():
+        for level, row, column, begin, end in part.rows:
             places[level][row].append((column, begin, end, part))
-        lowest = min(level for level, _ in runs)
-        last[lowest, max(row for level, row in runs if level == lowest)].append(part)
+        lowest = part.rows[0][0]  # levels and rows are in order
+        last[lowest, max(row for level, row, *_ in part.rows if level == lowest)].append(part)
     for level in reversed(range(len(levels))):
         for row in range(levels[level].tiles[0]):
             for _, begin, end, part in sorted(places[level][row], key=lambda each: each[0]):
@@ -172,8 +168,9 @@ def copy_tiles(parts: Sequence[Part], levels: Sequence[Level], staging: Staging,
                 data = _read(staged, begin, end)
                 if len(data) != end - begin:
                     raise DestinationError(
-                        f"Cannot write {staging.destination}: its temporary file {staged} is "
-                        "missing. Workers of a cluster must share the disk of a local destination."
+                        f"Cannot write {staging.destination}: its temporary file {staged} is missing or "
+                        "incomplete. On a cluster, workers must share the disk of a local destination. "
+                        "Nothing was changed."
                     )
                 file.write(data)
             if staging.folder.is_local:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -103,9 +104,10 @@ def to_cog(
     Notes
     -----
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
-    beside the destination, whose disk workers must share. This process joins them. The disk needs about 1.4
-    times the size of the new file, and that of an old one, which is replaced last. For a bucket, the file is
-    joined in the folder for temporary files; on a cluster, tiles are staged in the bucket until then.
+    beside the destination. All workers must have access to this disk. The calling process then joins the
+    tiles. The disk needs about 1.4 times the size of the new file, and that of an old one, which is replaced
+    last. For a bucket, the file is joined in the folder for temporary files; on a cluster, tiles are staged
+    in the bucket until then.
 
     Examples
     --------
@@ -146,10 +148,10 @@ def write_raster(
         for name, band in raster_variables(raster, georef.x_dim, georef.y_dim)
     }
     for name, band in bands.items():
-        if band.dtype.kind not in "biuf":
+        if band.dtype.kind not in "biuf" or band.dtype.itemsize > 8:
             raise OptionError(
-                f"Band {name!r} has dtype {band.dtype}, which a GeoTIFF cannot store here: convert it to "
-                "numbers, or select other bands."
+                f"Band {name!r} has dtype {band.dtype}, which a GeoTIFF cannot store here: convert it with "
+                f"ds[{name!r}].astype('float64'), or select other bands."
             )
     fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
     dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
@@ -289,13 +291,15 @@ def _profile(
 def _tags(path: Path, profile: Mapping[str, Any], names: Sequence[str], location: Location) -> dict[int, Tag]:
     """Return the tags of the GeoTIFF, which GDAL writes for a raster of one pixel and no data.
 
-    If they cannot describe the CRS, GDAL also writes the ``.aux.xml`` file.
+    If they cannot describe the CRS, GDAL also writes the ``.aux.xml`` file, even if the user disabled it.
     """
     small = {"width": 1, "height": 1, "blockxsize": 16, "blockysize": 16, "sparse_ok": True}
     try:
-        with rasterio.open(
-            path, "w", **{**profile, **small, "endianness": "little", "bigtiff": "no"}
-        ) as file:
+        with (
+            rasterio.Env(GDAL_PAM_ENABLED=True),
+            warnings.catch_warnings(action="ignore", category=rasterio.errors.NotGeoreferencedWarning),
+            rasterio.open(path, "w", **{**profile, **small, "endianness": "little", "bigtiff": "no"}) as file,
+        ):
             file.descriptions = tuple(names)
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
