@@ -239,7 +239,7 @@ INVALID = {
     "two points outside": (points([[0, 0], [1, 1]]), {}, "All 2 points are outside the raster"),
     "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries of .*; got DataFrame"),
     "unknown property": (SITE, {"properties": ["id"]}, r"\['id'\] not found; available: \['label'\]"),
-    "unknown column": (SITE, {"columns": ["a", "id"]}, r"\['id'\].*\['a', 'b', 'label', 'longitude'"),
+    "unknown column": (SITE, {"columns": ["a", "id"]}, r"'id'.*'a', 'b', 'label', 'longitude'"),
     "a property like a band": (SITE.rename(columns={"label": "a"}), {}, r"unique, but \['a'\] appear"),
     "dates": (SITE.assign(label=pd.Timestamp("2020")), {}, "'label' holds datetime"),
     "unknown class": (SITE, {"n": 1, "class_band": "c"}, r"'c' not found; available bands: \['a', 'b'\]"),

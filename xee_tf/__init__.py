@@ -30,7 +30,7 @@ from xee_tf.predict import predict_to_cog, predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
 from xee_tf.reading import Inspection, Verification, inspect, open_image, verify
 from xee_tf.remote import PredictionStats
-from xee_tf.sampling import PatchSelection, band_statistics
+from xee_tf.sampling import PatchSelection, PatchSplit, band_statistics, sample_patches, split_patches
 from xee_tf.serving import Server, serve
 from xee_tf.sidecars import Mixer, ShardInfo
 from xee_tf.tables import TableResult, export_table, open_table, sample_table
@@ -60,6 +60,7 @@ __all__ = [
     "PatchGrid",
     "PatchSelection",
     "PatchSequence",
+    "PatchSplit",
     "Patches",
     "PredictionError",
     "PredictionStats",
@@ -89,9 +90,11 @@ __all__ = [
     "predict_to_cog",
     "predict_to_zarr",
     "prepare_model",
+    "sample_patches",
     "sample_table",
     "serve",
     "show_versions",
+    "split_patches",
     "tf_dataset",
     "to_cog",
     "typing",

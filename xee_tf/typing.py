@@ -23,6 +23,7 @@ from xee_tf.prepare import NodesLike
 from xee_tf.reading import Kind, Margins, RecordFiles, Unit
 from xee_tf.records import Feature, FeatureTypes
 from xee_tf.remote import Credentials, Route
+from xee_tf.sampling import PatchBlock
 from xee_tf.sidecars import BandSpec, Exported, ExportedTable, ExportNames, TableColumn
 from xee_tf.storage import Location, PathLike
 from xee_tf.tables import Geometry, Table
@@ -69,6 +70,7 @@ __all__ = [
     "NormalizeMethod",
     "OverviewResampling",
     "PatchAxis",
+    "PatchBlock",
     "PatchRecords",
     "PatchShards",
     "PathLike",

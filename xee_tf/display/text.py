@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from xee_tf.errors import excerpt
 
-__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "quoted", "truncate"]
+__all__ = ["Facts", "abbreviated", "aligned", "by", "counted", "percent", "quoted", "truncate"]
 
 Facts = list[tuple[str, str]]
 """Labels and values. A row with an empty label continues the row above it."""
@@ -89,3 +90,14 @@ def by(width: int, height: int) -> str:
     '1,024 × 64'
     """
     return f"{width:,} × {height:,}"
+
+
+def percent(share: float) -> str:
+    """Format a proportion.
+
+    Examples
+    --------
+    >>> percent(0.03417), percent(1), percent(0.0002), percent(0)
+    ('3.4 %', '100 %', 'less than 0.1 %', '0 %')
+    """
+    return "less than 0.1 %" if 0 < share < 0.001 else f"{math.floor(share * 1000 + 0.5) / 10:.3g} %"

@@ -42,6 +42,10 @@ class ImageCommit:
         Whether the mixer and the patch index are written.
     resumed : int
         Number of shards that an interrupted write has completed.
+    selected : int, optional
+        Number of patches that were selected; None if all were.
+    left_out : int
+        See `ExportResult`.
     """
 
     names: ExportNames
@@ -52,6 +56,8 @@ class ImageCommit:
     mixer: bool
     index: bool
     resumed: int
+    selected: int | None = None
+    left_out: int = 0
 
     def __call__(self, shards: Sequence[WrittenShard]) -> ExportResult:
         """Commit the shards and write the sidecars; the mixer is last, because it marks a complete export."""
@@ -75,6 +81,8 @@ class ImageCommit:
             manifest=names.manifest,
             grid=self.grid,
             records_per_patch=self.records_per_patch,
+            selected=self.selected,
+            left_out=self.left_out,
             resumed=resumed,
             _statistics=statistics,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -78,7 +78,7 @@ class BlockEncoder:
     ) -> Iterator[tuple[int, tuple[Run, list[Any]]]]:
         """Yield the runs of a block, each with the number of its shard."""
         y, x = layout.y.patches, layout.x.patches
-        found = list(tiles(layout, block, self.record.patch_bytes))
+        found = self._selected(tiles(layout, block, self.record.patch_bytes))
         memory = None
         if self.record.layout.fixed_size and (self.store.names.compressed or not self.store.keeps_runs):
             memory = _memory(max(len(tile) for _, tile in found) * self.record.patch_bytes)
@@ -106,6 +106,9 @@ class BlockEncoder:
                     share = masked.mean(axis=(1, 2))
                     keep = share <= self.masked_threshold
                 first = row * self.grid.patches_per_row + columns[0]
+                if self.shards.selection is not None:
+                    selected = self.shards.selection.contains(first, first + len(columns))
+                    keep = selected if keep is None else selected & keep
                 parts = self._unfinished(first, first + len(columns))
                 if parts:
                     cut_masks = None if masks is None else cut(masks)
@@ -133,12 +136,29 @@ class BlockEncoder:
 
     def _only_shard(self, rows: range, columns: range) -> int | None:
         """Return the shard of all patches of a tile, if they have the same one and all are written."""
-        if self.count_masked:
+        if self.count_masked or self.shards.selection is not None:
             return None
         width = self.grid.patches_per_row
         parts = self._unfinished(rows[0] * width + columns[0], rows[-1] * width + columns[-1] + 1)
         [(shard, begin, end)] = parts if len(parts) == 1 else [(None, 0, 0)]
         return shard if end - begin == (len(rows) - 1) * width + len(columns) else None
+
+    def _selected(self, found: Iterable[tuple[range, range]]) -> list[tuple[range, range]]:
+        """Return the rows and columns of tiles, without rows at their edges that have no selected patches."""
+        if self.shards.selection is None:
+            return list(found)
+        kept = []
+        for rows, columns in found:
+            firsts = [row * self.grid.patches_per_row + columns[0] for row in rows]
+            place = self.shards.place
+            needed = [
+                row
+                for row, first in zip(rows, firsts, strict=True)
+                if place(first) < place(first + len(columns))
+            ]
+            if needed:
+                kept.append((range(needed[0], needed[-1] + 1), columns))
+        return kept
 
     def _unfinished(self, begin: int, end: int) -> list[tuple[int, int, int]]:
         """Split patches by shard, without those of finished shards."""
@@ -154,17 +174,18 @@ class BlockEncoder:
     ) -> tuple[Run, list[Any]]:
         """Pack the patches between the first and the last edge, of patches from number `first` on."""
         compressed, per_patch, begin = self.store.names.compressed, self.record.per_patch, int(edges[0])
-        if keep is None or share is None:
-            return pack_run(encoded, (edges * per_patch).tolist(), compressed=compressed, first=first + begin)
+        place = self.shards.place(first + begin)
+        if keep is None:
+            return pack_run(encoded, (edges * per_patch).tolist(), compressed=compressed, first=place)
         before = np.concatenate([[0], np.cumsum(keep)])
         numbers = np.flatnonzero(keep[begin : edges[-1]]) + begin
         return pack_run(
             encoded,
             (np.unique(before[edges]) * per_patch).tolist(),
             compressed=compressed,
-            first=first + begin,
+            first=place,
             patches=(numbers + first).tolist(),
-            masked=share[numbers].tolist(),
+            masked=() if share is None else share[numbers].tolist(),
         )
 
     def _member_edges(self, axis: BlockAxis, row: int, begin: int, end: int) -> list[int]:

@@ -156,6 +156,8 @@ def _commit(job: ExportJob, store: ShardStore, resumed: int) -> ImageCommit:
         mixer=plan.mixer,
         index=plan.options.index,
         resumed=resumed,
+        selected=None if plan.selection is None else plan.patches,
+        left_out=plan.left_out,
     )
 
 
@@ -169,6 +171,7 @@ def _manifest(job: ExportJob) -> ImageManifest:
     }
     options["default_value"] = float(options["default_value"])
     names = [getattr(array, "name", None) or tokenize(array) for array in job.arrays]
+    chosen = () if plan.selection is None else (plan.selection.patches,)
     return ImageManifest(
         record="SequenceExample" if plan.options.sequence_data else "Example",
         bands=bands.bands,
@@ -178,7 +181,7 @@ def _manifest(job: ExportJob) -> ImageManifest:
         kernel=plan.options.kernel_size,
         grid=plan.grid,
         options=options,
-        key=tokenize(names, plan.grid, bands.rules, bands.has_mask, options),
+        key=tokenize(names, plan.grid, bands.rules, bands.has_mask, options, *chosen),
         identity=None if job.identity is None else job.identity.to_json(),
     )
 

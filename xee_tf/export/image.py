@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Unpack
 
@@ -13,6 +13,7 @@ from xee_tf.blocks import lay_out_blocks, pixel_bytes
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import read_bands
+from xee_tf.export.choosing import PatchChoice
 from xee_tf.export.graph import complete_graph, export_graph
 from xee_tf.export.job import ExportJob
 from xee_tf.export.joining import store_of
@@ -28,6 +29,7 @@ from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
+from xee_tf.sampling import PatchSelection, PatchSplit
 from xee_tf.shards import IMAGE_MEMBER, ShardStore, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
 from xee_tf.signals import interruptible
@@ -68,8 +70,8 @@ def export_image(
     Returns
     -------
     ExportResult, dict of str to ExportResult, or Delayed
-        The written files; with `split_dim`, a result for each step by the suffix of its prefix; if `compute`
-        is False, a Delayed of these.
+        The written files; with `split_dim` or `split`, a result for each step or side, by the suffix of its
+        prefix; if `compute` is False, a Delayed of these.
 
     Raises
     ------
@@ -97,17 +99,25 @@ def export_image(
     >>> result = xee_tf.export_image(ds, f"{folder}/scene", patch_dimensions=128, kernel_size=32)
     >>> result.records, [file.path.rsplit("/")[-1] for file in result.files]
     (4, ['scene-00000.tfrecord.gz'])
+
+    One export for each side of a split, without a common pixel:
+
+    >>> split = {"train": 0.7, "test": 0.3}
+    >>> sides = xee_tf.export_image(ds, f"{folder}/side", patch_dimensions=10, split=split)
+    >>> {side: result.records for side, result in sides.items()}
+    {'train': 625, 'test': 275}
     """
     source = parse(ExportSource, options)
     prefix = export_prefix(destination, source.storage_options)
     require_reachable(prefix)
     jobs = _jobs(image, prefix, parse(ExportOptions, options), source)
-    for message in jobs[0].plan.warnings:
-        warn(message)
     for job in jobs:
         for folder in image_files(job.plan.names.prefix, folders=True):
             require_free(folder, "overwrite")
     require_writable(jobs[0].plan.names.prefix)
+    jobs = _with_patches(jobs, source)
+    for message in jobs[0].plan.warnings:
+        warn(message)
     if jobs[0].plan.options.if_exists == "resume":
         identity = parse(IdentityOptions, options).identity
         jobs = [replace(job, identity=identify_export(job, identity)) for job in jobs]
@@ -134,7 +144,7 @@ def export_image(
 def plan_export(
     image: Image, destination: PathLike | None = None, **options: Unpack[ExportKeywords]
 ) -> ExportPlan:
-    """Return what `export_image` would write, without reading pixels.
+    """Return what `export_image` would write, without reading pixels, except those of labels in `sample`.
 
     Parameters
     ----------
@@ -157,7 +167,7 @@ def plan_export(
     -------
     ExportPlan
         The patches, dropped pixels, record size, shards, bytes, tasks and memory; shown with a picture in
-        notebooks. With `split_dim`, the plan of the first step.
+        notebooks. With `split_dim` or `split`, the plan of the first step or side.
 
     Raises
     ------
@@ -181,6 +191,7 @@ def plan_export(
     source = parse(ExportSource, options)
     location = None if destination is None else export_prefix(destination, source.storage_options)
     jobs = _jobs(image, location or Location(""), parse(ExportOptions, options), source)
+    jobs = _with_patches(jobs, source)
     return replace(jobs[0].plan, named=location is not None, exports=len(jobs))
 
 
@@ -191,7 +202,7 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
         image, "export", crs=source.crs, transform=source.transform, split=split_dim != "band"
     )
     if split_dim is None:
-        return [_job(dataset, prefix, options, source)]
+        return _by_side(_job(dataset, prefix, options, source))
     if split_dim not in dataset.dims:
         raise OptionError(f"split_dim={split_dim!r} is not a dimension; available: {quoted(dataset.dims)}.")
     if split_dim in spatial_dims(dataset):
@@ -206,7 +217,7 @@ def _jobs(image: Image, prefix: Location, options: ExportOptions, source: Export
         if isinstance(mask, xr.DataArray) and split_dim in mask.dims:
             own = replace(source, mask=mask.isel({split_dim: step}, drop=True))
         one = dataset.isel({split_dim: step}, drop=True)
-        jobs.append(_job(one, prefix.with_suffix(f"_{label}"), options, own, label))
+        jobs += _by_side(_job(one, prefix.with_suffix(f"_{label}"), options, own, label))
     return jobs
 
 
@@ -223,6 +234,37 @@ def image_job(dataset: xr.Dataset, options: ExportOptions, source: ExportSource)
         Those of the raster; those of the run have no effect.
     """
     return _job(dataset, Location(""), options, source)
+
+
+def _by_side(job: ExportJob) -> list[ExportJob]:
+    """Return a job for each side of a split; the job itself if there is no split."""
+    if job.choice is None or not job.choice.split:
+        return [job]
+    names = job.plan.names
+    return [
+        replace(
+            job,
+            plan=replace(job.plan, names=replace(names, prefix=names.prefix.with_suffix(f"-{side}"))),
+            label="-".join(filter(None, (job.label, side))),
+            side=side,
+        )
+        for side in job.choice.sides
+    ]
+
+
+def _with_patches(jobs: Sequence[ExportJob], source: ExportSource) -> list[ExportJob]:
+    """Return the jobs with their patches; only this reads pixels before an export, and only of labels."""
+    chosen: dict[int, Mapping[str, PatchSelection]] = {}
+    found = []
+    for job in jobs:
+        if job.choice is not None:
+            by_side = chosen.get(id(job.choice))
+            if by_side is None:
+                by_side = chosen[id(job.choice)] = job.choice(job.plan.grid, source.progress)
+            lost = len(by_side.lost) if isinstance(by_side, PatchSplit) else 0
+            job = replace(job, plan=replace(job.plan, selection=by_side[job.side], left_out=lost))
+        found.append(job)
+    return found
 
 
 def _require_patch(region: Size, options: ExportOptions) -> None:
@@ -260,6 +302,7 @@ def _job(
         edge=options.edge,
         origin=Size(x=window.left, y=window.top),
     )
+    choice = PatchChoice.of(source, dataset, georef)
     bands, arrays = read_bands(dataset, georef, options, source.mask)
     check_variables(
         {band.name: band.dims for band in bands.bands},
@@ -282,4 +325,4 @@ def _job(
         ),
         options=options,
     )
-    return ExportJob(plan, arrays, label)
+    return ExportJob(plan, arrays, label, choice=choice)

@@ -43,9 +43,10 @@ def store_of(plan: ExportPlan, staging: Staging, earlier: Earlier) -> ShardStore
 
 
 def blocks_of_shard(plan: ExportPlan, shard: int) -> list[Block]:
-    """Return the blocks that have patches of a shard."""
-    grid, layout, patches = plan.grid, plan.block_layout, plan.patch_shards.patches_of(shard)
-    (top, left), (bottom, right) = grid.locate(patches[0]), grid.locate(patches[-1])
+    """Return the blocks that have patches of a shard, and with a selection those between them."""
+    grid, layout, shards = plan.grid, plan.block_layout, plan.patch_shards
+    places = shards.places_of(shard)
+    (top, left), (bottom, right) = (grid.locate(shards.number(place)) for place in (places[0], places[-1]))
     if bottom > top:
         left, right = 0, grid.patches_per_row - 1
     return list(product(layout.y.owners(top, bottom), layout.x.owners(left, right)))
@@ -54,12 +55,13 @@ def blocks_of_shard(plan: ExportPlan, shard: int) -> list[Block]:
 def blocks_to_do(plan: ExportPlan, finished: Collection[int]) -> set[Block]:
     """Return the blocks that have patches of shards that are not finished; if all are, none is computed."""
     if not finished:
-        return set(plan.block_layout.blocks())
+        return set(plan.needed_blocks)
     return {
         block
         for shard in range(plan.shards)
         if shard not in finished
         for block in blocks_of_shard(plan, shard)
+        if block in plan.needed_blocks
     }
 
 
@@ -145,7 +147,7 @@ class ShardTasks:
 
     def _first(self, shard: int) -> tuple[int, int, int]:
         """Return the number of a shard, of its first record, and the size of its header."""
-        first = self.plan.patch_shards.patches_of(shard)[0] * self.plan.record.per_patch
+        first = self.plan.patch_shards.places_of(shard)[0] * self.plan.record.per_patch
         return shard, first, self.plan.header_size(shard)
 
     def _finish(self, shard: int, *values: Any) -> TaskRef:
@@ -236,16 +238,17 @@ class ShardTasks:
                 yield Segment(shard), blocks, self.blocks[blocks[0]]
             return
         layout, width = self.plan.block_layout, self.plan.grid.patches_per_row
+        place = self.plan.patch_shards.place
         groups = [
             (self._columns(group), group, self.blocks[self._widest(group)])
             for group in self._groups(blocks, store.least_bytes())
         ]
         for shard, patch_row in product(self._shards_of(row), layout.y.owned(row)):
-            patches = self.plan.patch_shards.patches_of(shard)
+            places = self.plan.patch_shards.places_of(shard)
             for columns, group, beside in groups:
                 runs = range(
-                    max(patch_row * width + columns.start, patches.start),
-                    min(patch_row * width + columns.stop, patches.stop),
+                    max(place(patch_row * width + columns.start), places.start),
+                    min(place(patch_row * width + columns.stop), places.stop),
                 )
                 if runs:
                     yield Segment(shard, runs), group, beside

@@ -26,6 +26,7 @@ from xee_tf.options import (
     option,
 )
 from xee_tf.records import FeatureTypes
+from xee_tf.sampling import PatchBlock, PatchSelection
 
 __all__ = [
     "IMAGE_SPELLING",
@@ -78,6 +79,10 @@ class ExportKeywords(TypedDict, total=False):
     region: Any
     region_crs: Any
     mask: str | xr.DataArray | None
+    sample: float | Mapping[str, Any] | PatchSelection | None
+    split: Mapping[str, float] | Mapping[str, PatchSelection] | None
+    split_block: PatchBlock | None
+    seed: int
     crs: Any
     transform: Any
     progress: bool
@@ -197,6 +202,22 @@ class ExportSource(Options):
     mask : DataArray or str, optional
         Boolean array, true where pixels are masked in all bands; or the name of such a variable of `image`,
         which is not exported as a band.
+    sample : int, float, mapping or PatchSelection, optional
+        Write only some patches: a number, such as 1000; a proportion, such as 0.1; options of
+        `xee_tf.sample_patches`, such as ``{"n": 100, "class_band": "landcover"}``, ``{"polygons": frame}`` or
+        ``{"per_block": 2, "block": 8}``, in which `class_band` may name a band of the image; or a selection
+        of its patches. `class_band` is read before anything else, also if `compute` is False and by a plan;
+        each of its chunks is then loaded twice. No mixer is written, as if patches are omitted as masked; the
+        manifest contains the number of the patch of each record, and `xee_tf.open_image` masks the others.
+    split : mapping of str to float, or PatchSplit, optional
+        Write an export for each side, ``<destination>-train`` and ``<destination>-test`` for ``{"train": 0.8,
+        "test": 0.2}``, in one pass over the raster. No pixel of one side, margins included, is in another;
+        see `xee_tf.split_patches`, whose result can be passed too. Like `sample`, without a mixer; with both,
+        the sample is split.
+    split_block : int or (width, height), optional
+        Size in patches of the blocks that belong to one side; see `xee_tf.split_patches`.
+    seed : int, default 0
+        Random seed of `sample` and `split`.
     crs : CRS or str or int, optional
         CRS of the image, if it has none or a wrong one.
     transform : Affine or sequence of float, optional
@@ -218,6 +239,10 @@ class ExportSource(Options):
     region: Any = None
     region_crs: Any = None
     mask: str | xr.DataArray | None = None
+    sample: float | Mapping[str, Any] | PatchSelection | None = None
+    split: Mapping[str, float] | Mapping[str, PatchSelection] | None = None
+    split_block: PatchBlock | None = None
+    seed: int = option(0, integer())
     crs: Any = None
     transform: Any = None
     progress: bool = option(False, flag)

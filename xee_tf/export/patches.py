@@ -14,6 +14,7 @@ from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.geometry import Size
 from xee_tf.records import Encoded, Feature, RecordLayout, encode_records, kind_of
+from xee_tf.sampling import PatchSelection
 
 __all__ = ["PatchRecords", "PatchShards", "plan_records"]
 
@@ -100,36 +101,54 @@ class PatchRecords:
 class PatchShards:
     """The assignment of patches to shards.
 
+    The *place* of a patch is the number of patches before it in the export: the number of the patch, unless
+    only some patches are exported.
+
     Parameters
     ----------
     patches : int
         Number of patches of the export, including those that may be omitted as masked.
     per_shard : int
         Number of patches per shard; the last shard may have fewer.
+    selection : PatchSelection, optional
+        The patches of the export. Default: all patches of the grid.
 
     Examples
     --------
     >>> shards = PatchShards(patches=10, per_shard=4)
-    >>> len(shards), shards.patches_of(2), list(shards.split(3, 9))
+    >>> len(shards), shards.places_of(2), list(shards.split(3, 9))
     (3, range(8, 10), [(0, 3, 4), (1, 4, 8), (2, 8, 9)])
     """
 
     patches: int
     per_shard: int
+    selection: PatchSelection | None = None
 
     def __len__(self) -> int:
         return -(-self.patches // self.per_shard)
 
-    def patches_of(self, shard: int) -> range:
-        """Return the numbers of the patches in a shard."""
+    def place(self, patch: int) -> int:
+        """Return the place of a patch or, if it is not exported, of the next one that is."""
+        if self.selection is None:
+            return patch
+        return int(np.searchsorted(self.selection.patches, patch))
+
+    def number(self, place: int) -> int:
+        """Return the number of the patch at a place."""
+        return place if self.selection is None else int(self.selection.patches[place])
+
+    def places_of(self, shard: int) -> range:
+        """Return the places of the patches in a shard."""
         first = shard * self.per_shard
         return range(first, min(first + self.per_shard, self.patches))
 
     def split(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Split the patches ``begin..end`` by shard; yield the shard and its part ``begin..end``."""
-        while begin < end:
-            shard = begin // self.per_shard
-            stop = min(end, (shard + 1) * self.per_shard)
+        place, last = self.place(begin), self.place(end)
+        while place < last:
+            shard = place // self.per_shard
+            place = min(last, (shard + 1) * self.per_shard)
+            stop = end if place == last else self.number(place)
             yield shard, begin, stop
             begin = stop
 

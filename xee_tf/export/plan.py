@@ -13,13 +13,14 @@ import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks import BlockAxis, BlockLayout, pixel_bytes
+from xee_tf.blocks import Block, BlockAxis, BlockLayout, pixel_bytes
 from xee_tf.display import Summarized, Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef import bands_text, grid_picture, grid_rows
+from xee_tf.georef import bands_text, grid_picture, grid_rows, selected_rows
+from xee_tf.sampling import PatchSelection
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
 from xee_tf.storage import upload_service
@@ -54,7 +55,12 @@ class ExportPlan(Summarized):
     named : bool
         Whether a destination was given.
     exports : int
-        Number of exports, one for each step of `split_dim`; the plan is that of the first one.
+        Number of exports, one for each step of `split_dim` and side of `split`; the plan is that of the first
+        one.
+    selection : PatchSelection, optional
+        The patches to write, with `sample` or `split`. Default: all.
+    left_out : int
+        With `split`, the number of patches that are in no side, because they have pixels of two.
 
     Examples
     --------
@@ -75,6 +81,8 @@ class ExportPlan(Summarized):
     options: ExportOptions
     named: bool = True
     exports: int = 1
+    selection: PatchSelection | None = None
+    left_out: int = 0
 
     @property
     def bands(self) -> tuple[BandSpec, ...]:
@@ -99,12 +107,17 @@ class ExportPlan(Summarized):
     @property
     def mixer(self) -> bool:
         """Whether a mixer is written; as in Earth Engine, not if patches may be omitted."""
-        return self.masked_threshold == 1
+        return self.masked_threshold == 1 and self.selection is None
+
+    @property
+    def patches(self) -> int:
+        """Number of patches; an upper bound if `masked_threshold` is below 1."""
+        return len(self.grid if self.selection is None else self.selection)
 
     @property
     def records(self) -> int:
         """Number of records; an upper bound if `masked_threshold` is below 1."""
-        return len(self.grid) * self.record.per_patch
+        return self.patches * self.record.per_patch
 
     @property
     def record_bytes(self) -> int:
@@ -119,7 +132,7 @@ class ExportPlan(Summarized):
         `sequence_data`, the pixels of a patch stay in one shard (a choice of this package).
         """
         size = self.record_bytes * self.record.per_patch
-        return PatchShards(len(self.grid), max(1, self.options.max_file_size // size))
+        return PatchShards(self.patches, max(1, self.options.max_file_size // size), self.selection)
 
     def header_size(self, shard: int) -> int:
         """Return the size of the first gzip header of a shard, which holds an index.
@@ -144,11 +157,15 @@ class ExportPlan(Summarized):
         """
         if not self.compressed:
             return 0
-        patches, columns = self.patch_shards.patches_of(shard), self.grid.patches_per_row
+        places, columns = self.patch_shards.places_of(shard), self.grid.patches_per_row
         step = self.block_layout.x.patches_per_member
-        (top, left), (bottom, right) = self.grid.locate(patches[0]), self.grid.locate(patches[-1])
         in_row = -(-columns // step)
-        members = (bottom - top) * in_row - left // step + right // step + 1
+        if self.selection is None:
+            (top, left), (bottom, right) = self.grid.locate(places[0]), self.grid.locate(places[-1])
+            members = (bottom - top) * in_row - left // step + right // step + 1
+        else:
+            rows, inside = np.divmod(self.selection.patches[places.start : places.stop], columns)
+            members = len(np.unique(rows * in_row + inside // step))
         records = step * self.record.per_patch
         return index_header_size(members, records=records, size=2 * records * self.record_bytes)
 
@@ -161,9 +178,10 @@ class ExportPlan(Summarized):
     @property
     def row_bytes(self) -> int:
         """Size of the records of the largest row of blocks before compression in bytes."""
-        y = self.block_layout.y
-        rows = max(len(y.owned(row)) for row in range(len(y)))
-        return rows * self.grid.patches_per_row * self.record.per_patch * self.record_bytes
+        y, columns, place = self.block_layout.y, self.grid.patches_per_row, self.patch_shards.place
+        owned = [y.owned(row) for row in range(len(y))]
+        patches = max(place(rows.stop * columns) - place(rows.start * columns) for rows in owned)
+        return patches * self.record.per_patch * self.record_bytes
 
     @property
     def patches_per_shard(self) -> int:
@@ -193,19 +211,35 @@ class ExportPlan(Summarized):
     @property
     def source_chunks(self) -> int:
         """Number of chunks to load, over all bands; each is loaded once."""
-        return self.block_layout.chunk_count()
+        if self.selection is None:
+            return self.block_layout.chunk_count()
+        return sum(map(len, self.block_layout.chunks_by_home(self.needed_blocks).values()))
+
+    @cached_property
+    def needed_blocks(self) -> frozenset[Block]:
+        """The blocks that have patches to write."""
+        layout = self.block_layout
+        if self.selection is None:
+            return frozenset(layout.blocks())
+        rows, columns = np.divmod(self.selection.patches, self.grid.patches_per_row)
+        down, across = (
+            np.repeat(np.arange(len(axis)), [len(axis.owned(block)) for block in range(len(axis))])
+            for axis in (layout.y, layout.x)
+        )
+        pairs = np.unique(down[rows] * len(layout.x) + across[columns])
+        return frozenset(divmod(pair, len(layout.x)) for pair in pairs.tolist())
 
     @cached_property
     def tasks(self) -> int:
         """Number of Dask tasks in one process, if one task per block loads the source chunks."""
         layout = self.block_layout
-        homes = layout.chunks_by_home().values()
+        needed = self.needed_blocks
+        homes = layout.chunks_by_home(None if self.selection is None else needed).values()
         if layout.separate_strips:
             strips = sum(len(set().union(*(layout.strips(*chunk) for chunk in chunks))) for chunks in homes)
         else:
             strips = sum(any(layout.strips(*chunk) for chunk in chunks) for chunks in homes)
-        blocks = sum(1 for _ in layout.blocks())
-        rows = sum(len(layout.y.owned(row)) > 0 for row in range(len(layout.y)))
+        blocks, rows = len(needed), len({row for row, _ in needed})
         if upload_service(self.names.prefix) is not None:
             joining = rows + 2 * sum(len(self.shards_of(row)) for row in range(len(layout.y)))
         elif not self.names.prefix.is_local:
@@ -243,8 +277,10 @@ class ExportPlan(Summarized):
         patches, columns = self.block_layout.y.owned(row), self.grid.patches_per_row
         if not patches:
             return range(0)
-        first, last = patches[0] * columns, (patches[-1] + 1) * columns - 1
-        return range(first // self.patches_per_shard, last // self.patches_per_shard + 1)
+        first, stop = (self.patch_shards.place(row * columns) for row in (patches.start, patches.stop))
+        if first == stop:
+            return range(0)
+        return range(first // self.patches_per_shard, (stop - 1) // self.patches_per_shard + 1)
 
     @property
     def task_memory(self) -> int:
@@ -328,10 +364,11 @@ class ExportPlan(Summarized):
         whole = format_bytes(self.peak_memory)
         zipped = " before compression" if self.compressed else ""
         blocks = f"{counted(self.blocks[0], 'row')} × {counted(self.blocks[1], 'column')} of blocks"
-        several = f"{self.exports:,}, one for each step; the first one follows"
+        several = f"{self.exports:,}, one for each step or side; the first one follows"
         rows = [
             *([("exports", several)] if self.exports > 1 else []),
             *grid_rows(self.grid),
+            *selected_rows(None if self.selection is None else self.patches, self.left_out, self.grid),
             ("bands", bands_text([f.name for f in features], [f.kind for f in features])),
             ("records", f"{at_most}{self.records:,} of {format_bytes(self.record_bytes)}"),
             ("shards", f"{at_most}{self.shards:,}; {counted(self.records_per_shard, 'record')} {capacity}"),
@@ -354,7 +391,12 @@ class ExportPlan(Summarized):
         names.append(self.names.manifest.name)
         if self.options.index:
             names.append(self.names.index.name)
-        without = "" if self.mixer else "; no mixer, because masked_threshold may omit patches"
+        if self.mixer:
+            without = ""
+        elif self.selection is None:
+            without = "; no mixer, because masked_threshold may omit patches"
+        else:
+            without = "; no mixer, because not all patches are written"
         return ", ".join(names) + without
 
 

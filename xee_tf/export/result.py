@@ -10,7 +10,7 @@ from dask.utils import format_bytes
 
 from xee_tf.display import Listing, Summarized, Summary, counted
 from xee_tf.geometry import PatchGrid
-from xee_tf.georef import grid_picture, grid_rows, per_pixel
+from xee_tf.georef import grid_picture, grid_rows, per_pixel, selected_rows
 from xee_tf.sidecars import ShardInfo
 from xee_tf.statistics import BandStatistics, statistics_cells, statistics_dataset
 from xee_tf.storage import Location
@@ -27,15 +27,19 @@ class ExportResult(Summarized):
     files : tuple of ShardInfo
         The shards, in the order of the records.
     mixer : Location or None
-        The mixer; None if `masked_threshold` is below 1, as in Earth Engine.
+        The mixer; None if `masked_threshold` is below 1, as in Earth Engine, or with `sample` or `split`.
     index : Location or None
         The GeoParquet patch index; None if `index` is false.
     manifest : Location
         The file with the kernel, bands, coordinates and checksums, which a mixer cannot store.
     grid : PatchGrid
-        The patches, including those omitted because of `masked_threshold`.
+        All patches, including those that are not selected, or omitted because of `masked_threshold`.
     records_per_patch : int
         1, or with `sequence_data` the number of pixels of a patch.
+    selected : int, optional
+        With `sample` or `split`, the number of patches that were selected.
+    left_out : int
+        With `split`, the number of patches that are in no side, because they have pixels of two.
     resumed : int
         With ``if_exists="resume"``, the number of shards that were complete before.
 
@@ -58,6 +62,8 @@ class ExportResult(Summarized):
     manifest: Location
     grid: PatchGrid
     records_per_patch: int = 1
+    selected: int | None = None
+    left_out: int = 0
     resumed: int = field(default=0, compare=False)
     _statistics: Mapping[str, BandStatistics] | None = field(default=None, compare=False)
 
@@ -69,7 +75,8 @@ class ExportResult(Summarized):
     @property
     def dropped(self) -> int:
         """Number of patches omitted because too many of their pixels are masked."""
-        return len(self.grid) - self.records // self.records_per_patch
+        selected = len(self.grid) if self.selected is None else self.selected
+        return selected - self.records // self.records_per_patch
 
     @property
     def bytes(self) -> int:
@@ -92,6 +99,7 @@ class ExportResult(Summarized):
         )
         rows = [
             *grid_rows(self.grid),
+            *selected_rows(self.selected, self.left_out, self.grid),
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]

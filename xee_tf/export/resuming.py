@@ -37,6 +37,8 @@ def identify_export(job: ExportJob, identity: str | None) -> RunIdentity:
     for band in plan.bands:
         parts[f"the band {band.name!r}"] = band
     parts["the rules for the pixels of bands"] = plan.band_plan.rules
+    if plan.selection is not None:
+        parts["the selected patches"] = Content.of(plan.selection.patches)
     for dim, values in plan.band_plan.coords.items():
         parts[f"the coordinate {dim!r}"] = Content.of(values)
     return run_identity(parts, dict(zip(plan.band_plan.sources, job.arrays, strict=True)), identity)
@@ -63,6 +65,8 @@ def complete_export(plan: ExportPlan, identity: RunIdentity | None, compute: boo
         manifest=names.manifest,
         grid=plan.grid,
         records_per_patch=plan.record.per_patch,
+        selected=None if plan.selection is None else plan.patches,
+        left_out=plan.left_out,
         resumed=len(manifest.shards),
         _statistics=manifest.statistics,
     )

@@ -10,7 +10,14 @@ from xee_tf.georef.conventions import (
     raster_variables,
     spatial_dims,
 )
-from xee_tf.georef.coordinates import Points, apply_affine, bounds, pixels_between, window_of
+from xee_tf.georef.coordinates import (
+    Points,
+    apply_affine,
+    bounds,
+    corner_distance,
+    pixels_between,
+    window_of,
+)
 from xee_tf.georef.crs import (
     PointTransform,
     crs_name,
@@ -33,7 +40,7 @@ from xee_tf.georef.masks import band_nodata, can_mask
 from xee_tf.georef.polygons import polygons_in_pixels
 from xee_tf.georef.reference import GeoRef, GridLike, grid_mapping, read_georef, same_grid, write_georef
 from xee_tf.georef.region import region_window
-from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel
+from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel, selected_rows
 from xee_tf.georef.units import full_turn
 
 __all__ = [
@@ -49,6 +56,7 @@ __all__ = [
     "bands_text",
     "bounds",
     "can_mask",
+    "corner_distance",
     "crs_name",
     "crs_option",
     "crs_text",
@@ -76,6 +84,7 @@ __all__ = [
     "region_window",
     "same_crs",
     "same_grid",
+    "selected_rows",
     "spatial_dims",
     "unwrap_outline",
     "whole_image",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from xee_tf.display import Facts, GridPicture, abbreviated, by, counted
+from xee_tf.display import Facts, GridPicture, abbreviated, by, counted, percent
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.crs import crs_name
 
-__all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel"]
+__all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel", "selected_rows"]
 
 
 def grid_rows(grid: PatchGrid) -> Facts:
@@ -24,6 +23,15 @@ def grid_rows(grid: PatchGrid) -> Facts:
     if grid.crs:
         raster += f"; {crs_name(grid.crs)}"
     return [("patches", patches), ("raster", raster), _edges(grid)]
+
+
+def selected_rows(selected: int | None, left_out: int, grid: PatchGrid) -> Facts:
+    """Describe how many patches are selected, and how many are in no side of a split; nothing for None."""
+    if selected is None:
+        return []
+    share = percent(selected / len(grid))
+    rest = f"; {left_out:,} are in no side, because they have pixels of two" if left_out else ""
+    return [("selected", f"{counted(selected, 'patch', 'patches')}, {share}{rest}")]
 
 
 def grid_picture(
@@ -64,14 +72,10 @@ def _edges(grid: PatchGrid) -> tuple[str, str]:
     if not (sides := _sides(grid.dropped)):
         return "dropped", "nothing: the patches fit exactly"
     share = 1 - grid.covered.pixels / grid.shape.pixels
-    return "dropped", f"{sides}: {_percent(share)} of the pixels"
+    return "dropped", f"{sides}: {percent(share)} of the pixels"
 
 
 def _sides(size: Size) -> str:
     columns = [f"{counted(size.x, 'column')} at the right"] if size.x else []
     rows = [f"{counted(size.y, 'row')} at the bottom"] if size.y else []
     return ", ".join(columns + rows)
-
-
-def _percent(share: float) -> str:
-    return "less than 0.1 %" if share < 0.001 else f"{math.floor(share * 1000 + 0.5) / 10:.3g} %"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 from dask.task_spec import TaskRef
@@ -147,7 +146,7 @@ def order_blocks(
 ) -> list[dict[Block, TaskRef]]:
     """Let Dask process blocks row by row, so that few chunks are in memory; see `xee_tf.graph.order`.
 
-    Blocks of different jobs with the same number follow each other, so that they use a chunk while it is in
+    Blocks of different jobs at the same place follow each other, so that they use a chunk while it is in
     memory.
 
     Parameters
@@ -168,7 +167,7 @@ def order_blocks(
     list of dict
         References to the results of `function`.
     """
-    order = [(number, block) for row in zip_longest(*jobs) for number, block in enumerate(row) if block]
+    order = sorted(((number, block) for number, job in enumerate(jobs) for block in job), key=_block_first)
     refs = [jobs[number][block] for number, block in order]
     waits: list[Sequence[TaskRef]] = [()] * len(order)
     seen = set()
@@ -181,6 +180,11 @@ def order_blocks(
     for (number, block), last in zip(order, done, strict=True):
         found[number][block] = last
     return found
+
+
+def _block_first(each: tuple[int, Block]) -> tuple[Block, int]:
+    number, block = each
+    return block, number
 
 
 def chunks_by_plane(homes: Mapping[Block, Sequence[Chunk]], planes: int) -> list[list[tuple[int, int]]]:

@@ -14,6 +14,7 @@ import pandas as pd
 from xee_tf.errors import OptionError, shorten
 from xee_tf.options import integer
 from xee_tf.sampling.places import Indices
+from xee_tf.sampling.randomness import random_numbers
 from xee_tf.sidecars import TableColumn
 
 __all__ = ["Choice", "Sample", "first_plane"]
@@ -121,22 +122,14 @@ class Choice:
         # A missing class (code -1) has the limit 0, the last one.
         quotas = [self.quota.get(u, 0) if isinstance(self.quota, dict) else self.quota for u in uniques]
         limits = np.array([*quotas, 0], np.int64)[codes]
-        order = np.lexsort((sample.columns, sample.rows, sample.numbers, self._random(sample), codes))
+        random = random_numbers(self.seed, sample.numbers, sample.rows, sample.columns)
+        order = np.lexsort((sample.columns, sample.rows, sample.numbers, random, codes))
         starts = np.flatnonzero(np.diff(codes[order], prepend=-2))
         ranks = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
         if self.band is not None:
             found = frozenset(np.sort(uniques)[:_SHOWN_CLASSES].tolist())
             sample = replace(sample, classes=sample.classes | found)
         return sample[np.sort(order[ranks < limits[order]])]
-
-    def _random(self, sample: Sample) -> npt.NDArray[np.uint64]:
-        state = np.full(len(sample.rows), self.seed & 0xFFFFFFFFFFFFFFFF, np.uint64)
-        for part in (sample.numbers, sample.rows, sample.columns):  # splitmix64 over the pixel's identity
-            state += part.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ state >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ state >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
-        return state
 
 
 def first_plane(columns: Sequence[TableColumn], name: str) -> int:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xee_tf.display import Summarized, Summary, by, counted
+from xee_tf.display import Summarized, Summary, by, counted, percent
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid
 
-__all__ = ["PatchSelection", "percent"]
+__all__ = ["PatchSelection"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -79,6 +79,7 @@ class PatchSelection(Summarized):
         Returns
         -------
         PatchSelection
+            The selected patches.
 
         Raises
         ------
@@ -113,6 +114,31 @@ class PatchSelection(Summarized):
         """The selected proportion of the patches."""
         return len(self) / len(self.grid)
 
+    def contains(self, first: int, stop: int) -> NDArray[np.bool_]:
+        """Return whether each of the consecutive patches ``first..stop`` is selected.
+
+        Parameters
+        ----------
+        first, stop : int
+            Number of the first patch, and of the patch after the last one.
+
+        Returns
+        -------
+        ndarray of bool
+            One value for each patch.
+
+        Examples
+        --------
+        >>> import xee_tf
+        >>> grid = xee_tf.PatchGrid(xee_tf.Size(x=489, y=443), xee_tf.Size(x=128, y=128))
+        >>> xee_tf.PatchSelection(grid, [4, 0, 5]).contains(3, 6)
+        array([False,  True,  True])
+        """
+        begin, end = np.searchsorted(self.patches, [first, stop])
+        found = np.zeros(stop - first, bool)
+        found[self.patches[begin:end] - first] = True
+        return found
+
     def __len__(self) -> int:
         return len(self.patches)
 
@@ -133,14 +159,3 @@ class PatchSelection(Summarized):
             text += f", with margins {by(*grid.stored.xy)}"
         detail = f"{len(self):,} of {whole} ({percent(self.share)})"
         return Summary("PatchSelection", detail, [("grid", text)])
-
-
-def percent(share: float) -> str:
-    """Format a proportion.
-
-    Examples
-    --------
-    >>> percent(0.03417), percent(1)
-    ('3.4 %', '100 %')
-    """
-    return f"{round(100 * share, 1):g} %"
