@@ -21,6 +21,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import whole_image
 from xee_tf.options import READ_SPELLING, check_flags, integer, read_names, spelled
 from xee_tf.records import FeatureTypes
+from xee_tf.sampling import PatchSelection, on_grid
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, cut_patches
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
@@ -192,7 +193,7 @@ def open_patches(
     region_crs: Any = None,
     crs: Any = None,
     transform: Any = None,
-    patches: Sequence[int] | None = None,
+    patches: PatchSelection | Sequence[int] | None = None,
     memory: int | str = "1 GiB",
 ) -> Patches:
     """Read patches straight from a lazy raster, without files: what an export would write, as numpy arrays.
@@ -225,9 +226,10 @@ def open_patches(
         CRS of the image, if it has none or a wrong one.
     transform : Affine or sequence of float, optional
         Affine transform of the image, if it has none or a wrong one.
-    patches : sequence of int, optional
-        The numbers of the patches to read, in this order: in row-major order from the top left of the raster,
-        as in `xee_tf.PatchGrid`. Default: all.
+    patches : PatchSelection or sequence of int, optional
+        The patches to read, for example one side of `xee_tf.split_patches`; or the numbers of patches, in
+        this order: in row-major order from the top left of the raster, as in `xee_tf.PatchGrid`. Default:
+        all.
     memory : int or str, default "1 GiB"
         Maximum size of the pixels that are kept in memory, in bytes or as text. Shuffled patches come from a
         fifth of it at a time.
@@ -287,7 +289,7 @@ def plan_patches(
     bands: Sequence[str] | None,
     options: ExportOptions,
     source: ExportSource,
-    patches: Sequence[int] | None,
+    patches: PatchSelection | Sequence[int] | None,
     memory: int | str,
 ) -> Patches:
     """Return the patches of a raster; see `open_patches`."""
@@ -304,7 +306,7 @@ def plan_patches(
     job = image_job(dataset, options, source)
     for message in job.plan.band_plan.notes:
         warn(message)
-    return Patches(job, _numbers(patches, len(job.plan.grid)), _bytes(memory))
+    return Patches(job, _numbers(patches, job.plan.grid), _bytes(memory))
 
 
 def specs_of(patches: Patches) -> tuple[BandSpec, ...]:
@@ -327,15 +329,18 @@ def reader_of(patches: Patches, stored: Sequence[Stored], convert: Convert) -> P
     return PatchReader(patches._job, patches.numbers, patches._memory, stored, convert)
 
 
-def _numbers(patches: Any, count: int) -> NDArray[np.int64]:
+def _numbers(patches: Any, grid: PatchGrid) -> NDArray[np.int64]:
     """Return the numbers of the patches to read."""
+    count = len(grid)
     if patches is None:
         return np.arange(count)
+    if isinstance(patches, PatchSelection):
+        patches = on_grid(patches, grid, "patches").patches
     numbers = np.asarray(patches)
     if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":
         raise OptionError(
-            f"patches must be a sequence of at least one number of a patch, such as [0, 5]; got "
-            f"{excerpt(patches)}."
+            "patches must be an xee_tf.PatchSelection, or a sequence of at least one number of a patch, such "
+            f"as [0, 5]; got {excerpt(patches)}."
         )
     wrong = numbers[(numbers < 0) | (numbers >= count)]
     if len(wrong):

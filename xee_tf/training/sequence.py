@@ -17,11 +17,13 @@ from xee_tf.errors import OptionError, excerpt
 from xee_tf.export import ExportOptions, ExportSource, Image
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, read_names, show_signature, spelled
+from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, show_signature, spelled
 from xee_tf.reading import Margins
 from xee_tf.records import FeatureTypes
+from xee_tf.sampling import PatchSelection
 from xee_tf.sidecars import BandSpec
-from xee_tf.training.normalizing import Normalize, offsets_and_scales
+from xee_tf.training.groups import Bands, group_names, pack, read_groups
+from xee_tf.training.normalizing import Normalize, Scales, offsets_and_scales, read_scales
 from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
 
 __all__ = ["PatchSequence"]
@@ -43,10 +45,11 @@ class PatchSequence:
     ----------
     image : Dataset, DataArray or sequence of them
         The raster, as for `xee_tf.export_image`.
-    inputs : str or sequence of str
+    inputs : str, sequence of str, or mapping of str to these
         Bands that are the input of the model, in the order of the last axis. All array bands must have the
-        same depth; scalar bands among them are repeated at every step.
-    targets : str or sequence of str, optional
+        same depth; scalar bands among them are repeated at every step. For a model with several inputs, a
+        mapping such as ``{"image": ["B4", "B3"], "terrain": ["slope"]}``, which gives a dictionary of arrays.
+    targets : str, sequence of str, or mapping of str to these, optional
         Bands that the model predicts, stacked in the same way. By default, batches are only the inputs.
     batch_size : int, default 32
         The number of patches in a batch.
@@ -65,8 +68,9 @@ class PatchSequence:
     target_dtype : dtype, default "float32"
         The dtype of the targets. Integer dtypes keep class numbers exact.
     normalize : Dataset or mapping of str to (float, float), optional
-        The result of `xee_tf.band_statistics`, or an offset and a scale for each input band: ``(value -
-        offset) / scale``; see `xee_tf.tf_dataset`.
+        The result of `xee_tf.band_statistics` or `xee_tf.normalization`, or an offset and a scale for each
+        input band: ``(value - offset) / scale``; see `xee_tf.tf_dataset`. Masked pixels count as 0 before,
+        whatever the `default_value`.
     augment : {"d4"}, optional
         "d4" applies one of the eight symmetries of the square to each patch at random, and the same one to
         its targets. They differ in each epoch. Only for square patches.
@@ -95,8 +99,8 @@ class PatchSequence:
         CRS of the image, if it has none or a wrong one.
     transform : Affine or sequence of float, optional
         Affine transform of the image, if it has none or a wrong one.
-    patches : sequence of int, optional
-        The numbers of the patches to read, for example those for training; see `xee_tf.open_patches`.
+    patches : PatchSelection or sequence of int, optional
+        The patches to read, for example one side of `xee_tf.split_patches`; see `xee_tf.open_patches`.
     memory : int or str, default "1 GiB"
         Maximum size of the pixels that are kept in memory, in bytes or as text. More memory mixes the
         patches of more blocks.
@@ -162,8 +166,8 @@ class PatchSequence:
         self,
         image: Image,
         *,
-        inputs: str | Sequence[str],
-        targets: str | Sequence[str] | None = None,
+        inputs: Bands,
+        targets: Bands | None = None,
         batch_size: int = 32,
         shuffle: bool = True,
         seed: int | None = None,
@@ -185,15 +189,16 @@ class PatchSequence:
         region_crs: Any = None,
         crs: Any = None,
         transform: Any = None,
-        patches: Sequence[int] | None = None,
+        patches: PatchSelection | Sequence[int] | None = None,
         memory: int | str = "1 GiB",
         workers: int = 1,
         max_queue_size: int = 10,
     ) -> None:
-        input_names = read_names(inputs, "inputs")
-        target_names = (
-            () if targets is None else read_names(targets, "targets", ["landcover"], allow_empty=True)
+        self._inputs = read_groups(inputs, "inputs")
+        self._targets = (
+            {} if targets is None else read_groups(targets, "targets", ["landcover"], allow_empty=True)
         )
+        target_names = group_names(self._targets)
         one_of("margins", margins, ("keep", "trim"))
         one_of("target_margins", target_margins, ("keep", "trim", None))
         one_of("augment", augment, ("d4", None))
@@ -201,15 +206,15 @@ class PatchSequence:
         self._batch_size = integer(1, _INT64)(batch_size, "batch_size")
         self._seed = None if seed is None else integer(-_INT64 - 1, _INT64)(seed, "seed")
         self._workers_ahead = _AHEAD * max(1, integer(0, _INT64)(workers, "workers"))
-        scaling = None if normalize is None else offsets_and_scales(normalize, input_names)
+        scales = None if normalize is None else _read_scales(normalize)
         if one_hot is not None:
             one_hot = integer(1, _INT64)(one_hot, "one_hot")
             if len(target_names) != 1:
                 raise OptionError(
                     f"one_hot={one_hot} requires a single target band, which contains class numbers; got "
-                    f"targets={list(target_names)}."
+                    f"targets={target_names}."
                 )
-        dtypes = [np.dtype("float32"), _numeric_dtype(target_dtype)]
+        kept = _numeric_dtype(target_dtype)
         options = ExportOptions(
             patch_dimensions=patch_dimensions,  # type: ignore[arg-type]  # converted by its check
             kernel_size=kernel_size,  # type: ignore[arg-type]
@@ -219,16 +224,16 @@ class PatchSequence:
             edge=edge,
         )
         source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
-        names = list(dict.fromkeys([*input_names, *target_names]))
+        names = list(dict.fromkeys([*group_names(self._inputs), *target_names]))
         self._patches = plan_patches(image, names, options, source, patches, memory)
-        trims = [margins == "trim", (target_margins or margins) == "trim"]
         bands = dict(zip(self._patches.bands, specs_of(self._patches), strict=True))
         stacks = [
-            _Stack.of(bands, each, dtype)
-            for each, dtype in zip([input_names, target_names], dtypes, strict=True)
-            if each
+            *(_Stack.of(bands, each, np.dtype("float32"), scales) for each in self._inputs.values()),
+            *(_Stack.of(bands, each, kept) for each in self._targets.values()),
         ]
-        self._trims, self._one_hot, self._augment = trims[: len(stacks)], one_hot, augment
+        self._trims = [margins == "trim"] * len(self._inputs)
+        self._trims += [(target_margins or margins) == "trim"] * len(self._targets)
+        self._one_hot, self._augment = one_hot, augment
         self._depths = [stack.depth for stack in stacks]
         if augment is not None:
             grid = self._patches.grid
@@ -237,7 +242,7 @@ class PatchSequence:
         self._reader = reader_of(
             self._patches,
             [stack.stored for stack in stacks],
-            _Stacking(self._patches.bands, stacks, scaling),
+            _Stacking(self._patches.bands, stacks),
         )
         count = len(self._patches)
         self._length = count // self._batch_size if drop_remainder else -(-count // self._batch_size)
@@ -273,12 +278,14 @@ class PatchSequence:
             array[:, 0] if depth is None else array for array, depth in zip(arrays, self._depths, strict=True)
         ]
         if self._one_hot is not None:
-            classes = arrays[1].astype("int64") == np.arange(self._one_hot)
-            arrays[1] = classes.astype(arrays[1].dtype)
+            classes = arrays[-1].astype("int64") == np.arange(self._one_hot)
+            arrays[-1] = classes.astype(arrays[-1].dtype)
         if self._augment is not None:
             seed = None if self._seed is None else [abs(self._seed), self._seed < 0, epoch, place, 1]
             arrays = _turned(arrays, np.random.default_rng(seed))
-        return (arrays[0], arrays[1]) if len(arrays) == 2 else arrays[0]
+        count = len(self._inputs)
+        found = pack(self._inputs, arrays[:count])
+        return (found, pack(self._targets, arrays[count:])) if self._targets else found
 
     def on_epoch_end(self) -> None:
         """Begin the next epoch; Keras calls it."""
@@ -335,13 +342,26 @@ def _with_keras(cls: type) -> Any:
 class _Stack:
     """Bands that are stacked on the last axis."""
 
-    def __init__(self, names: Sequence[str], specs: Sequence[BandSpec], dtype: np.dtype[Any]) -> None:
-        self.names, self.dtype = names, dtype
+    def __init__(
+        self,
+        names: Sequence[str],
+        specs: Sequence[BandSpec],
+        dtype: np.dtype[Any],
+        scaling: NDArray[np.float32] | None,
+    ) -> None:
+        self.names, self.dtype, self.scaling = names, dtype, scaling
+        self.masked = [spec.default for spec in specs]
         self.depth = next((spec.depth for spec in specs if spec.dims), None)
         self.stored = Stored((len(names),), self.depth or 1, dtype)
 
     @classmethod
-    def of(cls, bands: Mapping[str, BandSpec], names: Sequence[str], dtype: np.dtype[Any]) -> _Stack:
+    def of(
+        cls,
+        bands: Mapping[str, BandSpec],
+        names: Sequence[str],
+        dtype: np.dtype[Any],
+        scales: Scales | None = None,
+    ) -> _Stack:
         """Create a stack from the names of bands; raise an error if the bands cannot be stacked."""
         specs = [bands[name] for name in names]
         depths = {spec.name: spec.depth for spec in specs if spec.dims}
@@ -350,29 +370,30 @@ class _Stack:
                 f"Bands of different depths cannot be stacked; got the depths {depths}. Use equal "
                 "tensor_depths, or read them with xee_tf.open_patches."
             )
-        return cls(names, specs, dtype)
+        return cls(names, specs, dtype, None if scales is None else offsets_and_scales(scales, names))
 
 
 class _Stacking:
     """Converts the bands of a block, arrays (step, y, x), to stacks (step, y, x, band)."""
 
-    def __init__(
-        self, bands: Sequence[str], stacks: Sequence[_Stack], scaling: NDArray[np.float32] | None
-    ) -> None:
-        self._bands, self._stacks, self._scaling = bands, stacks, scaling
+    def __init__(self, bands: Sequence[str], stacks: Sequence[_Stack]) -> None:
+        self._bands, self._stacks = bands, stacks
 
     def __call__(self, bands: list[NDArray[Any]]) -> list[NDArray[Any]]:
         by_name = dict(zip(self._bands, bands, strict=True))
         stacked = []
-        for number, stack in enumerate(self._stacks):
+        for stack in self._stacks:
             shape = by_name[stack.names[0]].shape[1:]
             out = np.empty((stack.stored.depth, *shape, len(stack.names)), stack.dtype)
             for place, name in enumerate(stack.names):
+                values = by_name[name]
+                if stack.scaling is not None and stack.masked[place]:
+                    values = np.where(values == stack.masked[place], 0, values)
                 with np.errstate(invalid="ignore", over="ignore"):  # infinite values in integers, as usual
-                    out[..., place] = by_name[name]  # a scalar band is repeated at every step
-            if number == 0 and self._scaling is not None:
-                out -= self._scaling[0]
-                out /= self._scaling[1]
+                    out[..., place] = values  # a scalar band is repeated at every step
+            if stack.scaling is not None:
+                out -= stack.scaling[0]
+                out /= stack.scaling[1]
             stacked.append(out)
         return stacked
 
@@ -394,6 +415,15 @@ def _turned(arrays: list[NDArray[Any]], random: np.random.Generator) -> list[NDA
                 part = part.swapaxes(-3, -2)
             array[chosen] = part
     return arrays
+
+
+def _read_scales(normalize: Any) -> Scales:
+    if isinstance(normalize, str):
+        raise OptionError(
+            f"normalize={normalize!r} needs the statistics of an export; a raster has none. Pass "
+            "normalize=xee_tf.band_statistics(ds), which reads it once."
+        )
+    return read_scales(normalize)
 
 
 def _require_square(area: Size) -> None:
