@@ -191,3 +191,17 @@ def test_manifests_without_statistics(tmp_path):
     path.write_text(render(document))
     with pytest.raises(xee_tf.ManifestError, match="count of the statistics of a band"):
         xee_tf.open_image(result)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_export_without_statistics(tmp_path, compressed):
+    image = scene((64, 64))
+    options = {"patch_dimensions": 32, "kernel_size": 4, "compressed": compressed}
+    taken = export(image, tmp_path / "a" / "s", **options)
+    result = export(image, tmp_path / "b" / "s", statistics=False, **options)
+    assert result.statistics is None
+    assert manifest(result).statistics is None
+    assert taken.statistics is not None
+    found, expected = contents(tmp_path / "b"), contents(tmp_path / "a")
+    del found["s-image.tfexport"], expected["s-image.tfexport"]
+    assert found == expected

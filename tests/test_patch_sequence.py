@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings
 from tests.test_patches import Loads
-from xee_tf import OptionError, PatchSequence, band_statistics, tf_dataset
+from xee_tf import GridMismatchError, OptionError, PatchSequence, band_statistics, split_patches, tf_dataset
 
 
 def bands(height, width):
@@ -248,3 +248,34 @@ def test_errors(options, message):
         ds[name] = ((name + "_steps", "y", "x"), random_band((steps, 32, 32)))
     with pytest.raises(OptionError, match=message):
         PatchSequence(ds, **{"inputs": "a", "patch_dimensions": 8, **options})
+
+
+def test_several_inputs_of_one_side_of_a_split(tmp_path):
+    ds = bands(60, 72).astype("float32").chunk({"y": 25, "x": 30})
+    export = {"patch_dimensions": 8, "kernel_size": 4, "default_value": -7}
+    split = split_patches(ds.tfexport.plan(**export), {"train": 0.6, "test": 0.4}, block=2, seed=3)
+    read = {
+        "inputs": {"image": ["red", "nir"], "series": "ndvi"},
+        "targets": {"classes": ["crop"], "again": "nir"},
+        "normalize": {"red": (-7, 2), "nir": {"mean": 1, "std": 4}, "ndvi": (0, 1)},
+        "patches": split["test"],
+        "batch_size": 6,
+    }
+    result = ds.tfexport(tmp_path / "a", **export)
+    expected = list(tf_dataset(result, **read).as_numpy_iterator())
+    found = list(PatchSequence(ds, **read, **export, shuffle=False))
+    assert sum(len(inputs["image"]) for inputs, _ in found) == len(split["test"]) > 6
+    for mine, theirs in zip(found, expected, strict=True):
+        for one, other in zip(mine, theirs, strict=True):
+            assert list(one) == list(other)
+            for name in one:
+                np.testing.assert_allclose(one[name], other[name], rtol=1e-6)
+
+
+def test_normalization_by_name_and_other_grids():
+    ds = bands(40, 40)
+    with pytest.raises(OptionError, match=r"'minmax' needs the statistics of an export.*band_statistics"):
+        PatchSequence(ds, inputs="red", patch_dimensions=8, normalize="minmax")
+    chosen = split_patches(ds.tfexport.plan(patch_dimensions=10), {"a": 1}, block=1)["a"]
+    with pytest.raises(GridMismatchError, match="selects patches of another grid"):
+        PatchSequence(ds, inputs="red", patch_dimensions=8, patches=chosen)

@@ -199,8 +199,11 @@ def test_errors_of_chunks_reach_the_caller():
     ("options", "message"),
     [
         ({"patches": [0, 99]}, "patches has 99, but the grid has 16 patches, numbered from 0 to 15"),
-        ({"patches": [0.5]}, "patches must be an xee_tf.PatchSelection, or a sequence of at least one number"),
-        ({"patches": []}, "patches must be an xee_tf.PatchSelection, or a sequence of at least one number"),
+        (
+            {"patches": [0.5]},
+            "patches must be an xee_tf.PatchSelection, or a sequence of at least one",
+        ),
+        ({"patches": []}, "patches must be an xee_tf.PatchSelection, or a sequence of at least one"),
         ({"memory": "much"}, "memory must be a number of bytes, or a text such as '2 GiB'; got 'much'"),
         ({"memory": True}, "memory must be a number of bytes"),
         ({"memory": 1000}, "memory=0.98 kiB is too small: blocks of whole chunks and patches have up to"),

@@ -53,6 +53,7 @@ def export(
     split_dim: Annotated[str | None, Name] = None,
     masked_threshold: Annotated[float, Parameter(metavar="PROPORTION")] = 1.0,
     index: Flag = False,
+    statistics: Annotated[bool, Parameter(name="--statistics")] = True,
     edge: Edge = "drop",
     feature_types: FeatureTypes = "float",
     crs: Crs = None,
@@ -98,6 +99,8 @@ def export(
     index
         Write PREFIX-index.parquet (GeoParquet) with the file, record, patch, row, column, proportion of
         masked pixels and outline of every patch.
+    statistics
+        Take the statistics of every band and store them in the manifest, which takes some CPU time.
     crs
         CRS of rasters that have none.
     chunk
@@ -130,6 +133,7 @@ def export(
         "split_dim": split_dim,
         "masked_threshold": masked_threshold,
         "index": index,
+        "statistics": statistics,
         "edge": edge,
         "feature_types": feature_types,
         "crs": crs,

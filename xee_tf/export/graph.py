@@ -141,7 +141,7 @@ def _encoder(plan: ExportPlan, store: ShardStore, finished: frozenset[int]) -> B
         count_masked=plan.masked_threshold < 1 or plan.options.index,
         store=store,
         finished=finished,
-        tallied=tallied_bands(plan.band_plan),
+        tallied=tallied_bands(plan.band_plan) if plan.options.statistics else (),
     )
 
 
@@ -167,7 +167,7 @@ def _manifest(job: ExportJob) -> ImageManifest:
     options: dict[str, Any] = {
         name: list(value.xy) if isinstance(value, Size) else value
         for name, value in vars(plan.options).items()
-        if name not in ("index", "if_exists", "tensor_depths")  # depths are stored with the bands
+        if name not in ("index", "statistics", "if_exists", "tensor_depths")  # depths are with the bands
     }
     options["default_value"] = float(options["default_value"])
     names = [getattr(array, "name", None) or tokenize(array) for array in job.arrays]

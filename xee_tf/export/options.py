@@ -73,6 +73,7 @@ class ExportKeywords(TypedDict, total=False):
     feature_types: FeatureTypes
     edge: Edge
     index: bool
+    statistics: bool
     if_exists: IfExists
     identity: str | None
     split_dim: str | None
@@ -150,6 +151,10 @@ class ExportOptions(Options):
     index : bool, default False
         Whether to write ``<destination>-index.parquet`` (GeoParquet) with the file, record, patch, row,
         column, proportion of masked pixels and outline of every patch.
+    statistics : bool, default True
+        Whether to take the statistics of every band (see `xee_tf.ExportResult.statistics`) while the pixels
+        are encoded. They take about a sixth more CPU time if shards are compressed, and about half more if
+        they are not.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if an export with this prefix exists. "resume" keeps the complete shards of an interrupted
         export that was also run with "resume", and writes the others; it returns a complete export without
@@ -171,6 +176,7 @@ class ExportOptions(Options):
     feature_types: FeatureTypes = option("float", choice(*get_args(FeatureTypes)))
     edge: Edge = option("drop", choice(*get_args(Edge)))
     index: bool = option(False, flag)
+    statistics: bool = option(True, flag)
     if_exists: IfExists = option("error", choice(*get_args(IfExists)))
 
     def __post_init__(self) -> None:

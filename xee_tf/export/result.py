@@ -89,7 +89,8 @@ class ExportResult(Summarized):
 
         They are taken while the pixels are written, and are in the manifest. Each pixel counts once, without
         margins; patches that were omitted do not count. The values are those in the records: float32 if a
-        band is written as such. None if an older version wrote the export.
+        band is written as such. None if the export was written with ``statistics=False`` or by an older
+        version.
         """
         return None if self._statistics is None else statistics_dataset(self._statistics)
 

@@ -78,7 +78,8 @@ class ImageManifest:
     identity : mapping, optional
         What the export was written from, if it can be resumed.
     statistics : mapping from band to BandStatistics, optional
-        Statistics of the pixels in the records, without margins. Missing in files of older versions.
+        Statistics of the pixels in the records, without margins. Missing in files of older versions, and if
+        they were not taken.
 
     Examples
     --------
