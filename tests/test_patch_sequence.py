@@ -173,7 +173,8 @@ def test_random_requests_of_a_raster_larger_than_memory(kernel, threads):
         random.Random(epoch).shuffle(indices)
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda index: sequence[index].shape, indices))
-        assert sum(loads.counts.values()) - before <= 1.15 * 768
+        # A thread that the system holds up may find its blocks removed.
+        assert sum(loads.counts.values()) - before <= (1.15 if threads == 1 else 1.5) * 768
         sequence.on_epoch_end()
 
 

@@ -21,6 +21,7 @@ from xee_tf.sampling import (
     check_shares,
     check_side_names,
     on_grid,
+    require_margin,
     sample_patches,
     split_patches,
 )
@@ -93,6 +94,7 @@ class PatchChoice:
         """
         if isinstance(self.sample, PatchSelection):
             chosen = on_grid(self.sample, grid, "sample")
+            require_margin(self.sample.grid, grid, "sample")
         elif self.sample:
             chosen = sample_patches(grid, **self.sample, seed=self.seed, progress=progress)
         else:
@@ -104,7 +106,7 @@ class PatchChoice:
         found = {}
         for side, given in self.split.items():
             own = on_grid(given, grid, f"split[{side!r}]")
-            _require_margin(given.grid, grid, side)
+            require_margin(given.grid, grid, f"split[{side!r}]")
             found[side] = _not_empty(_common(own, chosen), f"split[{side!r}]")
         lost = PatchSelection(grid, np.empty(0, np.int64))
         if isinstance(self.split, PatchSplit):
@@ -152,16 +154,6 @@ def _split(source: ExportSource) -> Mapping[str, Any]:
 
 def _common(one: PatchSelection, other: PatchSelection) -> PatchSelection:
     return PatchSelection(one.grid, np.intersect1d(one.patches, other.patches))
-
-
-def _require_margin(own: PatchGrid, grid: PatchGrid, side: str) -> None:
-    """Raise an error if a split was made for smaller margins: its sides would have common pixels."""
-    if own.margin.x < grid.margin.x or own.margin.y < grid.margin.y:
-        raise OptionError(
-            f"split[{side!r}] was made for patches with a margin of {own.margin.xy} pixels, but those of "
-            f"this export have {grid.margin.xy}, so that sides would have common pixels. Make it from "
-            "the plan of this export, as in xee_tf.split_patches(ds.tfexport.plan(kernel_size=...), ...)."
-        )
 
 
 def _not_empty(chosen: PatchSelection, name: str) -> PatchSelection:

@@ -1,7 +1,7 @@
 """Select the pixels, points and patches of a raster to sample; statistics of its bands."""
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
-from xee_tf.sampling.grids import on_grid
+from xee_tf.sampling.grids import on_grid, require_margin
 from xee_tf.sampling.patch_blocks import PatchBlock
 from xee_tf.sampling.patch_sample import sample_patches
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
@@ -24,6 +24,7 @@ __all__ = [
     "find_sample_pixels",
     "first_plane",
     "on_grid",
+    "require_margin",
     "sample_patches",
     "split_patches",
     "statistics_dataset",

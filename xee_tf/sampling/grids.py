@@ -13,7 +13,7 @@ from xee_tf.georef import corner_distance, same_crs
 from xee_tf.sampling.selection import PatchSelection
 from xee_tf.sidecars import Mixer
 
-__all__ = ["candidates", "on_grid"]
+__all__ = ["candidates", "on_grid", "require_margin"]
 
 _SAME = 0.01  # maximum distance between equal grids, in pixels
 
@@ -50,6 +50,15 @@ def candidates(patches: Any, kernel_size: Any = None) -> PatchSelection:
 def on_grid(chosen: PatchSelection, grid: PatchGrid, name: str) -> PatchSelection:
     """Return a selection of the same patches of another `PatchGrid`, such as one that comes from a mixer.
 
+    Parameters
+    ----------
+    chosen : PatchSelection
+        The selection.
+    grid : PatchGrid
+        The expected grid.
+    name : str
+        The name of the selection, for error messages.
+
     Raises
     ------
     GridMismatchError
@@ -63,15 +72,37 @@ def on_grid(chosen: PatchSelection, grid: PatchGrid, name: str) -> PatchSelectio
     )
     if not same:
         raise GridMismatchError(
-            f"{name} selects patches of another grid: {_text(own)}; this export has {_text(grid)}. Select "
-            "from the plan of this export, such as xee_tf.sample_patches(ds.tfexport.plan(...), 1000)."
+            f"{name} selects patches of another grid: {_text(own)}; expected {_text(grid)}. Select from the "
+            "plan or the result of the same export, such as "
+            "xee_tf.sample_patches(ds.tfexport.plan(...), 1000)."
         )
     return PatchSelection(grid, chosen.patches)
 
 
+def require_margin(own: PatchGrid, grid: PatchGrid, name: str) -> None:
+    """Raise an error if patches were selected for smaller margins: sides would have common pixels.
+
+    Parameters
+    ----------
+    own, grid : PatchGrid
+        The grid of the selection, and the expected one.
+    name : str
+        The name of the selection, for the error message.
+    """
+    if own.margin.x < grid.margin.x or own.margin.y < grid.margin.y:
+        raise OptionError(
+            f"{name} was made for patches with a margin of {own.margin.xy} pixels, but these have "
+            f"{grid.margin.xy}, so that the sides of a split would have common pixels. Make it from the plan "
+            "of this export, as in xee_tf.split_patches(ds.tfexport.plan(kernel_size=...), ...)."
+        )
+
+
 def _text(grid: PatchGrid) -> str:
     size, start = "{} x {}".format(*grid.patch.xy), tuple(grid.affine @ (0, 0))
-    return f"{grid.rows} x {grid.patches_per_row} patches (rows x columns) of {size} pixels from {start}"
+    return (
+        f"{grid.rows} x {grid.patches_per_row} patches (rows x columns) of {size} pixels from {start} in "
+        f"{shorten(str(grid.crs))}"
+    )
 
 
 def _all(grid: PatchGrid) -> PatchSelection:

@@ -21,7 +21,7 @@ from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import whole_image
 from xee_tf.options import READ_SPELLING, check_flags, integer, read_names, spelled
 from xee_tf.records import FeatureTypes
-from xee_tf.sampling import PatchSelection, on_grid
+from xee_tf.sampling import PatchSelection, on_grid, require_margin
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, cut_patches
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
@@ -335,6 +335,7 @@ def _numbers(patches: Any, grid: PatchGrid) -> NDArray[np.int64]:
     if patches is None:
         return np.arange(count)
     if isinstance(patches, PatchSelection):
+        require_margin(patches.grid, grid, "patches")
         patches = on_grid(patches, grid, "patches").patches
     numbers = np.asarray(patches)
     if numbers.ndim != 1 or not len(numbers) or numbers.dtype.kind not in "iu":

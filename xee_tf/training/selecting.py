@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xee_tf.errors import OptionError, shorten
-from xee_tf.georef import crs_option, same_crs
 from xee_tf.reading import OpenedExport
-from xee_tf.sampling import PatchSelection
+from xee_tf.sampling import PatchSelection, on_grid, require_margin
 
 __all__ = ["read_selection", "selected_records"]
 
@@ -31,7 +30,9 @@ def selected_records(exports: Sequence[OpenedExport], selection: PatchSelection)
     Raises
     ------
     OptionError
-        If the selection is one of another grid, or there are no records.
+        If the selection is one of smaller margins, or there are no records.
+    GridMismatchError
+        If the selection is one of another grid.
     """
     [export, *others] = exports
     if others or not export.described or export.content.unit is None:
@@ -40,8 +41,8 @@ def selected_records(exports: Sequence[OpenedExport], selection: PatchSelection)
             f"{'several exports' if others else f'{export}, without a mixer or manifest'}. Create a dataset "
             "for each export, or omit patches."
         )
-    _check_grid(export, selection)
-    patches, each = selection.patches, export.records_per_patch
+    patches, each = on_grid(selection, export.grid, "patches").patches, export.records_per_patch
+    require_margin(selection.grid, export.grid, "patches")
     if export.patches is None:
         places = patches
     else:
@@ -59,29 +60,3 @@ def selected_records(exports: Sequence[OpenedExport], selection: PatchSelection)
     edges = [shard.first for shard in export.shards]
     parts = np.split(records, np.searchsorted(records, edges[1:]))
     return [part - first for part, first in zip(parts, edges, strict=True)]
-
-
-def _check_grid(export: OpenedExport, selection: PatchSelection) -> None:
-    """Raise an error if the patches of a selection are not those of an export."""
-    grid, expected = selection.grid, export.grid
-    facts: dict[str, tuple[Any, Any]] = {
-        "the size of patches": (grid.patch.xy, expected.patch.xy),
-        "the number of columns": (grid.patches_per_row, expected.patches_per_row),
-        "the number of patches": (len(grid), len(expected)),
-        "the transform": (list(grid.affine)[:6], list(expected.affine)[:6]),
-        "the CRS": (shorten(str(grid.crs)), shorten(str(expected.crs))),
-    }
-    if export.content.unit == "patch":
-        facts["the margin"] = grid.margin.xy, expected.margin.xy
-    for fact, (found, right) in facts.items():
-        if fact == "the transform":
-            equal = np.allclose(found, right, rtol=1e-12, atol=0)
-        elif fact == "the CRS":
-            equal = grid.crs is not None and same_crs(*map(crs_option, (grid.crs, expected.crs)))
-        else:
-            equal = found == right
-        if not equal:
-            raise OptionError(
-                f"patches selects patches of another grid than that of {export}: {fact} is {found}, but "
-                f"{right} in the export. Select patches of this export."
-            )
