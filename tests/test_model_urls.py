@@ -501,12 +501,14 @@ def test_file_names(url: str, name: str) -> None:
 
 @pytest.mark.parametrize("create", [xee_tf.Model.from_keras, xee_tf.Model.from_saved_model])
 def test_https_for_a_server_without_tls(create: Any, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
     message = r"the server does not use TLS .* begin its address with http:// instead of https://\.$"
     with web_server(tmp_path) as url, pytest.raises(xee_tf.StorageError, match=message):
         create(f"https{url[4:]}/crops.keras", **OPTIONS).predict_image(scene())
 
 
 def test_https_for_a_model_server_without_tls(tmp_path: Path) -> None:
+    pytest.importorskip("requests")
     message = r"TLS: .* The server does not use TLS\. .* begin its address with http:// instead of https://"
     with web_server(tmp_path) as url, pytest.raises(xee_tf.ModelError, match=message):
         xee_tf.Model.from_tf_serving(f"https{url[4:]}", "crops", **OPTIONS).predict_image(scene())
@@ -530,6 +532,7 @@ def test_https_for_a_model_server_without_tls(tmp_path: Path) -> None:
 def test_files_that_are_no_keras_models(
     remote: bool, name: str, content: bytes, message: str, memory: str, tmp_path: Path
 ) -> None:
+    pytest.importorskip("tensorflow")
     file = Location.of(memory if remote else tmp_path).child(name)
     file.write_bytes(content)
     with pytest.raises(xee_tf.ModelError, match=message):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import DATA, ROOT
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
@@ -28,3 +28,17 @@ def test_code_blocks_run(tmp_path, monkeypatch):
         exec(compile(block, "README.md", "exec"), namespace)
     assert (tmp_path / "out" / "prediction.tif").exists()
     assert (tmp_path / "out" / "points.tfrecord.gz").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*points are outside the raster", "ignore:__array__ implementation")
+def test_training_page_runs(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("geopandas")
+    monkeypatch.setenv("XEE_TF_DATA", str(DATA))
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), flags=re.DOTALL)
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "training.md", "exec"), namespace)
+    assert namespace["probability"].shape == (8, 443, 489)
+    assert (tmp_path / "out" / "probability.tif").exists()

@@ -405,3 +405,17 @@ def test_empty_selections_are_refused(tmp_path):
     with pytest.raises(OptionError, match=r"split\['b'\] selects no patches"):
         ds.tfexport(tmp_path / "s", split={"a": something, "b": nothing}, **OPTIONS)
     xr.testing.assert_identical(ds, numbered())
+
+
+def test_sides_are_not_read_together_by_mistake(tmp_path):
+    pytest.importorskip("tensorflow")
+    ds = numbered(chunks=(64, 64))
+    sides = ds.tfexport(tmp_path / "s", split=SPLIT, split_block=2, **OPTIONS)
+    options = {"inputs": "pixel", "batch_size": 1}
+    with pytest.raises(OptionError, match=r"parts of one raster, .* pass one of them, as in tf_dataset"):
+        xee_tf.tf_dataset(sides, **options)
+    [first, second, *_] = sides
+    both = xee_tf.tf_dataset([sides[first], sides[second]], **options)
+    assert len(both) == sides[first].records + sides[second].records
+    found = xee_tf.inspect(sides[first].manifest)
+    assert found.records == sides[first].records < len(found.grid)

@@ -76,6 +76,7 @@ def interruptible() -> Iterator[None]:
             raise
         finally:
             if received:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGTERM)
 
 

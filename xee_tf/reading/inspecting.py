@@ -158,7 +158,8 @@ def _inspect_export(path: str, export: OpenedExport) -> Inspection:
     left, bottom, right, top = bounds(grid.affine, grid.shape.window)
     patches, raster, _ = grid_rows(grid)
     size = format_bytes(sum(shard.size for shard in export.shards))
-    records = len(grid) * export.records_per_patch
+    patches_held = len(grid) if export.patches is None else len(export.patches)
+    records = patches_held * export.records_per_patch
     held = counted(records, kind) + per_pixel(export.records_per_patch)
     rows = [
         patches,

@@ -60,9 +60,10 @@ class Component:
                     strings = feature in layout.context
                 if feature.name in names and feature.kind == "bytes" and strings:
                     raise OptionError(
-                        f"{feature.name!r} contains strings, which cannot be stacked with numbers: read it "
-                        "with tf.io.parse_example and xee_tf.feature_spec. If it is a band of bytes, pass "
-                        "the mixer."
+                        f"{feature.name!r} contains strings, which cannot be stacked with numbers: convert "
+                        "them before the export, for example with pandas.factorize, or read them with "
+                        "tf.io.parse_example and xee_tf.feature_spec. If it is a band of bytes, pass the "
+                        "mixer."
                     )
         wide = [name for name in names if content.labels.get(name, 1) > 1]
         if wide and not component.is_flat(export):

@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
+from xee_tf.display import quoted
 from xee_tf.errors import MissingShardError, OptionError, XeeTFError
 from xee_tf.reading import OpenedExport, ReadOptions, open_export, open_files
 from xee_tf.shards import Shard, read_records
@@ -71,7 +73,24 @@ def open_exports(sources: Exports, options: ReadOptions) -> list[OpenedExport]:
         owner = mixers.get(_key(location))
         if owner is not None:
             raise OptionError(f"{location} is a shard of {owner}, which is passed, too: pass only the mixer.")
+    if isinstance(sources, Mapping):
+        _require_no_split(sources, opened)
     return opened
+
+
+def _require_no_split(sources: Mapping[str, Any], exports: Sequence[OpenedExport]) -> None:
+    """Raise an error for the sides of a split: a model must not be trained with all of them."""
+    parts = [export.patches for export in exports if export.patches is not None]
+    same = len({(export.grid.affine, export.grid.shape) for export in exports if export.described}) == 1
+    if len(exports) < 2 or len(parts) < len(exports) or not same:
+        return
+    patches = np.concatenate(parts)
+    if len(np.unique(patches)) == len(patches):
+        [side, *_] = sources
+        raise OptionError(
+            f"The exports {quoted(sources)} are parts of one raster, such as the sides of a split: pass one "
+            f"of them, as in tf_dataset(exports[{side!r}], ...), or a list of those to read."
+        )
 
 
 def _check_first_runs(shards: Sequence[Shard]) -> None:
