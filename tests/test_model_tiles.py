@@ -194,3 +194,18 @@ def test_small_tiles_are_sent_in_large_batches(monkeypatch: pytest.MonkeyPatch, 
     model.predict_image(raster({"a": band}), merge=False, blend=blend).p.compute(scheduler="sync")
     assert sum(CALLS) == band.size
     assert len(CALLS) <= 10
+
+
+@pytest.mark.parametrize(
+    ("size", "fix"),
+    [
+        (20, r"input_tile_size=\(20, 20\) and input_overlap_size=\(2, 2\) if its conv"),
+        (19, "Pass output_tile"),
+    ],
+)
+def test_convolutions_that_leave_out_margins(size: int, fix: str) -> None:
+    keras = pytest.importorskip("keras")
+    layers = [keras.Input((24, 24, 1)), keras.layers.Conv2D(1, 25 - size)]
+    model = Model.from_keras(keras.Sequential(layers), bands=["B4"])
+    with pytest.raises(OptionError, match=f"tiles of {size} x {size} pixels for tiles of 24 x 24 .*{fix}"):
+        model.predict_image(raster({"B4": random_band((48, 48), "float32")}))

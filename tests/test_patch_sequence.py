@@ -51,7 +51,7 @@ def test_batches_are_those_of_an_export(data):
         "patch_dimensions": (data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))),
         "kernel_size": data.draw(st.integers(1, 8)),
         "edge": data.draw(st.sampled_from(["drop", "pad"])),
-        "default_value": data.draw(st.sampled_from([0, 3])),
+        "default_value": (default := data.draw(st.sampled_from([0, 3]))),
     }
     inputs = data.draw(st.lists(st.sampled_from(["red", "nir", "ndvi"]), min_size=1, unique=True))
     targets = data.draw(st.sampled_from([None, ["crop"], ["nir", "crop"], ["ndvi"]]))
@@ -63,7 +63,8 @@ def test_batches_are_those_of_an_export(data):
         "margins": data.draw(st.sampled_from(["keep", "trim"])),
         "target_margins": data.draw(st.sampled_from([None, "keep", "trim"])),
         "target_dtype": data.draw(st.sampled_from(["float32", "int64", "uint8", "float16"])),
-        "normalize": data.draw(st.sampled_from([None, band_statistics(ds)])),
+        # 3 is also a value of valid pixels, which only the masks of the raster tell from masked ones.
+        "normalize": data.draw(st.sampled_from([None, band_statistics(ds)])) if not default else None,
         "one_hot": data.draw(st.sampled_from([None, 4])) if targets == ["crop"] else None,
     }
     lazy = ds.chunk({"y": data.draw(chunkings(height)), "x": data.draw(chunkings(width)), "time": 2})
@@ -280,3 +281,68 @@ def test_normalization_by_name_and_other_grids():
     chosen = split_patches(ds.tfexport.plan(patch_dimensions=10), {"a": 1}, block=1)["a"]
     with pytest.raises(GridMismatchError, match="selects patches of another grid"):
         PatchSequence(ds, inputs="red", patch_dimensions=8, patches=chosen)
+
+
+@pytest.mark.parametrize("augment", [None, "d4"])
+@pytest.mark.parametrize(
+    ("targets", "weights"),
+    [
+        ("crop", {"sample_weight": "mask"}),
+        ("crop", {"class_weight": {0: 0.5, 3: 2}}),
+        ("crop", {"class_weight": {1: 4}, "sample_weight": ["quality", "nir"], "one_hot": 5}),
+        ({"a": ["crop", "red"], "b": "ndvi"}, {"sample_weight": "mask"}),
+        ("ndvi", {"sample_weight": "quality"}),
+    ],
+)
+def test_weights_are_those_of_an_export(tmp_path, targets, weights, augment):
+    ds = bands(50, 45).astype("float32")
+    ds["crop"] = ds["crop"].where(random_band((50, 45), seed=8) > 60)
+    ds["quality"] = ds["red"] * 0 + 0.5
+    ds["ndvi"] = ds["ndvi"].where(ds["ndvi"] > 10)
+    export = {"patch_dimensions": 8, "kernel_size": 6, "default_value": -7, "edge": "pad"}
+    read = {"inputs": "nir", "targets": targets, "batch_size": 7, "target_margins": "trim", **weights}
+    found = list(
+        PatchSequence(ds.chunk(y=20, x=30), **read, **export, shuffle=False, augment=augment, seed=1)
+    )
+    result = ds.tfexport(tmp_path / "a", **export)
+    expected = list(tf_dataset(result, **read).as_numpy_iterator())
+    for mine, theirs in zip(found, expected, strict=True):
+        for one, other in zip(flat(mine), flat(theirs), strict=True):
+            assert one.shape == other.shape
+            assert one.dtype == other.dtype
+            if augment is None:
+                np.testing.assert_allclose(one, other, rtol=1e-6)
+        if augment is not None and targets == "crop" and weights == {"sample_weight": "mask"}:
+            _, target, weight = mine
+            np.testing.assert_array_equal(weight, (target[..., 0] != -7).astype("float32"))
+
+
+def flat(batch):
+    return [array for part in batch for array in (part.values() if isinstance(part, dict) else (part,))]
+
+
+def test_weights_need_targets_and_numbers():
+    ds = bands(20, 20)
+    options = {"inputs": "red", "patch_dimensions": 8}
+    for given, message in (
+        ({"sample_weight": "mask"}, "there are no targets"),
+        ({"targets": "crop", "class_weight": "balanced"}, "needs the class counts of an export"),
+        ({"targets": ["crop", "nir"], "class_weight": {1: 2}}, "requires a single target band"),
+        ({"targets": "crop", "sample_weight": "ndvi"}, "'ndvi' has 3 steps, but the targets have none"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            PatchSequence(ds, **options, **given)
+
+
+def test_valid_pixels_with_the_default_value_are_normalized():
+    values = random_band((32, 32), "uint8").astype("float32")
+    masked = random_band((32, 32), seed=4) > 50
+    ds = raster({"a": np.where(masked, np.nan, values)})
+    options = {
+        "inputs": "a",
+        "patch_dimensions": 32,
+        "default_value": float(values[~masked][0]),
+        "shuffle": False,
+    }
+    [batch] = PatchSequence(ds, **options, normalize={"a": (10, 4)})
+    np.testing.assert_array_equal(batch[0, ..., 0], (np.where(masked, 0, values) - 10) / 4)

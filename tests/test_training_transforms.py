@@ -136,7 +136,7 @@ def test_files_without_statistics(tmp_path):
     for path in tmp_path.glob("*.tfexport"):
         path.unlink()
     with pytest.raises(
-        OptionError, match=r"normalize='minmax' needs the statistics in the manifest, but .* Pass"
+        OptionError, match=r"normalize='minmax' needs statistics in the manifest, but .* Pass"
     ):
         tf_dataset(result.mixer, inputs=INPUTS, normalize="minmax", kernel_size=6)
     with pytest.raises(OptionError, match=r"normalization\(.* needs the statistics in the manifest"):

@@ -305,3 +305,17 @@ def test_errors(options, message, tmp_path):
     result = export(tmp_path)
     with pytest.raises(OptionError, match=message):
         tf_dataset(result, **{"inputs": "nir", "targets": "crop", **options})
+
+
+def test_normalization_needs_values_that_tell_masked_pixels(tmp_path):
+    values = random_band(SHAPE, "uint8", seed=6).astype("float32")
+    bands = {"nir": np.where(CLOUD, np.nan, values)}
+    used = float(values[~CLOUD][5])
+    result = export(tmp_path, bands, default_value=used)
+    options = {"inputs": "nir", "normalize": {"nir": (3, 2)}}
+    with pytest.raises(
+        OptionError, match=r"normalize: masked pixels of 'nir' have the value .* valid pixels"
+    ):
+        tf_dataset(result, **options)
+    images = joined(tf_dataset(result, **options, default_value=used))
+    assert (images == -1.5).any()

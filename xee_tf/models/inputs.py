@@ -255,11 +255,16 @@ class _Plan:
 def tile_axes_error(spec: ModelSpec, target: str, info: TensorInfo) -> ModelError:
     """Build the error for a model of single pixels or rows that is used with tiles."""
     inner = ", ".join("?" if side is None else str(side) for side in (info.shape or ())[1:]) or "channels"
+    layers = ""
+    if str(spec.connector).startswith("Keras") and len(info.shape or ()) == 2:
+        layers = (
+            f", such as keras.Sequential([keras.Input((None, None, {inner})), *m.layers]) of Dense layers"
+        )
     return ModelError(
         f"The input {target!r} of {spec.connector} is {info}, without axes for the height and width of a "
         "tile. Models of single pixels or rows predict from tables. For images, use a model that takes and "
-        f"returns (n, height, width, {inner}), or Model.from_function with a function that reshapes tiles to "
-        f"(-1, {inner}), calls the model and reshapes its result to (n, height, width, ...), with "
+        f"returns (n, height, width, {inner}){layers}, or Model.from_function with a function that reshapes "
+        f"tiles to (-1, {inner}), calls the model and reshapes its result to (n, height, width, ...), with "
         "array_dims=[...] if the model takes the steps of a dimension."
     )
 

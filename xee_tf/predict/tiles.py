@@ -156,7 +156,20 @@ def _output(spec: ModelSpec, signature: Signature, tiles: Tiles) -> Size:
     if output in (tiles.sent, tiles.core):
         return tiles.core
     if tiles.sent == tiles.core:
-        return output
+        lengths = list(zip(output.xy, tiles.core.xy, strict=True))
+        if all(max(pair) % min(pair) == 0 for pair in lengths):
+            return output
+        fix = f"output_tile_size={output.xy} if it changes the resolution"
+        if all(length < sent and (sent - length) % 2 == 0 for length, sent in lengths):
+            margin = tuple((sent - length) // 2 for length, sent in lengths)
+            fix = (
+                f"input_tile_size={output.xy} and input_overlap_size={margin} if its convolutions leave out "
+                f"the margins of a tile, or {fix}"
+            )
+        raise OptionError(
+            f"{spec.connector} returns tiles of {_format_size(output.shape)} pixels for tiles of "
+            f"{_format_size(tiles.sent.shape)} pixels. Pass {fix}."
+        )
     raise OptionError(
         f"{spec.connector} returns tiles of {_format_size(output.shape)} pixels for tiles of "
         f"{_format_size(tiles.sent.shape)} pixels. Specify how many of them correspond to input_tile_size="

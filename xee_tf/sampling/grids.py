@@ -73,8 +73,7 @@ def on_grid(chosen: PatchSelection, grid: PatchGrid, name: str) -> PatchSelectio
     if not same:
         raise GridMismatchError(
             f"{name} selects patches of another grid: {_text(own)}; expected {_text(grid)}. Select from the "
-            "plan or the result of the same export, such as "
-            "xee_tf.sample_patches(ds.tfexport.plan(...), 1000)."
+            "plan or the result of the same export, with the same patch_dimensions and region."
         )
     return PatchSelection(grid, chosen.patches)
 

@@ -367,8 +367,8 @@ def _require_patches(found: Mapping[str, PatchSelection], block: Size | None, pa
         fix = "Check the CRS and the place of its polygons, which must contain centers of patches."
     else:
         fix = (
-            f"Blocks have {by(*block.xy)} patches: use smaller ones with block=, smaller or more patches, or "
-            "a smaller kernel."
+            "Use smaller or more patches, or a smaller kernel"
+            f"{'' if block.pixels == 1 else f', or blocks of fewer than {by(*block.xy)} patches'}."
         )
     raise OptionError(
         f"No patch is left for {quoted(empty)}, of {counted(patches, 'patch', 'patches')} in all. {fix}"

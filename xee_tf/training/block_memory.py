@@ -16,7 +16,7 @@ from xee_tf.blocks import BandRule, Block, BlockLayout, Chunk, assemble, cut_str
 from xee_tf.geometry import Size
 from xee_tf.graph import ChunkedArray, load_chunks
 
-__all__ = ["BlockMemory", "BlockSource", "LoadedBlock", "cut_patches"]
+__all__ = ["BlockMemory", "BlockSource", "Convert", "LoadedBlock", "Masks", "cut_patches"]
 
 _LARGE_PATCH = 1 << 14  # bytes from which copying each patch by itself is faster than all at once, twice
 
@@ -37,6 +37,8 @@ class BlockSource:
         One rule for each band.
     has_mask : bool
         Whether the user's mask follows the arrays of the bands.
+    want_masks : bool
+        Whether the masks of the bands are used.
     """
 
     arrays: Sequence[ChunkedArray]
@@ -44,6 +46,14 @@ class BlockSource:
     layout: BlockLayout
     rules: tuple[BandRule, ...]
     has_mask: bool
+    want_masks: bool = False
+
+
+Masks = Sequence[NDArray[np.bool_]] | None
+"""The masks of bands, of the same shapes, if they are used; true where masked."""
+
+Convert = Callable[[list[NDArray[Any]], Masks], list[NDArray[Any]]]
+"""Converts the bands of a block, arrays (step, y, x), and their masks, to the arrays to keep."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,7 @@ class BlockMemory:
     source : BlockSource
         The blocks.
     convert : callable
-        Converts the bands of a block, arrays (step, y, x), to the arrays to keep.
+        See `Convert`.
     blocks_bytes, strips_bytes : int
         Size of the blocks and of the strips to keep.
     """
@@ -86,7 +96,7 @@ class BlockMemory:
     def __init__(
         self,
         source: BlockSource,
-        convert: Callable[[list[NDArray[Any]]], list[NDArray[Any]]],
+        convert: Convert,
         blocks_bytes: int,
         strips_bytes: int,
     ) -> None:
@@ -144,10 +154,16 @@ class BlockMemory:
                 )
                 for piece in own
             ]
-            bands, _ = assemble(layout.window(*block), values, source.rules, has_mask=source.has_mask)
+            bands, masks = assemble(
+                layout.window(*block),
+                values,
+                source.rules,
+                has_mask=source.has_mask,
+                want_masks=source.want_masks,
+            )
             rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
             loaded[block] = LoadedBlock(
-                (rows.start, columns.start), (len(rows), len(columns)), self._convert(bands)
+                (rows.start, columns.start), (len(rows), len(columns)), self._convert(bands, masks)
             )
         _shrink(self._strips, self._strips_bytes, lambda strips: strips.values())
         return loaded

@@ -53,7 +53,7 @@ class Elements:
         """Plan the elements; `margins` are those of the inputs, `kept` those of the targets and weights."""
         export = exports[0]
         components = [
-            Component.of(export, names, margins, "float32", **_normalized(exports, options, names))
+            Component.of(export, names, margins, "float32", **_normalized(exports, options, names, margins))
             for names in options.inputs.values()
         ]
         for names in options.targets.values():
@@ -107,7 +107,7 @@ class Elements:
 
 
 def _normalized(
-    exports: Sequence[OpenedExport], options: DatasetOptions, names: Sequence[str]
+    exports: Sequence[OpenedExport], options: DatasetOptions, names: Sequence[str], margins: Margins
 ) -> dict[str, Any]:
     """Return how inputs are normalized. Masked pixels are 0 before, as in predictions."""
     scales = options.normalize
@@ -116,7 +116,11 @@ def _normalized(
     if isinstance(scales, str):
         scales = scales_of_exports([(str(each), each.statistics) for each in exports], scales)
     scaling = offsets_and_scales(scales, names)
-    return {"masked": masked_values(exports, names, options.default_value), "convert": scaled(scaling)}
+    known = masked_values(exports, names, options.default_value)
+    masked = {name: value for name, value in known.items() if value}  # 0 does not change
+    if options.default_value is None:
+        masked = unambiguous_values(exports, list(masked), None, margins, "normalize")
+    return {"masked": masked, "convert": scaled(scaling)}
 
 
 def _add_factors(

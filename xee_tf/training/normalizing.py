@@ -204,9 +204,9 @@ def _merged(one: BandStatistics, two: BandStatistics) -> BandStatistics:
 
 def _without_statistics(export: str, option: str) -> OptionError:
     return OptionError(
-        f"{option} needs the statistics in the manifest, but {export} has none: it was written with "
-        "statistics=False, by an older version or by another program. Pass the result of "
-        "xee_tf.band_statistics instead."
+        f"{option} needs statistics in the manifest, but {export} has none. Exports of images have "
+        "them, unless they were written with statistics=False, by an older version or by another program. "
+        "Pass the result of xee_tf.band_statistics instead."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,12 +23,10 @@ from xee_tf.options import READ_SPELLING, check_flags, integer, read_names, spel
 from xee_tf.records import FeatureTypes
 from xee_tf.sampling import PatchSelection, on_grid, require_margin
 from xee_tf.sidecars import BandSpec
-from xee_tf.training.block_memory import BlockMemory, BlockSource, cut_patches
+from xee_tf.training.block_memory import BlockMemory, BlockSource, Convert, cut_patches
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
 
 __all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches", "reader_of", "specs_of"]
-
-Convert = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
 
 _WINDOWS = 5  # that memory holds: the last, the current and the next one, which is also held as chunks
 _KEPT = 3  # of them, as blocks
@@ -99,7 +97,7 @@ class Patches:
     @cached_property
     def _reader(self) -> PatchReader:
         stored = [Stored((), rule.depth, np.dtype(rule.dtype)) for rule in self._job.plan.band_plan.rules]
-        return reader_of(self, stored, lambda bands: bands)
+        return reader_of(self, stored, lambda bands, _: bands)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -314,7 +312,9 @@ def specs_of(patches: Patches) -> tuple[BandSpec, ...]:
     return patches._job.plan.bands
 
 
-def reader_of(patches: Patches, stored: Sequence[Stored], convert: Convert) -> PatchReader:
+def reader_of(
+    patches: Patches, stored: Sequence[Stored], convert: Convert, *, want_masks: bool = False
+) -> PatchReader:
     """Return a reader of patches that keeps other arrays than the bands.
 
     Parameters
@@ -324,9 +324,11 @@ def reader_of(patches: Patches, stored: Sequence[Stored], convert: Convert) -> P
     stored : sequence of Stored
         The arrays.
     convert : callable
-        Converts the bands of a block, arrays (step, y, x), to them.
+        Converts the bands of a block to them.
+    want_masks : bool
+        Whether `convert` uses the masks of the bands.
     """
-    return PatchReader(patches._job, patches.numbers, patches._memory, stored, convert)
+    return PatchReader(patches._job, patches.numbers, patches._memory, stored, convert, want_masks)
 
 
 def _numbers(patches: Any, grid: PatchGrid) -> NDArray[np.int64]:
@@ -379,6 +381,8 @@ class PatchReader:
         The arrays that are kept of each block.
     convert : callable
         Converts the bands of a block to them.
+    want_masks : bool
+        Whether `convert` uses the masks of the bands.
     """
 
     def __init__(
@@ -388,6 +392,7 @@ class PatchReader:
         memory: int,
         stored: Sequence[Stored],
         convert: Convert,
+        want_masks: bool,
     ) -> None:
         plan = job.plan
         self._grid, self._stored = plan.grid, stored
@@ -411,7 +416,12 @@ class PatchReader:
         self._limit = (memory - strips) // _WINDOWS
         self._memory = BlockMemory(
             BlockSource(
-                job.arrays, plan.band_plan.sources, layout, plan.band_plan.rules, plan.band_plan.has_mask
+                job.arrays,
+                plan.band_plan.sources,
+                layout,
+                plan.band_plan.rules,
+                plan.band_plan.has_mask,
+                want_masks,
             ),
             convert,
             _KEPT * self._limit,

@@ -22,9 +22,11 @@ from xee_tf.reading import Margins
 from xee_tf.records import FeatureTypes
 from xee_tf.sampling import PatchSelection
 from xee_tf.sidecars import BandSpec
+from xee_tf.training.block_memory import Masks
 from xee_tf.training.groups import Bands, group_names, pack, read_groups
 from xee_tf.training.normalizing import Normalize, Scales, offsets_and_scales, read_scales
 from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
+from xee_tf.training.weighting import SampleWeight, Weighting
 
 __all__ = ["PatchSequence"]
 
@@ -77,6 +79,12 @@ class PatchSequence:
     one_hot : int, optional
         The number of classes: the target, a single band, becomes vectors of zeros and ones along the last
         axis; see `xee_tf.tf_dataset`.
+    sample_weight : "mask", str or sequence of str, optional
+        The weight of each pixel of the targets. "mask": 0 where any target band is masked, otherwise 1.
+        Otherwise the name of a band that contains weights; several are multiplied.
+    class_weight : mapping of int to float, optional
+        The weight of each class of the only target band; see `xee_tf.tf_dataset`. Masked pixels have the
+        weight 0.
     patch_dimensions : int or (int, int), default (256, 256)
         Width and height of a patch in pixels, without its margin.
     kernel_size : int or (int, int), default 1
@@ -178,6 +186,8 @@ class PatchSequence:
         normalize: Normalize | None = None,
         augment: Literal["d4"] | None = None,
         one_hot: int | None = None,
+        sample_weight: SampleWeight | None = None,
+        class_weight: Mapping[int, float] | None = None,
         patch_dimensions: int | Sequence[int] = (256, 256),
         kernel_size: int | Sequence[int] = 1,
         default_value: float = 0,
@@ -224,15 +234,18 @@ class PatchSequence:
             edge=edge,
         )
         source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
-        names = list(dict.fromkeys([*group_names(self._inputs), *target_names]))
+        weighting = _read_weighting(sample_weight, class_weight, target_names)
+        weights = () if weighting is None else weighting.bands
+        names = list(dict.fromkeys([*group_names(self._inputs), *target_names, *weights]))
         self._patches = plan_patches(image, names, options, source, patches, memory)
         bands = dict(zip(self._patches.bands, specs_of(self._patches), strict=True))
-        stacks = [
-            *(_Stack.of(bands, each, np.dtype("float32"), scales) for each in self._inputs.values()),
-            *(_Stack.of(bands, each, kept) for each in self._targets.values()),
-        ]
-        self._trims = [margins == "trim"] * len(self._inputs)
-        self._trims += [(target_margins or margins) == "trim"] * len(self._targets)
+        given = [_Stack.of(bands, each, np.dtype("float32"), scales) for each in self._inputs.values()]
+        wanted = [_Stack.of(bands, each, kept) for each in self._targets.values()]
+        stacks: list[_Stack | _Weights] = [*given, *wanted]
+        if weighting is not None:
+            stacks += [_Weights.of(bands, stack, weighting) for stack in wanted]
+        self._trims = [margins == "trim"] * len(given)
+        self._trims += [(target_margins or margins) == "trim"] * (len(stacks) - len(given))
         self._one_hot, self._augment = one_hot, augment
         self._depths = [stack.depth for stack in stacks]
         if augment is not None:
@@ -243,6 +256,7 @@ class PatchSequence:
             self._patches,
             [stack.stored for stack in stacks],
             _Stacking(self._patches.bands, stacks),
+            want_masks=weighting is not None or any(any(stack.masked) for stack in given if scales),
         )
         count = len(self._patches)
         self._length = count // self._batch_size if drop_remainder else -(-count // self._batch_size)
@@ -265,7 +279,7 @@ class PatchSequence:
         return self._length
 
     def __getitem__(self, index: int) -> Any:
-        """Return a batch: ``inputs`` or ``(inputs, targets)``."""
+        """Return a batch: ``inputs``, ``(inputs, targets)`` or ``(inputs, targets, weights)``."""
         index = range(self._length)[index]  # raises an IndexError
         with self._lock:
             order, epoch = self._order, self._epoch
@@ -278,14 +292,21 @@ class PatchSequence:
             array[:, 0] if depth is None else array for array, depth in zip(arrays, self._depths, strict=True)
         ]
         if self._one_hot is not None:
-            classes = arrays[-1].astype("int64") == np.arange(self._one_hot)
-            arrays[-1] = classes.astype(arrays[-1].dtype)
+            target = arrays[len(self._inputs)]
+            classes = target.astype("int64") == np.arange(self._one_hot)
+            arrays[len(self._inputs)] = classes.astype(target.dtype)
         if self._augment is not None:
             seed = None if self._seed is None else [abs(self._seed), self._seed < 0, epoch, place, 1]
             arrays = _turned(arrays, np.random.default_rng(seed))
-        count = len(self._inputs)
-        found = pack(self._inputs, arrays[:count])
-        return (found, pack(self._targets, arrays[count:])) if self._targets else found
+        first = len(self._inputs)
+        last = first + len(self._targets)
+        found = pack(self._inputs, arrays[:first])
+        if not self._targets:
+            return found
+        targets = pack(self._targets, arrays[first:last])
+        if len(arrays) == last:
+            return found, targets
+        return found, targets, pack(self._targets, [weight[..., 0] for weight in arrays[last:]])
 
     def on_epoch_end(self) -> None:
         """Begin the next epoch; Keras calls it."""
@@ -373,22 +394,63 @@ class _Stack:
         return cls(names, specs, dtype, None if scales is None else offsets_and_scales(scales, names))
 
 
-class _Stacking:
-    """Converts the bands of a block, arrays (step, y, x), to stacks (step, y, x, band)."""
+class _Weights:
+    """The weights of the pixels of a stack of targets, on a last axis of 1."""
 
-    def __init__(self, bands: Sequence[str], stacks: Sequence[_Stack]) -> None:
+    def __init__(self, targets: _Stack, weighting: Weighting) -> None:
+        self.targets, self.weighting, self.depth = targets, weighting, targets.depth
+        self.stored = Stored((1,), targets.stored.depth, np.dtype("float32"))
+
+    @classmethod
+    def of(cls, bands: Mapping[str, BandSpec], targets: _Stack, weighting: Weighting) -> _Weights:
+        """Create the weights of targets; raise an error if a band of weights has other steps."""
+        for name in weighting.bands:
+            if bands[name].dims and bands[name].depth != targets.depth:
+                raise OptionError(
+                    f"sample_weight={name!r} has {bands[name].depth} steps, but the targets have "
+                    f"{targets.depth or 'none'}. Select one step, or use weights with the same steps."
+                )
+        return cls(targets, weighting)
+
+    def fill(
+        self, bands: Mapping[str, NDArray[Any]], masks: Mapping[str, NDArray[np.bool_]]
+    ) -> NDArray[np.float32]:
+        """Return the weights (step, y, x, 1) of the pixels of a block."""
+        names, weighting = self.targets.names, self.weighting
+        out = np.ones((self.stored.depth, *bands[names[0]].shape[1:], 1), np.float32)
+        weights = out[..., 0]
+        if weighting.mask or weighting.classes is not None:
+            for name in names:
+                weights *= ~masks[name]
+        for name in weighting.bands:
+            weights *= np.where(masks[name], 0, bands[name])
+        if isinstance(weighting.classes, Mapping):
+            classes = bands[names[0]]
+            for value, weight in weighting.classes.items():
+                weights[np.broadcast_to(classes == value, weights.shape)] *= weight
+        return out
+
+
+class _Stacking:
+    """Converts the bands of a block, arrays (step, y, x), to stacks (step, y, x, band) and to weights."""
+
+    def __init__(self, bands: Sequence[str], stacks: Sequence[_Stack | _Weights]) -> None:
         self._bands, self._stacks = bands, stacks
 
-    def __call__(self, bands: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    def __call__(self, bands: list[NDArray[Any]], masks: Masks) -> list[NDArray[Any]]:
         by_name = dict(zip(self._bands, bands, strict=True))
-        stacked = []
+        masks_by_name = dict(zip(self._bands, masks or (), strict=masks is not None))
+        stacked: list[NDArray[Any]] = []
         for stack in self._stacks:
+            if isinstance(stack, _Weights):
+                stacked.append(stack.fill(by_name, masks_by_name))
+                continue
             shape = by_name[stack.names[0]].shape[1:]
             out = np.empty((stack.stored.depth, *shape, len(stack.names)), stack.dtype)
             for place, name in enumerate(stack.names):
                 values = by_name[name]
                 if stack.scaling is not None and stack.masked[place]:
-                    values = np.where(values == stack.masked[place], 0, values)
+                    values = np.where(masks_by_name[name], 0, values)
                 with np.errstate(invalid="ignore", over="ignore"):  # infinite values in integers, as usual
                     out[..., place] = values  # a scalar band is repeated at every step
             if stack.scaling is not None:
@@ -415,6 +477,28 @@ def _turned(arrays: list[NDArray[Any]], random: np.random.Generator) -> list[NDA
                 part = part.swapaxes(-3, -2)
             array[chosen] = part
     return arrays
+
+
+def _read_weighting(sample_weight: Any, class_weight: Any, target_names: Sequence[str]) -> Weighting | None:
+    weighting = Weighting.of(sample_weight, class_weight)
+    if weighting is None:
+        return None
+    if not target_names:
+        raise OptionError(
+            "sample_weight and class_weight weight the errors of targets, but there are no targets: pass "
+            "targets, or omit the weights."
+        )
+    if weighting.classes == "balanced":
+        raise OptionError(
+            "class_weight='balanced' needs the class counts of an export; a raster has none. Pass a weight "
+            "for each class, such as class_weight={0: 1, 1: 5}."
+        )
+    if weighting.classes is not None and len(target_names) != 1:
+        raise OptionError(
+            f"class_weight={class_weight!r} requires a single target band, which contains class numbers; got "
+            f"targets={list(target_names)}."
+        )
+    return weighting
 
 
 def _read_scales(normalize: Any) -> Scales:

@@ -103,7 +103,8 @@ def class_counts(exports: Sequence[OpenedExport], name: str, option: str, instea
         if known is None or (known.classes is None and known.count):
             raise OptionError(
                 f"{option} needs the class counts of {name!r} in the manifest, but {export} has none: they "
-                f"are written for integer bands with few values. Pass a value such as {instead}."
+                f"are written for integer bands of images with few values. Convert the band before the "
+                f"export, for example with astype('uint8'), or pass a value such as {instead}."
             )
         for value, count in (known.classes or {}).items():
             counts[value] = counts.get(value, 0) + count
