@@ -324,14 +324,14 @@ def flat(batch):
 def test_weights_need_targets_and_numbers():
     ds = bands(20, 20)
     options = {"inputs": "red", "patch_dimensions": 8}
-    for given, message in (
+    for wrong, message in (
         ({"sample_weight": "mask"}, "there are no targets"),
         ({"targets": "crop", "class_weight": "balanced"}, "needs the class counts of an export"),
         ({"targets": ["crop", "nir"], "class_weight": {1: 2}}, "requires a single target band"),
         ({"targets": "crop", "sample_weight": "ndvi"}, "'ndvi' has 3 steps, but the targets have none"),
     ):
         with pytest.raises(OptionError, match=message):
-            PatchSequence(ds, **options, **given)
+            PatchSequence(ds, **options, **wrong)
 
 
 def test_valid_pixels_with_the_default_value_are_normalized():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 import tracemalloc
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings
-from xee_tf import MissingExtraError, OptionError, PatchSequence, open_patches
+from xee_tf import MissingExtraError, OptionError, PatchSequence, open_patches, sample_patches
+from xee_tf.training.block_memory import BlockMemory
 
 
 class Loads:
@@ -230,3 +232,49 @@ def test_a_sequence_without_keras_names_the_extra(monkeypatch):
         MissingExtraError, match=r'PatchSequence needs keras.*pip install "xee-tf\[tensorflow\]"'
     ):
         PatchSequence(raster({"a": random_band((64, 64))}), inputs="a")
+
+
+@pytest.mark.parametrize("bands", [None, ["a"]])
+def test_mask_that_is_an_array(bands):
+    values = random_band((30, 30), "float32")
+    ds = raster({"a": values, "b": values})
+    mask = ds["a"] > 50
+    patches = open_patches(ds.chunk(8), patch_dimensions=10, bands=bands, mask=mask, default_value=-1)
+    found = np.block([[patches[3 * row + column]["a"] for column in range(3)] for row in range(3)])
+    np.testing.assert_array_equal(found, np.where(mask, -1, values))
+
+
+def test_indices_and_pickles():
+    patches = open_patches(raster({"a": random_band((40, 40))}).chunk(16), patch_dimensions=10)
+    whole = patches[:]["a"]
+    for index in (np.array([3, 0]), [15, 15], np.array(7), np.int32(2)):
+        np.testing.assert_array_equal(patches[index]["a"], whole[index])
+    with pytest.raises(IndexError, match="one axis; got an index with 2"):
+        patches[np.zeros((2, 2), int)]
+    copied = pickle.loads(pickle.dumps(patches))
+    np.testing.assert_array_equal(copied[5]["a"], whole[5])
+    with pytest.raises(OptionError, match="batch_size"):
+        patches.batches(0)
+    some = open_patches(raster({"a": random_band((40, 40))}), patch_dimensions=10, patches=[9, 2, 4])
+    assert list(some.selection) == [2, 4, 9]
+    assert set(sample_patches(some, 2)) < {2, 4, 9}
+
+
+@pytest.mark.parametrize("batch_size", [7, 100, 1000])
+def test_memory_is_a_limit_whatever_the_batches(batch_size, monkeypatch):
+    loads = Loads((2048, 2048), (128, 128))
+    patches = open_patches(loads.dataset(), patch_dimensions=32, memory="6 MiB")
+    sizes = []
+    load = BlockMemory._load
+
+    def measured(memory, blocks):
+        found = load(memory, blocks)
+        sizes.append(sum(array.nbytes for block in found.values() for array in block.arrays))
+        return found
+
+    monkeypatch.setattr(BlockMemory, "_load", measured)
+    numbers = [batch["a"][:, 0, 0] for batch in patches.batches(batch_size)]
+    assert sorted(np.concatenate(numbers)) == sorted(patches[:]["a"][:, 0, 0])
+    indices = np.random.default_rng(0).permutation(len(patches))[:batch_size]
+    patches[indices]
+    assert max(sizes) <= 6 * 2**20 / 5

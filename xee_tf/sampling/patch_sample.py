@@ -48,8 +48,9 @@ def sample_patches(
     patches : PatchGrid, PatchSelection, ExportPlan, ExportResult or Mixer
         The patches to select from.
     n : int, float or mapping of class to int, optional
-        Number of patches, all if there are fewer; or, up to 1.0, their proportion. With `class_band`, the
-        number of patches that hold each class, or a mapping of some classes to their numbers. Default: all.
+        An integer is the number of patches, all if there are fewer; a float up to 1.0 is their proportion.
+        With `class_band`, the number of patches that hold each class, or a mapping of some classes to their
+        numbers. Default: all.
     polygons : GeoDataFrame, GeoSeries or GeoJSON-like, optional
         Select only patches whose center is in a polygon. GeoJSON is in EPSG:4326.
     all_touched : bool, default False
@@ -61,7 +62,7 @@ def sample_patches(
     class_band : DataArray, optional
         A band of labels on the raster of the patches. A patch holds a class if any of its pixels, without the
         margin, has it. Rare classes are first, and patches that were selected for one class count for the
-        others. The band is read at once.
+        others. The band is read when the function is called.
     seed : int, default 0
         Random seed.
     kernel_size : int or (width, height), optional

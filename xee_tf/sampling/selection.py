@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,6 +139,9 @@ class PatchSelection(Summarized):
         found = np.zeros(stop - first, bool)
         found[self.patches[begin:end] - first] = True
         return found
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.patches.tolist())
 
     def __len__(self) -> int:
         return len(self.patches)

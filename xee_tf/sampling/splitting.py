@@ -102,9 +102,10 @@ def split_patches(
 
     Neighboring patches are similar, and with a kernel they have pixels in common: a random split of single
     patches makes scores too good. Here, whole blocks of patches are assigned to sides at random, or patches
-    to the polygons in which they are. Patches at a border whose stored window, with its margin, has a pixel
-    of a patch of another side are left out: of the side for which the proportions stay closest to what was
-    asked for or, with polygons, of the side with more patches.
+    to the polygons in which they are. Patches whose window, margin included, overlaps that of a patch of
+    another side are left out. They are taken from the side for which the proportions stay closest to those
+    that were asked for (with more than three sides, not all orders are compared) or, with polygons, from the
+    side with more patches.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ def split_patches(
         Column of the polygons that contains the names of the sides.
     class_band : DataArray, optional
         A band of labels on the raster of the patches. Blocks are then assigned so that each side has about
-        its proportion of the pixels of each class. The band is read at once.
+        its proportion of the pixels of each class. The band is read when the function is called.
     seed : int, default 0
         Seed of the assignment of blocks.
     kernel_size : int or (width, height), optional

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -99,14 +101,26 @@ class Patches:
         stored = [Stored((), rule.depth, np.dtype(rule.dtype)) for rule in self._job.plan.band_plan.rules]
         return reader_of(self, stored, lambda bands, _: bands)
 
+    @property
+    def selection(self) -> PatchSelection:
+        """The patches as a selection, without their order."""
+        return PatchSelection(self.grid, self.numbers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the pixels in memory."""
+        return {name: value for name, value in vars(self).items() if name != "_reader"}
+
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return the bands of a patch, or those of several patches with an axis for the patch."""
-        if isinstance(index, slice | Sequence | np.ndarray):
-            return self._as_dict(np.arange(len(self))[index])
-        place = range(len(self))[index]  # raises an IndexError
+        if isinstance(index, slice) or np.ndim(index):
+            places = np.arange(len(self))[index]
+            if places.ndim > 1:
+                raise IndexError(f"Patches have one axis; got an index with {places.ndim}.")
+            return self._as_dict(places)
+        place = range(len(self))[operator.index(index)]  # type: ignore[arg-type]  # raises an IndexError
         return {name: values[0] for name, values in self._as_dict(np.array([place])).items()}
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
@@ -121,7 +135,7 @@ class Patches:
         seed: int | None = None,
         drop_remainder: bool = False,
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Iterate over all patches in batches; chunks are loaded ahead, in a thread.
+        """Iterate over all patches in batches; the next chunks are loaded in a background thread.
 
         Parameters
         ----------
@@ -130,13 +144,13 @@ class Patches:
         shuffle : bool, default False
             Whether the order is random; see `xee_tf.PatchSequence`.
         seed : int, optional
-            The random seed.
+            The random seed. The same seed gives the same order: pass another one in each epoch.
         drop_remainder : bool, default False
             Whether to omit the last batch if it is smaller than `batch_size`.
 
-        Yields
-        ------
-        dict of str to ndarray
+        Returns
+        -------
+        iterator of dict of str to ndarray
             Arrays ``(batch, height, width)`` or ``(batch, steps, height, width)``.
 
         Examples
@@ -154,6 +168,9 @@ class Patches:
             seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
         order = self._reader.order(shuffle, seed, 0)
         count = len(self) // size * size if drop_remainder else len(self)
+        return self._batches(order, size, count)
+
+    def _batches(self, order: PatchOrder, size: int, count: int) -> Iterator[dict[str, NDArray[Any]]]:
         for begin in range(0, count, size):
             self._reader.load(order, begin, min(begin + size, count))
             yield self._as_dict(order.positions[begin : min(begin + size, count)])
@@ -246,6 +263,8 @@ def open_patches(
         If an option is invalid, or `memory` is too small for the chunks of the raster.
     GeoreferenceError
         If the image has no usable georeference.
+    GridMismatchError
+        If `patches` selects patches of another grid.
 
     See Also
     --------
@@ -254,8 +273,9 @@ def open_patches(
     Notes
     -----
     Chunks are loaded by Dask with its current scheduler, also on a cluster, and several patches are cut from
-    a chunk while it is in memory. In a pass over all patches, each chunk is loaded once, if a row of chunks
-    fits in memory. A ``for`` loop or ``batches`` are therefore faster than indices in random order.
+    a chunk while it is in memory. In a pass over all patches in order, each chunk is loaded once if a row of
+    chunks takes at most a fifth of `memory`. A ``for`` loop or ``batches`` are therefore faster than indices
+    in random order.
 
     Examples
     --------
@@ -292,12 +312,13 @@ def plan_patches(
 ) -> Patches:
     """Return the patches of a raster; see `open_patches`."""
     dataset = whole_image(image, "read", crs=source.crs, transform=source.transform)
+    mask = source.mask if isinstance(source.mask, str) else None
     if bands is not None:
         names = read_names(bands, "bands")
-        available = [name for name, each in dataset.data_vars.items() if each.ndim and name != source.mask]
+        available = [name for name, each in dataset.data_vars.items() if each.ndim and name != mask]
         if unknown := [name for name in names if name not in available]:
             raise OptionError(f"The image has no band {unknown[0]!r}; available: {quoted(available)}.")
-        kept = [*names, *([source.mask] if isinstance(source.mask, str) and source.mask in dataset else [])]
+        kept = [*names, *([mask] if mask in dataset else [])]
         # Grid mappings are variables without dimensions.
         kept += [str(name) for name, each in dataset.data_vars.items() if not each.ndim]
         dataset = dataset[kept]
@@ -427,7 +448,9 @@ class PatchReader:
             _KEPT * self._limit,
             strips,
         )
-        self._ahead: tuple[PatchOrder, int, Future[Any]] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="xee-tf-patches")
+        self._lock = threading.Lock()
+        self._ahead: tuple[PatchOrder | None, int] = (None, -1)  # the window that was loaded last
 
     def order(self, shuffle: bool, seed: int | None, epoch: int) -> PatchOrder:
         """Return the order of the patches of an epoch."""
@@ -436,21 +459,22 @@ class PatchReader:
         random = np.random.default_rng(None if seed is None else [abs(seed), seed < 0, epoch])
         return shuffled(self._blocks, self._of_patch, self._sizes, self._limit, self._sweeps, random)
 
-    @cached_property
-    def _thread(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, thread_name_prefix="xee-tf-patches")
-
     def load(self, order: PatchOrder, begin: int, end: int) -> None:
-        """Load the windows of the patches ``begin..end`` of an order, and begin to load the next one."""
+        """Load the windows of the patches ``begin..end`` of an order, and begin to load the next one.
+
+        Windows that do not fit in memory together are left to `read`. It also raises the errors of a window
+        that was loaded in the background, because it loads it again.
+        """
         windows = order.windows_of(begin, end)
-        for number in windows:
-            self._memory.get(order.windows[number])
+        if len(windows) < _KEPT:
+            for number in windows:
+                self._memory.get(order.windows[number])
         following = windows.stop
-        if following < len(order.windows):
+        with self._lock:
             ahead = self._ahead
-            if ahead is None or ahead[0] is not order or ahead[1] < following:
-                future = self._thread.submit(self._memory.get, order.windows[following])
-                self._ahead = order, following, future
+            if following < len(order.windows) and (ahead[0] is not order or ahead[1] < following):
+                self._thread.submit(self._memory.get, order.windows[following])
+                self._ahead = order, following
 
     def read(self, positions: NDArray[np.int64], trims: Sequence[bool]) -> list[NDArray[Any]]:
         """Return patches.
@@ -478,14 +502,29 @@ class PatchReader:
         numbers = self._of_patch[positions]
         places = self._places[:, positions]
         needed = np.unique(numbers)
-        blocks = self._memory.get([self._blocks[number] for number in needed.tolist()])
-        for number in needed.tolist():
-            at = np.flatnonzero(numbers == number)
-            block = blocks[self._blocks[number]]
-            for each, (array, trim) in enumerate(zip(out, trims, strict=True)):
-                offset = grid.margin if trim else zero
-                cut_patches(array, at, block, each, places[:, at], grid.patch, offset)
+        for run in self._runs(needed.tolist()):
+            blocks = self._memory.get([self._blocks[number] for number in run])
+            for number in run:
+                at = np.flatnonzero(numbers == number)
+                block = blocks[self._blocks[number]]
+                for each, (array, trim) in enumerate(zip(out, trims, strict=True)):
+                    offset = grid.margin if trim else zero
+                    cut_patches(array, at, block, each, places[:, at], grid.patch, offset)
         return out
+
+    def _runs(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """Divide blocks into runs that are in memory together."""
+        run: list[int] = []
+        size = 0
+        for number in numbers:
+            own = self._sizes.blocks[self._blocks[number]]
+            if run and size + own > self._limit:
+                yield run
+                run, size = [], 0
+            run.append(number)
+            size += own
+        if run:
+            yield run
 
 
 def _layout(job: ExportJob) -> BlockLayout:

@@ -56,9 +56,9 @@ class PatchSequence:
     batch_size : int, default 32
         The number of patches in a batch.
     shuffle : bool, default True
-        Whether the order is random and differs in each epoch. The patches of several blocks of chunks, which
-        are in memory together, are mixed: a fifth of `memory`. The blocks come from several parts of a
-        large raster. False keeps the order of the patches, as for ``model.predict``.
+        Whether the order is random and differs in each epoch. Patches are shuffled within groups of blocks
+        of chunks that together take up a fifth of `memory`; the blocks of a group come from several parts of
+        a large raster. False keeps the order of the patches, as for ``model.predict``.
     seed : int, optional
         The random seed. It makes the shuffled order reproducible.
     drop_remainder : bool, default False
@@ -124,6 +124,8 @@ class PatchSequence:
         for the chunks of the raster.
     GeoreferenceError
         If the image has no usable georeference.
+    GridMismatchError
+        If `patches` selects patches of another grid.
     MissingExtraError
         If Keras is not installed.
 
@@ -141,7 +143,8 @@ class PatchSequence:
     ``shuffle=True`` here, batches are therefore numbered in the order in which they are requested: every
     patch is in one batch of each epoch, whatever the order. With ``shuffle=False`` here, batch i has the
     patches ``i * batch_size`` and following; pass ``shuffle=False`` to ``model.fit``, too, or chunks are
-    loaded again and again. `on_epoch_end`, which Keras calls, begins the next epoch.
+    loaded again and again. `on_epoch_end`, which Keras calls, begins the next epoch: call it after each epoch
+    of a loop of your own.
 
     Keras's ``use_multiprocessing`` is not supported: each process would load all chunks.
 
@@ -217,6 +220,11 @@ class PatchSequence:
         self._seed = None if seed is None else integer(-_INT64 - 1, _INT64)(seed, "seed")
         self._workers_ahead = _AHEAD * max(1, integer(0, _INT64)(workers, "workers"))
         scales = None if normalize is None else _read_scales(normalize)
+        if one_hot is True:
+            raise OptionError(
+                "one_hot=True needs the class counts of an export; a raster has none. Pass the number of "
+                "classes, for example one_hot=5."
+            )
         if one_hot is not None:
             one_hot = integer(1, _INT64)(one_hot, "one_hot")
             if len(target_names) != 1:
@@ -269,6 +277,15 @@ class PatchSequence:
     def grid(self) -> PatchGrid:
         """The grid of patches over the raster."""
         return self._patches.grid
+
+    @property
+    def selection(self) -> PatchSelection:
+        """The patches as a selection."""
+        return self._patches.selection
+
+    def __reduce__(self) -> Any:
+        """Raise an error: it has threads."""
+        raise TypeError("A PatchSequence cannot be pickled: create one in each process.")
 
     @property
     def numbers(self) -> NDArray[np.int64]:
