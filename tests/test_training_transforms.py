@@ -139,7 +139,7 @@ def test_files_without_statistics(tmp_path):
         OptionError, match=r"normalize='minmax' needs statistics in the manifest, but .* Pass"
     ):
         tf_dataset(result.mixer, inputs=INPUTS, normalize="minmax", kernel_size=6)
-    with pytest.raises(OptionError, match=r"normalization\(.* needs the statistics in the manifest"):
+    with pytest.raises(OptionError, match=r"normalization\(.* needs statistics in the manifest"):
         normalization(result.mixer)
     with pytest.raises(OptionError, match="method must be 'standard' or 'minmax'; got 'max'"):
         normalization(band_statistics(raster(BANDS)), "max")
