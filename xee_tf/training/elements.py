@@ -8,6 +8,7 @@ from typing import Any
 
 from xee_tf.errors import OptionError
 from xee_tf.reading import Margins, OpenedExport
+from xee_tf.training.checks import require_square
 from xee_tf.training.groups import Groups, group_names, pack
 from xee_tf.training.masks import masked_values, unambiguous_values
 from xee_tf.training.normalizing import offsets_and_scales, scales_of_exports
@@ -18,7 +19,6 @@ from xee_tf.training.transforms import (
     class_weights,
     one_hot,
     product,
-    require_square,
     scaled,
     without_nan,
 )

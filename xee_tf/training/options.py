@@ -14,6 +14,7 @@ from xee_tf.options import Options, check_default_value, choice, flag, integer, 
 from xee_tf.reading import Margins, Unit
 from xee_tf.sampling import PatchSelection
 from xee_tf.training.caching import read_cache
+from xee_tf.training.checks import require_single_target, require_targets
 from xee_tf.training.groups import Groups, group_names, read_groups
 from xee_tf.training.normalizing import NormalizeMethod, Scales, read_scales
 from xee_tf.training.selecting import read_selection
@@ -91,19 +92,9 @@ class DatasetOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        single = sum(map(len, self.targets.values())) == 1
         for name in ("one_hot", "class_weight"):
-            if getattr(self, name) is not None and not single:
-                raise OptionError(
-                    f"{name}={shorten(repr(getattr(self, name)))} requires a single target band, which "
-                    f"contains class numbers; got targets={group_names(self.targets)}."
-                )
-        weighting = self.weighting
-        if weighting is not None and not self.targets:
-            raise OptionError(
-                "sample_weight and class_weight weight the errors of targets, but there are no targets: pass "
-                "targets, or omit the weights."
-            )
+            require_single_target(name, getattr(self, name), self.targets)
+        require_targets(self.weighting, self.targets)
 
     @property
     def weighting(self) -> Weighting | None:

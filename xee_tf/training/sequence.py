@@ -16,14 +16,15 @@ from xee_tf.dtypes import DTYPE_ERRORS
 from xee_tf.errors import OptionError, excerpt
 from xee_tf.export import ExportOptions, ExportSource, Image
 from xee_tf.extras import extra
-from xee_tf.geometry import PatchGrid, Size
+from xee_tf.geometry import PatchGrid
 from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, show_signature, spelled
 from xee_tf.reading import Margins
 from xee_tf.records import FeatureTypes
 from xee_tf.sampling import PatchSelection
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import Masks
-from xee_tf.training.groups import Bands, group_names, pack, read_groups
+from xee_tf.training.checks import require_single_target, require_square, require_targets
+from xee_tf.training.groups import Bands, Groups, group_names, pack, read_groups
 from xee_tf.training.normalizing import Normalize, Scales, offsets_and_scales, read_scales
 from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
 from xee_tf.training.weighting import SampleWeight, Weighting
@@ -227,11 +228,7 @@ class PatchSequence:
             )
         if one_hot is not None:
             one_hot = integer(1, _INT64)(one_hot, "one_hot")
-            if len(target_names) != 1:
-                raise OptionError(
-                    f"one_hot={one_hot} requires a single target band, which contains class numbers; got "
-                    f"targets={target_names}."
-                )
+            require_single_target("one_hot", one_hot, self._targets)
         kept = _numeric_dtype(target_dtype)
         options = ExportOptions(
             patch_dimensions=patch_dimensions,  # type: ignore[arg-type]  # converted by its check
@@ -242,7 +239,7 @@ class PatchSequence:
             edge=edge,
         )
         source = ExportSource(region=region, region_crs=region_crs, mask=mask, crs=crs, transform=transform)
-        weighting = _read_weighting(sample_weight, class_weight, target_names)
+        weighting = _read_weighting(sample_weight, class_weight, self._targets)
         weights = () if weighting is None else weighting.bands
         names = list(dict.fromkeys([*group_names(self._inputs), *target_names, *weights]))
         self._patches = plan_patches(image, names, options, source, patches, memory)
@@ -259,7 +256,7 @@ class PatchSequence:
         if augment is not None:
             grid = self._patches.grid
             for trim in self._trims:
-                _require_square(grid.patch if trim else grid.stored)
+                require_square(grid.patch if trim else grid.stored)
         self._reader = reader_of(
             self._patches,
             [stack.stored for stack in stacks],
@@ -496,25 +493,17 @@ def _turned(arrays: list[NDArray[Any]], random: np.random.Generator) -> list[NDA
     return arrays
 
 
-def _read_weighting(sample_weight: Any, class_weight: Any, target_names: Sequence[str]) -> Weighting | None:
+def _read_weighting(sample_weight: Any, class_weight: Any, targets: Groups) -> Weighting | None:
     weighting = Weighting.of(sample_weight, class_weight)
     if weighting is None:
         return None
-    if not target_names:
-        raise OptionError(
-            "sample_weight and class_weight weight the errors of targets, but there are no targets: pass "
-            "targets, or omit the weights."
-        )
+    require_targets(weighting, targets)
     if weighting.classes == "balanced":
         raise OptionError(
             "class_weight='balanced' needs the class counts of an export; a raster has none. Pass a weight "
             "for each class, such as class_weight={0: 1, 1: 5}."
         )
-    if weighting.classes is not None and len(target_names) != 1:
-        raise OptionError(
-            f"class_weight={class_weight!r} requires a single target band, which contains class numbers; got "
-            f"targets={list(target_names)}."
-        )
+    require_single_target("class_weight", class_weight, targets)
     return weighting
 
 
@@ -525,14 +514,6 @@ def _read_scales(normalize: Any) -> Scales:
             "normalize=xee_tf.band_statistics(ds), which reads it once."
         )
     return read_scales(normalize)
-
-
-def _require_square(area: Size) -> None:
-    if area.x != area.y:
-        raise OptionError(
-            f"augment='d4' rotates patches, which must be square; these have {area.x} x {area.y} pixels. "
-            "Omit augment, or use square patches with a square kernel."
-        )
 
 
 def _numeric_dtype(dtype: Any) -> np.dtype[Any]:

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xee_tf.errors import OptionError
 from xee_tf.extras import extra
-from xee_tf.geometry import Size
 
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
@@ -21,20 +19,10 @@ __all__ = [
     "map_with_seeds",
     "one_hot",
     "product",
-    "require_square",
     "scaled",
     "with_d4",
     "without_nan",
 ]
-
-
-def require_square(area: Size) -> None:
-    """Raise an error if patches cannot be rotated by 90 degrees."""
-    if area.x != area.y:
-        raise OptionError(
-            f"augment='d4' rotates patches, which must be square; these have {area.x} x {area.y} pixels. "
-            "Omit augment, or export square patches with a square kernel."
-        )
 
 
 def with_d4(data: tf.data.Dataset, seed: int | None) -> tf.data.Dataset:
