@@ -180,7 +180,7 @@ def test_files_without_a_manifest_need_the_default_value(tmp_path):
     for path in tmp_path.glob("*.tfexport"):
         path.unlink()
     options = {"inputs": "nir", "targets": "crop", "kernel_size": KERNEL, "sample_weight": "mask"}
-    with pytest.raises(OptionError, match=r"has no manifest: pass default_value"):
+    with pytest.raises(OptionError, match=r"has no manifest that contains it: pass default_value"):
         tf_dataset(result.mixer, **options)
     _, _, weights = joined(tf_dataset(result.mixer, **options, default_value=EMPTY))
     np.testing.assert_array_equal(weights, ~np.isnan(patches("crop"))[..., 0])
