@@ -382,6 +382,8 @@ def test_reprs_tell_what_is_selected(tmp_path):
         ({"sample": {"class_band": "odd"}}, "class_band= needs n="),
         ({"split": {"train": 2}}, "split must be proportions above 0 with a sum of at most 1"),
         ({"split": {"a/b": 0.5}}, "split must have names that can be part of a file name"),
+        ({"split": {"b*": 0.5}}, "split must have names that can be part of a file name"),
+        ({"split": {"b\0": 0.5}}, "split must have names that can be part of a file name"),
         ({"split": [0.7, 0.3]}, "split must be a mapping of names to proportions"),
         ({"split": {}}, "split must be a mapping of names to proportions"),
         ({"split_block": 3}, "split_block is only for split"),
@@ -399,6 +401,20 @@ def test_errors_are_raised_before_anything_is_written(tmp_path, options, message
     with pytest.raises(OptionError, match=message):
         numbered().tfexport(tmp_path / "s", patch_dimensions=(16, 8), **options)
     assert os.listdir(tmp_path) == []
+
+
+def test_sides_with_common_pixels_are_refused(tmp_path):
+    ds = numbered()
+    grid = ds.tfexport.plan(**OPTIONS).grid
+    first, columns = xee_tf.PatchSelection(grid, [0]), grid.patches_per_row
+    distance = 1 + -(-2 * grid.margin.x // grid.patch.x)  # the next one has no pixel of the first
+    for near in (0, 1, distance - 1, columns):
+        split = {"a": first, "b": xee_tf.PatchSelection(grid, [columns - 1, near])}
+        with pytest.raises(OptionError, match=rf"'a'\] and split\['b'\] have common pixels: patch {near} of"):
+            ds.tfexport(tmp_path / "s", split=split, **OPTIONS)
+    assert os.listdir(tmp_path) == []
+    split = {"a": first, "b": xee_tf.PatchSelection(grid, [distance])}
+    assert len(ds.tfexport(tmp_path / "s", split=split, **OPTIONS)) == 2
 
 
 def test_empty_selections_are_refused(tmp_path):

@@ -48,8 +48,15 @@ def _value(export: OpenedExport, name: str, default_value: float | None) -> floa
     band = export.band(name)
     if default_value is None:
         return band.default
-    [dtype] = [feature.dtype for feature in export.layout.features if feature.name == band.feature]
-    return convert_number(default_value, np.dtype(dtype))
+    [stored] = [feature.dtype for feature in export.layout.features if feature.name == band.feature]
+    value = convert_number(default_value, np.dtype(stored))
+    if band.default is not None and str(value) != str(convert_number(band.default, np.dtype(stored))):
+        raise OptionError(
+            f"default_value={default_value:g} is not the value of masked pixels of {name!r} in {export}: "
+            f"according to the manifest, it is {band.default:g}. Omit default_value, or pass "
+            f"{band.default:g} if no valid pixel has this value."
+        )
+    return value
 
 
 def unambiguous_values(
