@@ -10,6 +10,7 @@ from xee_tf.upload.cog import (
     write_raster,
 )
 from xee_tf.upload.destination import raster_format, require_format
+from xee_tf.upload.files import geotiff_files
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.predictions import Predictions
 from xee_tf.upload.table import upload_table
@@ -22,6 +23,7 @@ __all__ = [
     "Predictions",
     "Resampling",
     "check_resampling",
+    "geotiff_files",
     "raster_format",
     "require_format",
     "require_no_overviews",

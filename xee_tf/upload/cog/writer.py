@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from xee_tf.storage import Location, PathLike, require_free, require_writable, s
 from xee_tf.upload.casting import cast, common_nodata
 from xee_tf.upload.cog.encoding import predictor_of
 from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
-from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, methods_of
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, methods_of
 from xee_tf.upload.cog.tiles import TileWork, copy_tiles, sizes_of
 from xee_tf.upload.destination import require_format
 from xee_tf.upload.files import geotiff_files, staged_run
@@ -140,8 +140,19 @@ def write_raster(
     if_exists: IfExists,
     progress: bool,
     remedy: str,
+    computed: Callable[[], Mapping[str, da.Array]] | None = None,
 ) -> None:
-    """Write a raster as `to_cog` does; `remedy` is the end of the error for unrepresentable values."""
+    """Write a raster as `to_cog` does.
+
+    Parameters
+    ----------
+    raster, location, overview_resampling, if_exists, progress
+        See `to_cog`.
+    remedy : str
+        End of the error for values that the file cannot represent.
+    computed : callable, optional
+        Called after the checks of the bands; returns arrays with the same values, which are written instead.
+    """
     georef = read_georef(raster)
     bands = {
         str(name): band.transpose(..., georef.y_dim, georef.x_dim)
@@ -155,13 +166,17 @@ def write_raster(
             )
     fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
     dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
-    arrays, names = {}, {}
+    names = {}
     for name, band in bands.items():
-        data = cast(name, band.chunk().data, dtype, nodata, fill=fills[name], remedy=remedy)
-        arrays[name] = data.rechunk(dict.fromkeys(range(data.ndim - 2), -1))
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
+    _check_bands(names, overview_resampling)
+    data = {name: band.chunk().data for name, band in bands.items()} if computed is None else computed()
+    arrays = {}
+    for name in bands:
+        converted = cast(name, data[name], dtype, nodata, fill=fills[name], remedy=remedy)
+        arrays[name] = converted.rechunk(dict.fromkeys(range(converted.ndim - 2), -1))
     write_cog(location, arrays, names, georef, nodata, overview_resampling, if_exists, progress)
 
 
@@ -204,17 +219,8 @@ def write_cog(
     DestinationError
         If the file cannot be written, for example because the disk is full.
     """
+    methods = _check_bands(names, overview_resampling)
     count = sum(map(len, names.values()))
-    if count > _MAX_BANDS:
-        raise OptionError(
-            f"A GeoTIFF can have at most {_MAX_BANDS} bands; got {count}. Select bands with bands=[...], or "
-            "write a .zarr."
-        )
-    check_geotiff(
-        chain.from_iterable(names.values()),
-        "Rename it, select other bands with bands=[...], or write a .zarr.",
-    )
-    methods = methods_of(overview_resampling, arrays)
     profile = _profile(arrays, count, grid, nodata)
     shape, tile = (profile["height"], profile["width"]), _tile_of(count, profile["dtype"])
     depth = _depth(arrays, tile, count)
@@ -234,6 +240,23 @@ def write_cog(
             with open(path, "wb") as file:
                 file.write(header)
                 copy_tiles(parts, levels, staging, file)
+
+
+def _check_bands(
+    names: Mapping[str, Sequence[str]], overview_resampling: OverviewResampling
+) -> tuple[Resampling, ...]:
+    """Check the number and names of bands, and return how the overviews of each array are computed."""
+    count = sum(map(len, names.values()))
+    if count > _MAX_BANDS:
+        raise OptionError(
+            f"A GeoTIFF can have at most {_MAX_BANDS} bands; got {count}. Select bands with bands=[...], or "
+            "write a .zarr."
+        )
+    check_geotiff(
+        chain.from_iterable(names.values()),
+        "Rename it, select other bands with bands=[...], or write a .zarr.",
+    )
+    return methods_of(overview_resampling, names)
 
 
 def _tile_of(count: int, dtype: np.dtype[Any]) -> int:
