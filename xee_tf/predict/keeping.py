@@ -1,10 +1,10 @@
-"""Keep predictions in a Zarr store beside a file until the file is complete, to continue an interrupted run."""
+"""Keep predictions beside a file until the file is complete, to continue an interrupted run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dask.array as da
 import xarray as xr
@@ -46,7 +46,7 @@ class KeptPredictions:
 
     def write(self, description: RunIdentity, progress: bool) -> int:
         """Predict the chunks that are missing; return the number of those that were not."""
-        return write_store(self.prediction, self.store, self.run, description, progress)
+        return write_store(_numbered(self.prediction), self.store, self.run, description, progress)
 
     def arrays(self) -> Mapping[str, da.Array]:
         """Return the lazy bands of the store."""
@@ -54,7 +54,7 @@ class KeptPredictions:
         found = xr.open_zarr(
             store.url, storage_options=store.zarr_options, mask_and_scale=False, decode_times=False
         )
-        return {str(name): found[name].data for name in self.prediction.dataset.data_vars}
+        return {name: found[stored].data for name, stored in _stored_names(self.prediction).items()}
 
     def advice(self) -> str:
         """Say what a later run can use; empty if there is nothing."""
@@ -69,6 +69,21 @@ class KeptPredictions:
             f"{finished:,} of {counted(total, 'chunk')} of predictions are kept in {self.run.folder}: run it "
             "again with if_exists='resume' to continue."
         )
+
+
+def _numbered(prediction: Prediction) -> Prediction:
+    """Return a prediction without coordinates, with bands whose names Zarr can store."""
+    names, dataset = _stored_names(prediction), prediction.dataset
+    return replace(
+        prediction,
+        dataset=xr.Dataset({stored: dataset[name].variable for name, stored in names.items()}),
+        outputs=tuple(replace(output, name=names[output.name]) for output in prediction.outputs),
+    )
+
+
+def _stored_names(prediction: Prediction) -> dict[str, str]:
+    """Return the name of each band in the store: Zarr cannot store every name of a band of a GeoTIFF."""
+    return {str(name): f"band-{number}" for number, name in enumerate(prediction.dataset.data_vars)}
 
 
 @contextmanager
