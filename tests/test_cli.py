@@ -1137,6 +1137,7 @@ OTHER_DEFAULTS = {
     ("model serve", "port"),
     ("model serve", "grpc_port"),
     ("predict", "input_overlap_size"),
+    ("predict", "resume"),
 }
 """Options whose defaults differ from those of the functions."""
 
