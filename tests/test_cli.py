@@ -520,7 +520,10 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys, monkeypatch
         with pytest.raises(KeyError):
             main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"])
     assert main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"]) == 0
-    assert capsys.readouterr().out == f"Wrote {kept}. Continued: 1 of 1 chunks were already finished.\n"
+    assert main(["predict", "no", *files, names[1], *flags, "--nodata", "9"]) == 1
+    captured = capsys.readouterr()
+    assert "nodata is for a .tif" in captured.err
+    assert captured.out == f"Wrote {kept}. Continued: 1 of 1 chunks were already finished.\n"
     assert Path(kept).read_bytes() == Path(names[0]).read_bytes()
     assert main(["predict", str(tmp_path / "nothing"), *files, str(tmp_path / "x.tif"), *flags]) == 1
     assert "nothing" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
+from xee_tf.errors import OptionError
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, write_cog, write_zarr
 from xee_tf.storage import Location
@@ -36,6 +37,7 @@ def predict(
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
+    nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
     overview_resampling: Resampling = "nearest",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
@@ -70,6 +72,8 @@ def predict(
     output_bands
         Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
         outputs of the model.
+    nodata
+        Value of masked pixels of a .tif, the same for all bands. Default: a value that no band can have.
     overview_resampling
         How the overviews of a .tif are computed from pixels that are not missing: mean for measurements, mode
         for classes.
@@ -88,6 +92,8 @@ def predict(
     output_format = raster_format(location)
     if output_format != "tif":
         require_no_overviews(overview_resampling)
+        if nodata is not None:
+            raise OptionError("nodata is for a .tif; a Zarr store has a value for each band. Omit it.")
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
@@ -103,10 +109,11 @@ def predict(
     load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     opened = load(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
+    of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}
     to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": sys.stderr.isatty()}
     choices = parse(PredictOptions, how)
     if output_format == "tif":
-        file = write_cog(opened, image, location, choices, overview_resampling=overview_resampling, **to)
+        file = write_cog(opened, image, location, choices, **of_file, **to)
         print(_describe(location, file.chunks, file.finished))
     elif (store := write_zarr(opened, image, location, choices, **to)).finished == store.chunks:
         print(f"{location} was already complete: nothing was predicted.")

@@ -26,7 +26,15 @@ from xee_tf.storage import (
     require_reachable,
     require_writable,
 )
-from xee_tf.upload import POLICIES, OverviewResampling, check_resampling, require_format, write_raster
+from xee_tf.upload import (
+    POLICIES,
+    Nodata,
+    OverviewResampling,
+    check_resampling,
+    one_nodata,
+    require_format,
+    write_raster,
+)
 
 __all__ = ["WrittenCog", "predict_to_cog", "write_cog"]
 
@@ -44,6 +52,7 @@ def predict_to_cog(
     image: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
     *,
+    nodata: Nodata | None = None,
     overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
     identity: str | None = None,
@@ -67,6 +76,9 @@ def predict_to_cog(
         it is complete.
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
+    nodata : float or mapping of str to float, optional
+        Value that marks missing pixels in the file, the same for all bands; see `xee_tf.to_cog`. By default,
+        a value that is not a valid value of any band: NaN for floats.
     overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
         How the overviews are computed, for all bands or by band; see `xee_tf.to_cog`.
     if_exists : {"error", "overwrite", "resume"}, default "error"
@@ -94,7 +106,7 @@ def predict_to_cog(
     PredictionError
         If the model fails or returns something other than what was declared.
     RecordError
-        If the common dtype of the bands cannot represent a value.
+        If the common dtype of the bands cannot represent a value, or a valid pixel has the value `nodata`.
 
     See Also
     --------
@@ -109,9 +121,9 @@ def predict_to_cog(
     destination, also in a bucket, and the file is made from this store, which is then deleted. It needs up to
     the size of all bands without compression, in addition to what `xee_tf.to_cog` needs. If the call fails
     or is interrupted, or its process is killed, call it again with the same arguments: finished chunks are
-    not predicted again. `overview_resampling`, `batch_size` and `skip_masked` may differ; for everything else
-    that must be the same, see `xee_tf.predict_to_zarr`. With "error" or "overwrite", nothing is kept, and
-    what an interrupted run has kept is deleted.
+    not predicted again. `nodata`, `overview_resampling`, `batch_size` and `skip_masked` may differ; for
+    everything else that must be the same, see `xee_tf.predict_to_zarr`. With "error" or "overwrite", nothing
+    is kept, and what an interrupted run has kept is deleted.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
@@ -133,6 +145,7 @@ def predict_to_cog(
         image,
         destination,
         parse(PredictOptions, options),
+        nodata=nodata,
         overview_resampling=overview_resampling,
         if_exists=if_exists,
         identity=identity,
@@ -157,6 +170,7 @@ def write_cog(
     destination: PathLike | Location,
     options: PredictOptions,
     *,
+    nodata: Nodata | None = None,
     overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
     identity: str | None = None,
@@ -173,6 +187,7 @@ def write_cog(
     require_writable(location)
     require_model(model)
     check_resampling(overview_resampling, model.output_bands)
+    one_nodata(nodata, model.output_bands)
     prediction = predict_image(model, image, options, merge=False)
     predicted = prediction.dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
@@ -183,6 +198,7 @@ def write_cog(
             predicted,
             location,
             overview_resampling,
+            nodata=nodata,
             if_exists=if_exists,
             progress=progress,
             remedy=remedy,

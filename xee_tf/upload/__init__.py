@@ -1,5 +1,6 @@
 """Write predictions to TFRecord, and convert records and rasters to GeoTIFF, Zarr and vector files."""
 
+from xee_tf.upload.casting import Nodata, one_nodata
 from xee_tf.upload.cog import (
     POLICIES,
     OverviewResampling,
@@ -18,12 +19,14 @@ from xee_tf.upload.writer import PredictionWriter
 
 __all__ = [
     "POLICIES",
+    "Nodata",
     "OverviewResampling",
     "PredictionWriter",
     "Predictions",
     "Resampling",
     "check_resampling",
     "geotiff_files",
+    "one_nodata",
     "raster_format",
     "require_format",
     "require_no_overviews",
