@@ -37,7 +37,7 @@ from xee_tf.training import (
     Scales,
     SequenceSpec,
 )
-from xee_tf.upload import OverviewResampling, Predictions
+from xee_tf.upload import Nodata, OverviewResampling, Predictions
 
 __all__ = [
     "Arrays",
@@ -65,6 +65,7 @@ __all__ = [
     "Location",
     "Margins",
     "ModelSpec",
+    "Nodata",
     "NodesLike",
     "Normalize",
     "NormalizeMethod",
