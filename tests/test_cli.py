@@ -20,7 +20,7 @@ import rioxarray
 import xarray as xr
 from affine import Affine
 from cyclopts import App
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config, set_gdal_config
 
@@ -28,6 +28,7 @@ import xee_tf
 import xee_tf_cli
 from tests.optional import RECORD_IMPORTS, optional
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from xee_tf import StorageError, demo
 from xee_tf.cli.errors import options_to_flags
 from xee_tf.cli.options import parse_pairs
@@ -799,7 +800,7 @@ def test_array_dims_set_the_order_of_the_models_dimensions(dims, tmp_path, capsy
         np.testing.assert_array_equal(file.read(1), values[(-1, 0) if order[0] == "time" else (0, -1)])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.permutations(
         [

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 import rioxarray
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from tests.test_model_calling import FREE, fake_connector, tensors
 from xee_tf import Model, ModelError, OptionError, PredictionError, predict_to_zarr
 from xee_tf.georef.bands import image_dataset
@@ -91,7 +92,7 @@ def images(draw: st.DrawFn) -> tuple[xr.Dataset, tuple[str, ...]]:
     return ds, tuple(draw(st.permutations(there))[:count])
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(images())
 def test_the_order_of_dimensions_does_not_matter(case: tuple[xr.Dataset, tuple[str, ...]]) -> None:
     ds, array_dims = case

@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import xee_tf
@@ -18,7 +18,7 @@ from tests.conftest import every_bucket
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import contents, raster, raw_records, without_keys
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from tests.test_resume import Source
 from xee_tf.errors import DestinationExistsError, GridMismatchError, OptionError
 from xee_tf.sidecars import manifest_of
@@ -66,7 +66,7 @@ def plain(options):
 
 
 @given(cases(), st.one_of(st.integers(1, 30), st.floats(0.01, 1)))
-@settings(deadline=None, max_examples=20)
+@examples(20)
 def test_samples_have_the_patches_of_a_whole_export(tmp_path_factory, case, n):
     shape, chunks, options = case
     folder = tmp_path_factory.mktemp("sample")
@@ -93,7 +93,7 @@ def test_samples_have_the_patches_of_a_whole_export(tmp_path_factory, case, n):
 
 
 @given(cases(), st.one_of(st.none(), st.integers(1, 4), st.tuples(st.integers(1, 3), st.none())))
-@settings(deadline=None, max_examples=20)
+@examples(20)
 def test_no_pixel_of_a_side_is_in_another(tmp_path_factory, case, block):
     shape, chunks, options = case
     folder = tmp_path_factory.mktemp("split")

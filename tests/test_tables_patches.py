@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import shapely
 from distributed import Client, LocalCluster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
 from tests.optional import optional
 from tests.rasters import CRS, random_band, raster
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from tests.test_tables_sample import AFFINE, SCENE, SITE, centres, points
 from xee_tf.errors import OptionError
 from xee_tf.storage import Location
@@ -66,7 +66,7 @@ def chunked(ds, chunks_of):
     return result
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.data())
 def test_any_size_and_chunking(tmp_path_factory, data):
     shape = data.draw(st.tuples(st.integers(2, 25), st.integers(2, 31)))
