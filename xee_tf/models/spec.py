@@ -60,11 +60,11 @@ class ModelSpec(Options):
         input, if numpy's casting rule ``same_kind`` allows the conversion.
     input_shapes : mapping of str to sequence of int, optional
         Shapes of array bands, such as ``{"ndvi": [12]}``. The dimensions of the band that have these sizes
-        go to the model, as ``(n, height, width, *shape)`` (pixels: ``(n, *shape)``) if the band has an input of its own, and are not
-        mapped over.
+        go to the model, as ``(n, height, width, *shape)`` if the band has an input of its own, and are not
+        mapped over. Single pixels have no height and width here and below.
     array_dims : str or sequence of str, optional
         Dimensions other than y and x, such as ``("time",)``, that go to the model as a whole, in this order:
-        ``(n, height, width, time, band)`` (pixels: ``(n, time, band)``), just as `xee_tf.tf_dataset` yields ``[time, band]`` for training.
+        ``(n, height, width, time, band)``, just as `xee_tf.tf_dataset` yields ``[time, band]`` for training.
         A band without such a dimension is repeated at every step. All other dimensions are mapped over: each
         step is predicted separately. ``()`` maps over every dimension. Default: the dimensions that
         `input_shapes` or the shapes of the model's own inputs require. The order of the dimensions in the

@@ -1,4 +1,4 @@
-"""Predict one block of a raster pixel by pixel: send the pixels that are not masked, and place the results."""
+"""Predict one block of a raster pixel by pixel: send the pixels that are not masked, place the results."""
 
 from __future__ import annotations
 
