@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -251,10 +251,17 @@ def choose_batch_size(
     return size, fixed is not None
 
 
+class Rows(Protocol):
+    """An array, or what returns one when it is sliced along the first axis."""
+
+    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
+        """Return some rows, tiles or pixels."""
+
+
 def predict_batches(
     connector: Connector,
     feeds: tuple[Feed, ...],
-    values: Arrays,
+    values: Mapping[str, Rows],
     properties: Mapping[str, npt.NDArray[Any]],
     count: int,
     batch_size: int,
@@ -299,7 +306,7 @@ def predict_rows(
     connector: Connector,
     feeds: tuple[Feed, ...],
     outputs: Sequence[Output],
-    values: Arrays,
+    values: Mapping[str, Rows],
     properties: Mapping[str, npt.NDArray[Any]],
     count: int,
     batch_size: int,

@@ -91,7 +91,7 @@ class PixelPredictor:
         if not count:
             return out
         values = {
-            band.name: _rows(array, band.shape, places)
+            band.name: _Pixels(array.reshape(len(array), -1), band.shape, places)
             for band, array in zip(self.bands, arrays, strict=True)
         }
         try:
@@ -101,13 +101,12 @@ class PixelPredictor:
         for band in self.outputs:
             if (invalid := invalid_fill(out[band.name], masked, band)) is not None:
                 at = np.flatnonzero(invalid.reshape(-1, window.size.pixels).any(axis=0))
-                error = fill_error(band, int(invalid.sum()))
-                raise self._add_location(error, at, window, hint="")
+                raise self._add_location(fill_error(band, int(invalid.sum())), at, window, hint="")
         return out
 
     def _predict(
         self,
-        values: Mapping[str, npt.NDArray[Any]],
+        values: Mapping[str, _Pixels],
         count: int,
         places: npt.NDArray[np.intp] | None,
         out: Mapping[str, npt.NDArray[Any]],
@@ -161,10 +160,14 @@ class PixelPredictor:
         )
 
 
-def _rows(
-    array: npt.NDArray[Any], shape: tuple[int, ...], places: npt.NDArray[np.intp] | None
-) -> npt.NDArray[Any]:
-    """Return the pixels of an assembled band (depth, y, x) as an array (n, *shape)."""
-    flat = array.reshape(len(array), -1)
-    chosen = flat if places is None else flat[:, places]
-    return np.moveaxis(chosen.reshape(*shape, -1), -1, 0)
+@dataclass(frozen=True)
+class _Pixels:
+    """Some pixels of a band, which are copied when they are sliced: (n, *shape)."""
+
+    flat: npt.NDArray[Any]  # (depth, y * x)
+    shape: tuple[int, ...]
+    places: npt.NDArray[np.intp] | None
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        chosen = self.flat[:, rows] if self.places is None else self.flat.take(self.places[rows], axis=1)
+        return np.moveaxis(chosen.reshape(*self.shape, -1), -1, 0)
