@@ -12,7 +12,9 @@ from typing import Any
 import dask
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
+import rasterio
 import rioxarray
 import xarray as xr
 from distributed import Client
@@ -65,7 +67,7 @@ def stack(ds: xr.Dataset, *dims: str) -> npt.NDArray[Any]:
 
 
 @pytest.mark.usefixtures("small_blocks")
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(cases(), st.booleans(), st.sampled_from([None, 1, 7]), st.randoms(use_true_random=False))
 def test_any_image_equals_numpy(case: Any, whole: bool, batch_size: int | None, random: Any) -> None:
     """Every pixel without masked values is sent once, and no other; whatever the chunks and dimensions."""
@@ -363,6 +365,15 @@ def test_stores_are_resumed_for_the_same_unit(tmp_path: Path) -> None:
         predict_to_zarr(tiles, ds, store)
 
 
+def test_geotiffs(tmp_path: Path) -> None:
+    ds = scene().chunk(x=20, y=10)
+    model = pixel_model(lambda p: p[:, 0] > 60, output_bands={"p": "uint8"})
+    with rasterio.open(xee_tf.predict_to_cog(model, ds, tmp_path / "p.tif").path) as opened:
+        found, mask = opened.read(1), opened.dataset_mask() == 0
+    np.testing.assert_array_equal(mask.ravel(), np.isnan(stack(ds)).any(1))
+    np.testing.assert_array_equal(found[~mask], (ds.a.values > 60)[~mask])
+
+
 class _Limited:
     """The sum of bands; writes the number of pixels of each call to a folder, and fails after some calls."""
 
@@ -446,11 +457,15 @@ def test_keras_models(kind: str) -> None:
     masked = np.isnan(values).reshape(len(values), -1).any(1)
     expected = np.full((len(values), 2), np.nan)
     expected[~masked] = network(values[~masked])
-    model = Model.from_keras(network, unit="pixel", output_bands=["yes", "no"])
+    outputs = {"output_bands": ["yes", "no"], "output_properties": ["yes", "no"]}
+    model = Model.from_keras(network, unit="pixel", **outputs)
     found = model.predict_image(ds.astype("float32"), merge=False)
     for channel, name in enumerate(found):
         assert found[name].dims == ("y", "x")
         np.testing.assert_allclose(found[name].values.ravel(), expected[:, channel], atol=1e-5)
+    if kind == "dense":  # the rows of a table are predicted as the pixels of an image
+        rows = model.predict_properties(pd.DataFrame(values[~masked], columns=list("abc")))
+        np.testing.assert_array_equal(rows["no"], found["no"].values.ravel()[~masked])
 
 
 def test_a_served_model(tmp_path: Path) -> None:

@@ -149,6 +149,8 @@ class PixelPredictor:
         if places is None:
             places = np.arange(window.size.pixels)
         affected = places if error.instances is None else places[error.instances.start : error.instances.stop]
+        if not len(affected):
+            return error
         row, column = divmod(int(affected[0]), window.size.x)
         row, column = window.top + row, window.left + column
         x, y = self.affine @ (column + 0.5, row + 0.5)
