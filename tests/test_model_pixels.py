@@ -111,6 +111,14 @@ def test_pixels_are_sent_in_batches_and_not_by_tile_or_chunk() -> None:
     assert not any(np.isnan(each).any() for each in SENT)
 
 
+@pytest.mark.parametrize(("steps", "batches"), [(1, [65536, 24464]), (64, [32768, 32768, 24464])])
+def test_default_size_of_batches(steps: int, batches: list[int]) -> None:
+    """At most 65,536 pixels, and 8 MiB of them."""
+    ds = raster({"a": np.ones((300, 300), "float32")}).expand_dims(time=steps).chunk(y=300, x=300)
+    pixel_model(array_dims="time").predict_image(ds, merge=False).p.compute()
+    assert [len(each) for each in SENT] == batches
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_blocks_without_valid_pixels_call_nothing() -> None:
     ds = scene(20, 20).chunk(y=10, x=10)
