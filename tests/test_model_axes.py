@@ -267,7 +267,7 @@ def test_models_with_steps_before_height_and_width() -> None:
 def test_models_of_single_pixels(shape: Any) -> None:
     model = fake_connector(tensors(x=shape), tensors(p=(None, 1)))
     for options in ({}, {"array_dims": "time"}):
-        with pytest.raises(ModelError, match=r"without axes for the height and width.*reshapes.*array_dims"):
+        with pytest.raises(ModelError, match=r"without axes for the height and width.*unit='pixel'"):
             predict(scene({"a": ("time",), "b": ("time",)}), model, **options)
     with pytest.raises(ModelError, match="without axes for the height and width"):
         predict(scene({"a": ("time",)}), fake_connector(tensors(x=(None, 3, 1)), tensors(p=(None, 1))))
@@ -285,7 +285,7 @@ def test_errors_suggest_array_dims_for_mapped_dimensions() -> None:
 
 
 def test_a_keras_model_of_series() -> None:
-    """A Keras model of tiles, and one of single pixels in a function as its error suggests."""
+    """A Keras model of tiles, and a function that reshapes tiles to pixels."""
     keras = pytest.importorskip("keras")
 
     tile = keras.Input((None, None, 3, 2))

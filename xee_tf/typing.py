@@ -16,7 +16,7 @@ from xee_tf.connector import Arrays, Connection, Items, Signature, TensorInfo
 from xee_tf.export import BandPlan, ExportOptions, Image, PatchRecords, PatchShards
 from xee_tf.geometry import Edge, PatchAxis
 from xee_tf.georef import Raster
-from xee_tf.models import ModelSpec, PixelType, Projection, Transport
+from xee_tf.models import ModelSpec, ModelUnit, PixelType, Projection, Transport
 from xee_tf.options import IfExists
 from xee_tf.predict import Blend, Resampling
 from xee_tf.prepare import NodesLike
@@ -66,6 +66,7 @@ __all__ = [
     "Margins",
     "ModelSpec",
     "Nodata",
+    "ModelUnit",
     "NodesLike",
     "Normalize",
     "NormalizeMethod",

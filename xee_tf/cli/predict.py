@@ -12,6 +12,7 @@ import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
+from xee_tf.models import ModelUnit
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, write_cog, write_zarr
 from xee_tf.storage import Location
@@ -30,6 +31,7 @@ def predict(
     band_names: Names = None,
     bands: Names = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
+    unit: ModelUnit = "tile",
     input_tile_size: Size = None,
     input_overlap_size: Size = None,
     output_tile_size: Size = None,
@@ -65,6 +67,9 @@ def predict(
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
         the dimensions of the model's input.
+    unit
+        What the model takes: tiles, or single pixels, for a model without spatial context, such as a dense or
+        recurrent network. Masked pixels are not sent then, and there are no sizes of tiles.
     input_overlap_size
         Pixels added along each edge of a tile, as in Earth Engine's reference and code samples: the model
         takes the tile size plus twice the overlap. The overlap may be larger than the tile: a classifier of
@@ -98,6 +103,7 @@ def predict(
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
         "array_dims": parse_names(array_dims, image.dims),
+        "unit": unit,
         "input_tile_size": input_tile_size,
         "input_overlap_size": input_overlap_size,
         "output_tile_size": output_tile_size,

@@ -22,7 +22,7 @@ from xee_tf.models.inputs import (
 )
 from xee_tf.models.keras import keras_connector
 from xee_tf.models.model_files import ModelFiles
-from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
+from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords, ModelUnit, lead_axes
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.projection import Projection
 from xee_tf.models.rows import spec_rows
@@ -44,6 +44,7 @@ __all__ = [
     "ModelFiles",
     "ModelKeywords",
     "ModelSpec",
+    "ModelUnit",
     "Output",
     "PixelType",
     "Projection",
@@ -57,6 +58,7 @@ __all__ = [
     "group_inputs",
     "is_prepared",
     "keras_connector",
+    "lead_axes",
     "listed",
     "load_signatures",
     "missing_error",
