@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
 import xarray as xr
@@ -22,6 +22,7 @@ from xee_tf.models import (
     Transport,
     ai_platform_connector,
     keras_connector,
+    onnx_connector,
     spec_rows,
     tf_serving_connector,
     vertex_ai_connector,
@@ -45,7 +46,7 @@ __all__ = ["Model"]
 class Model(Summarized, ModelSpec):
     """A model, and the conversion of rasters and tables to its inputs, like ``ee.Model`` in Earth Engine.
 
-    Create a model with `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`,
+    Create a model with `from_saved_model`, `from_keras`, `from_onnx`, `from_function`, `from_tf_serving`,
     `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a custom connector.
     All of them accept the options below as keywords, in this spelling or in Earth Engine's
     (``inputTileSize``). Sizes, dtypes and names default to the model's own signature. The model is loaded
@@ -228,6 +229,115 @@ class Model(Summarized, ModelSpec):
           array dims  those in the shapes of its inputs; others are mapped over
         """
         return cls(keras_connector(path_or_model, storage_options), **options)
+
+    @classmethod
+    @spelled(MODEL_SPELLING, ModelSpec)
+    def from_onnx(
+        cls,
+        path_or_model: Any,
+        *,
+        channels: str | None = None,
+        threads: int = 1,
+        providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[ModelKeywords],
+    ) -> Model:
+        """Create a model from an ONNX file, as exported from PyTorch, scikit-learn and other libraries.
+
+        Parameters
+        ----------
+        path_or_model : path-like, bytes or onnx.ModelProto
+            An ``.onnx`` file or its URL, such as ``s3://bucket/model.onnx``; a folder with one such file and
+            the files of its weights; or a model in memory.
+        channels : {"first", "last"} or str, optional
+            Where the inputs and outputs have their channels: ``(n, band, height, width)``, as usual in
+            PyTorch, or ``(n, height, width, band)``, as in TensorFlow. For time series, the order of all
+            axes: ``"NTCHW"`` for ``(n, time, band, height, width)``, ``"NCTHW"`` (the same as "first") for
+            ``(n, band, time, height, width)``, or ``"NCT"`` for ``(n, band, time)`` of single pixels.
+            Default: found by the shapes of the inputs; an error if several orders are possible.
+        threads : int, default 1
+            Number of threads that compute one batch. Dask already computes several batches at once.
+        providers : str or sequence, optional
+            Execution providers of onnxruntime in order of preference, such as ``["CUDAExecutionProvider"]``,
+            each optionally as a pair of its name and options. The workers need them. Default: the CPU.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
+        **options
+            See `Model`. In shapes and in `array_dims`, bands are last, whatever the order of the model.
+
+        Returns
+        -------
+        Model
+            The model. It is loaded when it is first used.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid.
+        MissingModelError
+            If the file does not exist, when the model is first used.
+        ModelError
+            If onnxruntime cannot load the file, it has inputs or outputs that are not tensors, or its
+            channels may be first or last, when the model is first used; or if the file of a URL is replaced
+            between the creation of a lazy prediction and its computation.
+        StorageError
+            If a URL cannot be read, when the model is first used.
+
+        Notes
+        -----
+        Files of URLs are copied as by `from_saved_model`. A model in memory is part of the graph of each
+        prediction, which holds it once.
+
+        A PyTorch model is exported like this (PyTorch is not tested with this package). Axes with names take
+        batches and tiles of any size::
+
+            import torch
+
+            n, y, x = (torch.export.Dim(name) for name in "nyx")
+            torch.onnx.export(
+                network.eval(),
+                (torch.zeros(2, 6, 256, 256),),  # as in training: (n, band, height, width)
+                "landcover.onnx",
+                input_names=["image"],
+                output_names=["classes"],
+                dynamic_shapes=({0: n, 2: y, 3: x},),
+                external_data=False,  # a single file
+                dynamo=True,
+            )
+
+        With ``dynamo=False``, pass ``dynamic_axes={"image": axes, "classes": axes}`` instead, where ``axes``
+        is ``{0: "n", 2: "y", 3: "x"}``. A
+        model of scikit-learn is converted by
+        ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and those of
+        XGBoost and LightGBM by onnxmltools. They take rows, ``(n, column)``, and return ``label`` and
+        ``probabilities``.
+
+        Examples
+        --------
+        >>> Model.from_onnx("/models/landcover.onnx", input_tile_size=256)
+        <xee_tf.Model ONNX model /models/landcover.onnx>
+          tiles       256 × 256 px
+          array dims  those in the shapes of its inputs; others are mapped over
+
+        A model that comes with onnxruntime takes three tiles of 4 rows and 5 columns at once:
+
+        >>> import numpy as np
+        >>> from onnxruntime.datasets import get_example
+        >>> axes = {"y": 30 * np.arange(8.0)[::-1], "x": 30 * np.arange(10.0)}
+        >>> scene = xr.Dataset({"B4": (("y", "x"), np.eye(8, 10))}, axes).rio.write_crs("EPSG:32633")
+        >>> model = Model.from_onnx(
+        ...     get_example("sigmoid.onnx"),
+        ...     input_type_override={"B4": "float32"},
+        ...     output_bands={"probability": "float32"},
+        ... )
+        >>> model.predict_image(scene, merge=False)["probability"].values[:2, :3].round(2)
+        array([[0.73, 0.5 , 0.5 ],
+               [0.5 , 0.73, 0.5 ]], dtype=float32)
+        """
+        connector = onnx_connector(
+            path_or_model, storage_options, channels=channels, threads=threads, providers=providers
+        )
+        return cls(connector, **options)
 
     @classmethod
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)

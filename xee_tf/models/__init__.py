@@ -22,6 +22,7 @@ from xee_tf.models.inputs import (
 )
 from xee_tf.models.keras import keras_connector
 from xee_tf.models.model_files import ModelFiles
+from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.projection import Projection
@@ -44,6 +45,8 @@ __all__ = [
     "ModelFiles",
     "ModelKeywords",
     "ModelSpec",
+    "OnnxBytesConnector",
+    "OnnxConnector",
     "Output",
     "PixelType",
     "Projection",
@@ -60,6 +63,7 @@ __all__ = [
     "listed",
     "load_signatures",
     "missing_error",
+    "onnx_connector",
     "plan_feeds",
     "plan_outputs",
     "read_meta_graph",
