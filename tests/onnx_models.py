@@ -27,7 +27,7 @@ TYPES = {
     "float64": 11,
     "bfloat16": 16,
 }
-Shape = Sequence[int | str]
+Shape = Sequence[Any]  # of numbers and of names of axes
 
 
 def node(operator: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> bytes:
@@ -101,20 +101,20 @@ def known(channels: str) -> bytes:
 def convolution(
     weights: Any, shape: Shape = ("n", 3, "h", "w"), dtype: str = "float32", pad: int = 1
 ) -> bytes:
-    """A model that convolves ``x``, channels first, with weights ``(out, in, kh, kw)`` to ``y``."""
-    nodes = [node("Conv", ["x", "w"], ["y"], pads=[pad] * 4)]
+    """A model that convolves ``x``, channels first, with weights ``(out, in, kh, kw)`` to ``out``."""
+    nodes = [node("Conv", ["x", "w"], ["out"], pads=[pad] * 4)]
     kernel = np.asarray(weights, dtype)
     height, width = (
         side if isinstance(side, str) else side + 2 * pad - kernel.shape[2] + 1 for side in shape[2:]
     )
     return model(
-        nodes, {"x": (dtype, shape)}, {"y": (dtype, [shape[0], len(kernel), height, width])}, {"w": kernel}
+        nodes, {"x": (dtype, shape)}, {"out": (dtype, [shape[0], len(kernel), height, width])}, {"w": kernel}
     )
 
 
 def identity(shape: Shape, dtype: str = "float32", name: str = "x") -> bytes:
     """A model that returns its input."""
-    return model([node("Identity", [name], ["y"])], {name: (dtype, shape)}, {"y": (dtype, shape)})
+    return model([node("Identity", [name], ["out"])], {name: (dtype, shape)}, {"out": (dtype, shape)})
 
 
 def _repeated(number: int, value: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
 __all__ = ["predict"]
 
-_LOADERS: dict[str, Callable[..., xee_tf.Model]] = {
+_LOADERS: dict[str, Any] = {
     ".keras": xee_tf.Model.from_keras,
     ".h5": xee_tf.Model.from_keras,
     ".onnx": xee_tf.Model.from_onnx,
@@ -103,7 +102,8 @@ def predict(
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
     suffix = PurePath(Location.of(model).file_name).suffix
-    opened = _LOADERS.get(suffix, xee_tf.Model.from_saved_model)(model, **options)
+    load = _LOADERS.get(suffix, xee_tf.Model.from_saved_model)
+    opened = load(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
     to: dict[str, Any] = {"if_exists": if_exists(overwrite), "progress": sys.stderr.isatty()}
     if output_format == "tif":

@@ -112,14 +112,13 @@ class OnnxBytesConnector(Connector):
         ModelError
             If `model` is neither.
         """
-        serialize = getattr(model, "SerializeToString", None)
-        if not isinstance(model, bytes) and not callable(serialize):
+        data = model.SerializeToString() if hasattr(model, "SerializeToString") else model
+        if not isinstance(data, bytes):
             raise ModelError(
                 f"Expected the path of an ONNX file, an onnx.ModelProto or its bytes; got "
                 f"{type(model).__name__}. Export a PyTorch model with torch.onnx.export, and convert one of "
                 "scikit-learn with skl2onnx.to_onnx."
             )
-        data = model if isinstance(model, bytes) else serialize()
         digest = hashlib.sha256(data).hexdigest()
         name = getattr(getattr(model, "graph", None), "name", "") or digest[:8]
         return cls(f"ONNX model {name!r}", digest, data, OnnxRuntime.of(**options))

@@ -121,7 +121,9 @@ def choose_order(shapes: Mapping[str, Shape], model: str) -> str:
     if not tiles:
         return _LAST
     possible = {name: _possible(shape) for name, shape in tiles.items()}
-    found = {}  # orders that have the same effect on all inputs are the same
+    found: dict[
+        tuple[str | None, ...], str
+    ] = {}  # orders that have the same effect on all inputs are the same
     for order in _ORDERS:
         effect = tuple(axis_order(order, len(shape)) for shape in tiles.values())
         if all(axes in possible[name] for name, axes in zip(tiles, effect, strict=True)):

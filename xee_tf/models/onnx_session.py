@@ -103,7 +103,9 @@ class OnnxConnection:
         """Run the model; see `xee_tf.connector.Connection.predict`."""
         self.signature.check_inputs(batch, self._name)
         order = self._order
-        sent = {name: _transposed(values, from_last(order, values.ndim)) for name, values in batch.items()}
+        sent = {
+            name: _transposed(_texts(values), from_last(order, values.ndim)) for name, values in batch.items()
+        }
         try:
             returned = self._session.run(None, sent)
         except Exception as error:  # the exceptions of onnxruntime have no common class
@@ -162,7 +164,7 @@ def _explain(model: str | bytes, name: str, error: Exception) -> str:
     for suffixes, fix in _OTHERS.items():
         if lower.endswith(suffixes):
             return f"{name} is not an ONNX file, but {fix}."
-    if "protobuf parsing failed" in str(error):
+    if any(text in str(error).lower() for text in ("protobuf parsing failed", "no graph was found")):
         return f"{name} is damaged, or is not an ONNX file: export or copy it again."
     return f"onnxruntime cannot load {name}: {_message(error)}"
 
@@ -198,8 +200,17 @@ def _info(tensor: Any, model: str) -> TensorInfo:
 
 def _channels_last(info: TensorInfo, order: str) -> TensorInfo:
     """Return the dtype and shape of a tensor as it is passed to `predict`."""
-    axes = None if info.shape is None else to_last(order, len(info.shape))
-    return info if axes is None else replace(info, shape=tuple(info.shape[axis] for axis in axes))
+    shape = info.shape or ()
+    axes = to_last(order, len(shape))
+    return info if axes is None else replace(info, shape=tuple(shape[axis] for axis in axes))
+
+
+def _texts(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Decode strings, because onnxruntime would send the repr of bytes."""
+    if values.dtype != object:
+        return values
+    texts = [value.decode() if isinstance(value, bytes) else value for value in values.flat]
+    return np.array(texts, object).reshape(values.shape)
 
 
 def _transposed(values: npt.NDArray[Any], axes: tuple[int, ...] | None) -> npt.NDArray[Any]:
