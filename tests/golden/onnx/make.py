@@ -28,17 +28,19 @@ def main() -> None:
     names = np.array(["water", "forest", "city"])[classes // 10]
     shown = rng.random((20, 3), "float32")
     expected = {"rows": shown}
+    versions = {"": 17, "ai.onnx.ml": 3}  # which old versions of onnxruntime know
+    plain = {"target_opset": versions, "options": {"zipmap": False}}
 
     forest = RandomForestClassifier(4, max_depth=3, random_state=0).fit(rows, classes)
     expected["classes"], expected["probabilities"] = forest.predict(shown), forest.predict_proba(shown)
-    save("forest", to_onnx(forest, rows[:1], options={"zipmap": False}))
+    save("forest", to_onnx(forest, rows[:1], **plain))
     logistic = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, names)
     expected["names"] = logistic.predict(shown)
-    save("names", to_onnx(logistic, rows[:1], options={"zipmap": False}))
-    save("zipmap", to_onnx(logistic, rows[:1]))
+    save("names", to_onnx(logistic, rows[:1], **plain))
+    save("zipmap", to_onnx(logistic, rows[:1], target_opset=versions))
     boosted = GradientBoostingRegressor(n_estimators=5, random_state=0).fit(rows, rows[:, 0])
     expected["boosted"] = boosted.predict(shown)
-    save("boosted", to_onnx(boosted, rows[:1]))
+    save("boosted", to_onnx(boosted, rows[:1], target_opset=versions))
 
     source = Path(onnx.__file__).parent / "backend/test/data/pytorch-converted/test_Conv2d_padding"
     save("convolution", onnx.load(source / "model.onnx"))
