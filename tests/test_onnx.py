@@ -385,6 +385,24 @@ def test_weights_in_another_file(tmp_path: Path, memory: str) -> None:
         factor_of(f"{folder}/m.onnx")
 
 
+def test_names_of_weights_may_be_anything(tmp_path: Path) -> None:
+    whole = with_weights(tmp_path, 2).read_bytes()
+    path = tmp_path / "changed.onnx"
+    changed = [
+        whole.replace(b"m.onnx.data", name) for name in (b"m.onnx\0data", b"\xff.onnx.data", b"http://a::b")
+    ]
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        copy = bytearray(whole)
+        copy[rng.integers(len(copy))] = rng.integers(256)
+        changed.append(bytes(copy))
+    for content in (*changed, *(whole[:size] for size in range(len(whole)))):
+        path.write_bytes(content)
+        connector = OnnxConnector.of(path)
+        assert connector.version()
+        assert connector.content()
+
+
 def test_urls(memory: str) -> None:
     fs = fsspec.filesystem("memory")
     url = f"{memory}/m.onnx"

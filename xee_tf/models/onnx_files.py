@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 from collections.abc import Hashable, Iterator
@@ -73,18 +74,33 @@ def files_version(files: ModelFiles) -> Hashable:
     path = files.location.path
     if os.path.isdir(path):
         return files.version(sorted(os.listdir(path)))
-    return tuple(each.version() for each in (files, *_weights(files)))
+    return files.version(), tuple(_modified_time(weights) for weights in _weights(path))
 
 
 def files_digest(files: ModelFiles) -> str | None:
     """Return a hash of the names and contents of the files."""
-    if not files.location.is_local:
-        return files.digest()
-    return content_hash([each.digest() for each in (files, *_weights(files))])
+    weights = _weights(files.location.path) if files.location.is_local else []
+    return content_hash((files.digest(), [_digest(path) for path in weights])) if weights else files.digest()
 
 
-def _weights(files: ModelFiles) -> list[ModelFiles]:
-    return [ModelFiles(files.location.sibling(name)) for name in external_files(files.location.path)]
+def _weights(path: str) -> list[str]:
+    return [os.path.join(os.path.dirname(path), name) for name in external_files(path)]
+
+
+# Names in a file can be anything. Opening the model reports files that are missing.
+def _modified_time(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 @lru_cache(64)

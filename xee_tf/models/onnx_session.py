@@ -34,6 +34,8 @@ _OTHERS = {
     (".keras", ".h5", ".hdf5"): "a Keras file: use Model.from_keras",
 }
 
+_DAMAGED = ("protobuf parsing failed", "no graph was found", "does not have a graph")  # in messages
+
 Provider = tuple[str, tuple[tuple[str, Any], ...]]
 """The name of an execution provider and its options."""
 
@@ -164,7 +166,7 @@ def _explain(model: str | bytes, name: str, error: Exception) -> str:
     for suffixes, fix in _OTHERS.items():
         if lower.endswith(suffixes):
             return f"{name} is not an ONNX file, but {fix}."
-    if any(text in str(error).lower() for text in ("protobuf parsing failed", "no graph was found")):
+    if any(text in str(error).lower() for text in _DAMAGED):
         return f"{name} is damaged, or is not an ONNX file: export or copy it again."
     return f"onnxruntime cannot load {name}: {_message(error)}"
 
