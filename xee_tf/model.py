@@ -23,6 +23,7 @@ from xee_tf.models import (
     ai_platform_connector,
     keras_connector,
     onnx_connector,
+    read_mlm,
     spec_rows,
     tf_serving_connector,
     vertex_ai_connector,
@@ -46,9 +47,9 @@ __all__ = ["Model"]
 class Model(Summarized, ModelSpec):
     """A model, and the conversion of rasters and tables to its inputs, like ``ee.Model`` in Earth Engine.
 
-    Create a model with `from_saved_model`, `from_keras`, `from_onnx`, `from_function`, `from_tf_serving`,
-    `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a custom connector.
-    All of them accept the options below as keywords, in this spelling or in Earth Engine's
+    Create a model with `from_saved_model`, `from_keras`, `from_onnx`, `from_mlm`, `from_function`,
+    `from_tf_serving`, `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a
+    custom connector. All of them accept the options below as keywords, in this spelling or in Earth Engine's
     (``inputTileSize``). Sizes, dtypes and names default to the model's own signature. The model is loaded
     when it is first used. `dataclasses.replace` returns a copy with other options.
 
@@ -338,6 +339,125 @@ class Model(Summarized, ModelSpec):
             path_or_model, storage_options, channels=channels, threads=threads, providers=providers
         )
         return cls(connector, **options)
+
+    @classmethod
+    @spelled(MODEL_SPELLING, ModelSpec)
+    def from_mlm(
+        cls,
+        item: Any,
+        *,
+        asset: str | None = None,
+        path: PathLike | None = None,
+        preprocessed: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[ModelKeywords],
+    ) -> Model:
+        """Create a model from a STAC item with the Machine Learning Model extension (MLM).
+
+        Parameters
+        ----------
+        item : path-like, mapping or pystac.Item
+            The item: a JSON file, its URL, its content, or an object with the method ``to_dict``.
+        asset : str, optional
+            The key of the asset, if several have the role ``mlm:model``.
+        path : path-like, optional
+            The file of the model, instead of that of the item, such as a PyTorch model exported to ONNX.
+        preprocessed : bool, default False
+            The bands of the image already are what the model takes: ``value_scaling``, ``resize_type`` and
+            functions for preprocessing in the item are ignored.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
+        **options
+            See `Model`. They override those of the item.
+
+        Returns
+        -------
+        Model
+            A model of `from_onnx`, `from_keras` or `from_saved_model`. It is loaded when it is first used.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid.
+        ModelError
+            If the item does not describe a model in one of these formats, or requires preprocessing that is
+            not applied.
+        MissingModelError
+            If the file of the item does not exist.
+        StorageError
+            If the file of the item cannot be read.
+
+        Notes
+        -----
+        These fields are used:
+
+        =================================  ===================================================================
+        field                              option
+        =================================  ===================================================================
+        ``mlm:input``: bands               `bands`, or `inputs` if there are several; `input_properties` for a
+                                           model of rows, without ``height`` and ``width``
+        shape                              `input_tile_size`, which is the size less the overlap
+        dim_order                          the order of axes of an ONNX file
+        value_scaling                      `normalize`: min-max, z-score, offset and scale
+        ``mlm:output``: name, data_type    `output_bands`, or `output_properties` for a model of rows
+        bands, ``classification:classes``  names of output bands, if a single output has such channels;
+                                           otherwise the range of an integer output
+        =================================  ===================================================================
+
+        Examples
+        --------
+        >>> axes = ["batch", "channel", "height", "width"]
+        >>> item = {
+        ...     "id": "crops",
+        ...     "properties": {
+        ...         "mlm:input": [
+        ...             {
+        ...                 "name": "image",
+        ...                 "bands": ["B4", "B3"],
+        ...                 "input": {"shape": [-1, 2, 64, 64], "dim_order": axes, "data_type": "float32"},
+        ...                 "value_scaling": [{"type": "z-score", "mean": 1200, "stddev": 400}],
+        ...             }
+        ...         ],
+        ...         "mlm:output": [
+        ...             {
+        ...                 "name": "crops",
+        ...                 "result": {"shape": [-1, 2, 64, 64], "dim_order": axes, "data_type": "float32"},
+        ...                 "classification:classes": [
+        ...                     {"value": 0, "name": "maize"},
+        ...                     {"value": 1, "name": "wheat"},
+        ...                 ],
+        ...             }
+        ...         ],
+        ...     },
+        ...     "assets": {"model": {"href": "/models/crops.onnx", "roles": ["mlm:model"]}},
+        ... }
+        >>> Model.from_mlm(item, input_overlap_size=8)
+        <xee_tf.Model ONNX model /models/crops.onnx>
+          tiles       48 × 48 px with 8 × 8 px overlap along each edge
+          inputs      B4, B3
+          array dims  those in the shapes of its inputs; others are mapped over
+          normalized  B4, B3
+          outputs     maize: float32, wheat: float32
+        """
+        found = read_mlm(
+            item,
+            options,
+            asset=asset,
+            path=path,
+            preprocessed=preprocessed,
+            storage_options=storage_options,
+        )
+        described = dict(found.options)
+        if "inputs" in options:
+            described = {name: value for name, value in described.items() if name != "bands"}
+        elif "bands" in options:
+            described.pop("inputs", None)
+        merged: Any = described | options
+        if found.kind == "onnx":
+            channels = found.order if "C" in found.order else None
+            return cls.from_onnx(found.path, channels=channels, storage_options=storage_options, **merged)
+        load = cls.from_keras if found.kind == "keras" else cls.from_saved_model
+        return load(found.path, storage_options=storage_options, **merged)
 
     @classmethod
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)

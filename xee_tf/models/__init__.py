@@ -21,6 +21,7 @@ from xee_tf.models.inputs import (
     plan_feeds,
 )
 from xee_tf.models.keras import keras_connector
+from xee_tf.models.mlm import read_mlm
 from xee_tf.models.model_files import ModelFiles
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
@@ -67,6 +68,7 @@ __all__ = [
     "plan_feeds",
     "plan_outputs",
     "read_meta_graph",
+    "read_mlm",
     "require_saved_model",
     "spec_rows",
     "tensorflow_message",
