@@ -123,6 +123,7 @@ DOCTESTS_NEED = {
     "xee_tf.model.Model.from_tf_serving": "requests",
     "xee_tf.model.Model.from_vertex_ai": "requests",
     "xee_tf.model.Model.stats": "requests",
+    "xee_tf.model.Model.to_mlm": "onnxruntime",
     "xee_tf.prepare.model.": "tensorflow",
     "xee_tf.remote.payloads.json_": "orjson",
     "xee_tf.serving.predictions.": "orjson",

@@ -340,3 +340,65 @@ def test_older_versions() -> None:
     outputs = old["properties"]["mlm:output"][0]
     outputs["classification_classes"] = outputs.pop("classification:classes")
     assert list(Model.from_mlm(old).output_bands) == ["forest", "water"]
+
+
+# -- Writing -------------------------------------------------------------------------------------------
+
+
+def test_described_models_are_read_again(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "m.onnx").write_bytes(convolution(WEIGHTS, ("n", 3, "h", "w"), pad=0))
+    original = Model.from_onnx(
+        tmp_path / "m.onnx",
+        bands=["B4", "B3", "B2"],
+        input_tile_size=6,
+        input_overlap_size=1,
+        normalize={"B4": (3, 4), "B3": (0, 2), "B2": (1, 1)},
+        output_bands=["forest", "water"],
+    )
+    item = original.to_mlm("cover", href="m.onnx", properties={"mlm:architecture": "CNN"})
+    properties = item["properties"]
+    assert properties["mlm:architecture"] == "CNN"
+    assert properties["mlm:input"][0]["input"] == {
+        "shape": [-1, 3, 8, 8],
+        "dim_order": AXES,
+        "data_type": "float32",
+    }
+    assert properties["mlm:output"][0]["result"]["dim_order"] == ["batch", "class", "height", "width"]
+    again = Model.from_mlm(saved(tmp_path, item), input_overlap_size=1)
+    for name in ("bands", "input_tile_size", "normalize"):
+        assert getattr(again, name) == getattr(original, name)
+    found, expected = (each.predict_image(SCENE, merge=False) for each in (again, original))
+    assert list(found) == ["forest", "water"]
+    np.testing.assert_array_equal(found["water"], expected["water"])
+
+
+def test_descriptions_of_outputs(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(convolution(WEIGHTS, (1, 3, 8, 8), pad=0))
+    bands = ["B4", "B3", "B2"]
+    plain = Model.from_onnx(path, bands=bands, output_bands=["a", "b"])
+    (output,) = plain.to_mlm("m", tasks=["regression"])["properties"]["mlm:output"]
+    assert output["bands"] == ["a", "b"]
+    assert "classification:classes" not in output
+    assert output["result"]["shape"] == [1, 2, 8, 8]
+    (output,) = Model.from_onnx(path, bands=bands).to_mlm("m", classes={3: "x", 5: "y"})["properties"][
+        "mlm:output"
+    ]
+    assert output["classification:classes"] == [{"value": 3, "name": "x"}, {"value": 5, "name": "y"}]
+    assert list(Model.from_mlm(plain.to_mlm("m", tasks=["regression"])).output_bands) == ["a", "b"]
+
+
+def test_models_that_cannot_be_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    function = Model.from_function(len, output_bands=["p"])
+    with pytest.raises(ModelError, match="function len is not a model in a file"):
+        function.to_mlm("m")
+    encoded = convolution(WEIGHTS)
+    with pytest.raises(OptionError, match=r"in memory: pass .* href="):
+        Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m")
+    with pytest.raises(OptionError, match=r"bands of ONNX model .* are unknown: .*bands=\[\.\.\.\]"):
+        Model.from_onnx(encoded).to_mlm("m", href="m.onnx")
+    with pytest.raises(OptionError, match=r"bbox must be .*; got \(1, 2\)"):
+        Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m", href="m.onnx", bbox=(1, 2))

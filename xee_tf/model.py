@@ -21,6 +21,7 @@ from xee_tf.models import (
     SavedModelConnector,
     Transport,
     ai_platform_connector,
+    describe_model,
     keras_connector,
     onnx_connector,
     read_mlm,
@@ -818,6 +819,70 @@ class Model(Summarized, ModelSpec):
         1  0.2  0.4    2.0
         """
         return predict_properties(self, table, batch_size=batch_size)
+
+    def to_mlm(
+        self,
+        id: str,
+        *,
+        href: str | None = None,
+        tasks: Sequence[str] = ("semantic-segmentation",),
+        classes: Mapping[int, str] | Sequence[str] | None = None,
+        bbox: Sequence[float] = (-180, -90, 180, 90),
+        interval: Sequence[str] = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+        properties: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Describe a model in a file as a STAC item with the Machine Learning Model extension (MLM).
+
+        `from_mlm` reads it. Write it next to the model, for example with `json.dump`.
+
+        Parameters
+        ----------
+        id : str
+            The ID of the item, and the name of the model.
+        href : str, optional
+            The path or URL of the model, which may be relative to the item. Default: that of the model.
+        tasks : sequence of str, default ("semantic-segmentation",)
+            What the model does, in the terms of the extension, such as ``["regression"]``.
+        classes : mapping of int to str or sequence of str, optional
+            The names of the classes of the output, by their value or in the order of its channels. Default:
+            `output_bands`, if they are the channels of a single output.
+        bbox : sequence of float, optional
+            Where the model can be used: west, south, east and north in degrees. Default: everywhere.
+        interval : sequence of str, optional
+            When it can be used. Default: always.
+        properties : mapping of str to object, optional
+            Further properties of the item, such as ``{"mlm:architecture": "U-Net"}``.
+
+        Returns
+        -------
+        dict
+            The item, with bands, tile size (with the overlap), `normalize`, and outputs.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid, or the model has no `bands`.
+        ModelError
+            If the model is not in a file, or cannot be opened.
+
+        Examples
+        --------
+        >>> from onnxruntime.datasets import get_example
+        >>> model = Model.from_onnx(get_example("sigmoid.onnx"), bands=["B4"], output_bands=["p"])
+        >>> item = model.to_mlm("sigmoid", href="sigmoid.onnx", tasks=["regression"])
+        >>> item["properties"]["mlm:input"][0]["input"]
+        {'shape': [3, 4, 5], 'dim_order': ['batch', 'height', 'width'], 'data_type': 'float32'}
+        """
+        return describe_model(
+            self,
+            id,
+            href=href,
+            tasks=tasks,
+            classes=classes,
+            bbox=bbox,
+            interval=interval,
+            properties=properties,
+        )
 
     def stats(self) -> PredictionStats:
         """Return statistics of the requests to a model on a server.

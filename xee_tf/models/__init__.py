@@ -22,6 +22,7 @@ from xee_tf.models.inputs import (
 )
 from xee_tf.models.keras import keras_connector
 from xee_tf.models.mlm import read_mlm
+from xee_tf.models.mlm_items import describe_model
 from xee_tf.models.model_files import ModelFiles
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
@@ -56,6 +57,7 @@ __all__ = [
     "ai_platform_connector",
     "check_overrides",
     "check_required",
+    "describe_model",
     "fill_outside",
     "find_array_dims",
     "group_inputs",

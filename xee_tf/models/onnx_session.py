@@ -95,7 +95,7 @@ class OnnxConnection:
         self._session, self._name = session, name
         if order is None:
             order = choose_order({each.name: known[each.name].shape or () for each in inputs}, name)
-        self._order = order
+        self.order = order
         self.signature = Signature(
             {each.name: _channels_last(known[each.name], order) for each in inputs},
             {each.name: _channels_last(known[each.name], order) for each in outputs},
@@ -104,7 +104,7 @@ class OnnxConnection:
     def predict(self, batch: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Run the model; see `xee_tf.connector.Connection.predict`."""
         self.signature.check_inputs(batch, self._name)
-        order = self._order
+        order = self.order
         sent = {
             name: _transposed(_texts(values), from_last(order, values.ndim)) for name, values in batch.items()
         }
