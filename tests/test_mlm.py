@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import operator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.hostile import VALUES, paths
 from tests.onnx_models import convolution, model, node
 from tests.rasters import random_band, raster
-from xee_tf import MissingModelError, Model, ModelError, OptionError
+from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError
 from xee_tf.models.keras import KerasConnector
 from xee_tf.models.onnx import OnnxConnector
 from xee_tf.models.saved_model import SavedModelConnector
@@ -340,6 +344,19 @@ def test_older_versions() -> None:
     outputs = old["properties"]["mlm:output"][0]
     outputs["classification_classes"] = outputs.pop("classification:classes")
     assert list(Model.from_mlm(old).output_bands) == ["forest", "water"]
+
+
+def test_hostile_items() -> None:
+    """A wrong value anywhere is an error of this package, or ignored."""
+    whole = described(value_scaling=[{"type": "z-score", "mean": 1, "stddev": 2}] * 3)
+    whole["links"] = [{"rel": "self", "href": "s3://bucket/item.json"}]
+    for path in filter(None, paths(whole)):
+        for value in VALUES:
+            item = copy.deepcopy(whole)
+            *front, last = path
+            functools.reduce(operator.getitem, front, item)[last] = value
+            with suppress(XeeTFError):
+                Model.from_mlm(item)
 
 
 # -- Writing -------------------------------------------------------------------------------------------

@@ -308,10 +308,11 @@ class Model(Summarized, ModelSpec):
             )
 
         With ``dynamo=False``, pass ``dynamic_axes={"image": axes, "classes": axes}`` instead, where ``axes``
-        is ``{0: "n", 2: "y", 3: "x"}``. A
-        model of scikit-learn is converted by
-        ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and those of
-        XGBoost and LightGBM by onnxmltools. They take rows, ``(n, column)``, and return ``label`` and
+        is ``{0: "n", 2: "y", 3: "x"}``.
+
+        A classifier of scikit-learn is converted by
+        ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
+        XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, and returns ``label`` and
         ``probabilities``.
 
         Examples

@@ -12,7 +12,10 @@ from typing import Any, Literal
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, excerpt
 from xee_tf.models.mlm_fields import (
+    INPUT_TYPES,
+    OUTPUT_TYPES,
     axis_order_of,
+    check_types,
     input_options,
     output_options,
     require_plain,
@@ -100,6 +103,9 @@ def read_mlm(
     if not isinstance(properties, Mapping) or not isinstance(assets, Mapping):
         raise ModelError(f"{name} is not a STAC item: it has no properties and assets.")
     inputs, outputs = (_objects(properties, f"mlm:{key}", name) for key in ("input", "output"))
+    for objects, types in ((inputs, INPUT_TYPES), (outputs, OUTPUT_TYPES)):
+        for each in objects:
+            check_types(each, types, name)
     if path is None:
         where, kind = _artifact(assets, asset, properties.get("mlm:framework"), base, name)
     else:
@@ -165,7 +171,10 @@ def _artifact(
     models = {
         key: asset
         for key, asset in assets.items()
-        if isinstance(asset, Mapping) and _ROLE in (asset.get("roles") or ()) and asset.get("href")
+        if isinstance(asset, Mapping)
+        and isinstance(asset.get("href"), str)
+        and isinstance(asset.get("roles"), list)
+        and _ROLE in asset["roles"]
     }
     if chosen is not None:
         if chosen not in models:

@@ -9,7 +9,16 @@ from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, excerpt
 from xee_tf.geometry import Size
 
-__all__ = ["axis_order_of", "input_options", "output_options", "require_plain", "tile_options"]
+__all__ = [
+    "INPUT_TYPES",
+    "OUTPUT_TYPES",
+    "axis_order_of",
+    "check_types",
+    "input_options",
+    "output_options",
+    "require_plain",
+    "tile_options",
+]
 
 # The letters of axes; see `xee_tf.models.onnx_axes`. Names in items are only recommended.
 _AXES = {
@@ -28,8 +37,59 @@ _SCALINGS: dict[str, dict[str, str]] = {
 }
 
 
+# Types of numbers, except complex ones.
+_DTYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+_DTYPES |= {"float16", "float32", "float64"}
+
+# The types of fields, and of the elements of lists; absent fields and null are allowed.
+_Types = Mapping[str, tuple[type | tuple[type, ...], type | tuple[type, ...] | None]]
+_NAMES = (list, (str, Mapping))
+INPUT_TYPES: _Types = {
+    "name": (str, None),
+    "bands": _NAMES,
+    "variables": _NAMES,
+    "input": (Mapping, None),
+    "value_scaling": (list, (Mapping, type(None))),
+    "statistics": (list, Mapping),
+}
+OUTPUT_TYPES: _Types = {
+    "name": (str, None),
+    "bands": _NAMES,
+    "variables": _NAMES,
+    "result": (Mapping, None),
+    "classification:classes": (list, Mapping),
+    "classification_classes": (list, Mapping),
+}
+_ARRAY_TYPES: _Types = {"shape": (list, int), "dim_order": (list, str), "data_type": (str, None)}
+_CLASS_TYPES: _Types = {"value": (int, None), "name": (str, None)}
+
+
+def check_types(holder: Mapping[str, Any], types: _Types, item: str) -> None:
+    """Raise an error if fields of an object have wrong types.
+
+    Raises
+    ------
+    ModelError
+        If they have; the message contains the field.
+
+    Examples
+    --------
+    >>> check_types({"bands": 3}, INPUT_TYPES, "The item 'a'")
+    Traceback (most recent call last):
+    xee_tf.errors.ModelError: The item 'a' has a field 'bands' of a wrong type: 3.
+    """
+    for key, (kind, inner) in types.items():
+        value: Any = holder.get(key)
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if fits and inner is not None:
+            fits = all(isinstance(each, inner) and not isinstance(each, bool) for each in value)
+        if value is not None and not fits:
+            raise ModelError(f"{item} has a field {key!r} of a wrong type: {excerpt(value)}.")
+
+
 def axis_order_of(structure: Mapping[str, Any], item: str) -> str:
-    """Return the order of the axes of an input or output."""
+    """Return the order of the axes of an input."""
+    check_types(structure, _ARRAY_TYPES, item)
     names, shape = structure.get("dim_order"), structure.get("shape")
     if not isinstance(names, Sequence) or not isinstance(shape, Sequence) or len(names) != len(shape):
         raise ModelError(
@@ -79,6 +139,8 @@ def input_options(
 ) -> dict[str, Any]:
     """Return the bands of each input, and how they are normalized."""
     bands = {str(each.get("name")): _names(each) for each in inputs}
+    if len(bands) < len(inputs):
+        raise ModelError(f"{item} has several inputs with the same name, {quoted(bands)}.")
     options: dict[str, Any] = {}
     chosen = given.get("input_properties" if rows else "bands")
     if len(inputs) == 1:
@@ -175,10 +237,13 @@ def output_options(outputs: Sequence[Mapping[str, Any]], item: str) -> dict[str,
     declared: dict[str, Any] = {}
     for each in outputs:
         name, result = str(each.get("name") or "output"), each.get("result") or {}
+        check_types(result, _ARRAY_TYPES, item)
+        if name in declared:
+            raise ModelError(f"{item} has several outputs with the name {name!r}.")
         dtype = result.get("data_type")
-        kind = {} if dtype in (None, "other") else {"type": dtype}
+        kind = {"type": dtype} if dtype in _DTYPES else {}
         channels = _channels(result)
-        classes = [one for one in _classes(each) if isinstance(one.get("value"), int)]
+        classes = _classes(each, item)
         names = _names(each) or [str(one.get("name") or one["value"]) for one in sorted(classes, key=_value)]
         if len(outputs) == 1 and channels is not None and channels > 1 and len(set(names)) == channels:
             return dict.fromkeys(names, kind)
@@ -192,9 +257,12 @@ def output_options(outputs: Sequence[Mapping[str, Any]], item: str) -> dict[str,
     return declared
 
 
-def _classes(output: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _classes(output: Mapping[str, Any], item: str) -> list[Mapping[str, Any]]:
+    """Return the classes of an output that have a value."""
     found = output.get("classification:classes") or output.get("classification_classes") or []
-    return [one for one in found if isinstance(one, Mapping)]
+    for one in found:
+        check_types(one, _CLASS_TYPES, item)
+    return [one for one in found if one.get("value") is not None]
 
 
 def _value(one: Mapping[str, Any]) -> int:
