@@ -351,7 +351,7 @@ def test_hostile_items() -> None:
     whole = described(value_scaling=[{"type": "z-score", "mean": 1, "stddev": 2}] * 3)
     whole["links"] = [{"rel": "self", "href": "s3://bucket/item.json"}]
     for path in filter(None, paths(whole)):
-        for value in VALUES:
+        for value in VALUES[::3]:
             item = copy.deepcopy(whole)
             *front, last = path
             functools.reduce(operator.getitem, front, item)[last] = value
