@@ -20,6 +20,12 @@ from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
 __all__ = ["predict"]
 
+_LOADERS: dict[str, Any] = {
+    ".keras": xee_tf.Model.from_keras,
+    ".h5": xee_tf.Model.from_keras,
+    ".onnx": xee_tf.Model.from_onnx,
+}
+
 
 @inherit_descriptions(xee_tf.Model, xee_tf.Model.predict_image)
 def predict(
@@ -53,7 +59,8 @@ def predict(
     Parameters
     ----------
     model
-        Folder of a SavedModel, or a .keras or .h5 file: a path or a URL, such as s3://bucket/model.keras.
+        Folder of a SavedModel, or a .keras, .h5 or .onnx file: a path or a URL, such as
+        s3://bucket/model.keras.
     rasters
         Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
         band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,
@@ -111,8 +118,8 @@ def predict(
     if outputs := parse_names(output_bands):
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
-    is_file = PurePath(Location.of(model).file_name).suffix in (".keras", ".h5")
-    load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
+    suffix = PurePath(Location.of(model).file_name).suffix
+    load = _LOADERS.get(suffix, xee_tf.Model.from_saved_model)
     opened = load(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
     of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}

@@ -148,7 +148,8 @@ class ModelSpec(Options):
         if not all(callable(getattr(connector, name, None)) for name in ("open", "signature")):
             raise OptionError(
                 f"connector must be a Connector; got {connector!r}. Use Model.from_function for a function, "
-                "Model.from_keras for a Keras model or Model.from_saved_model for a SavedModel."
+                "Model.from_keras for a Keras model, Model.from_saved_model for a SavedModel or "
+                "Model.from_onnx for an ONNX model."
             )
         super().__post_init__()
         if overlap_is_total is not None and flag(overlap_is_total, "overlap_is_total"):

@@ -148,8 +148,9 @@ def require_model(model: Any) -> None:
     is_plain = model is None or isinstance(model, str | os.PathLike | int | float)
     shown = shorten(repr(model)) if is_plain else f"an object of type {type(model).__name__}"
     if isinstance(model, str | os.PathLike):
-        is_keras = str(model).endswith((".keras", ".h5"))
-        hint = f" Use xee_tf.Model.{'from_keras' if is_keras else 'from_saved_model'}({str(model)!r})."
+        kinds = {".keras": "from_keras", ".h5": "from_keras", ".onnx": "from_onnx"}
+        kind = kinds.get(os.path.splitext(str(model))[1], "from_saved_model")
+        hint = f" Use xee_tf.Model.{kind}({str(model)!r})."
     elif all(callable(getattr(model, name, None)) for name in ("open", "signature")):
         hint = " Use xee_tf.Model.from_connector(connector)."
     elif callable(getattr(model, "export", None)):
