@@ -24,8 +24,8 @@ from xee_tf.models.keras import keras_connector
 from xee_tf.models.mlm import read_mlm
 from xee_tf.models.mlm_items import describe_model
 from xee_tf.models.model_files import ModelFiles
-from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords, ModelUnit, lead_axes
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
+from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords, ModelUnit, lead_axes
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.projection import Projection
 from xee_tf.models.rows import spec_rows
