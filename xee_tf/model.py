@@ -441,20 +441,21 @@ class Model(Summarized, ModelSpec):
           normalized  B4, B3
           outputs     maize: float32, wheat: float32
         """
+        given = {name: value for name, value in options.items() if value is not None}
         found = read_mlm(
             item,
-            options,
+            given,
             asset=asset,
             path=path,
             preprocessed=preprocessed,
             storage_options=storage_options,
         )
         described = dict(found.options)
-        if "inputs" in options:
-            described = {name: value for name, value in described.items() if name != "bands"}
-        elif "bands" in options:
+        if "inputs" in given:
+            described.pop("bands", None)
+        elif "bands" in given:
             described.pop("inputs", None)
-        merged: Any = described | options
+        merged: Any = described | given
         if found.kind == "onnx":
             channels = found.order if "C" in found.order else None
             return cls.from_onnx(found.path, channels=channels, storage_options=storage_options, **merged)
