@@ -163,7 +163,7 @@ def test_buckets(kind: str, bucket: Any, tmp_path: Path, temporary: Path) -> Non
     assert list(temporary.glob("xee-tf-*")) == []  # copies are removed
 
 
-@pytest.mark.parametrize("kind", ["keras", "saved"])
+@pytest.mark.parametrize("kind", ["keras", pytest.param("saved", marks=pytest.mark.long)])
 def test_each_process_copies_the_model_once(
     kind: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
