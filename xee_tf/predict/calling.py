@@ -60,6 +60,12 @@ class TileCaller:
         """Names of the bands that the model takes."""
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
 
+    def batches(self, count: int) -> list[int]:
+        """Return the size of each batch in which `count` tiles are sent."""
+        full, rest = divmod(count, self.batch_size)
+        last = [self.batch_size if self.fixed else rest] if rest else []
+        return [self.batch_size] * full + last
+
     def call(self, tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Predict tiles.
 
