@@ -343,9 +343,11 @@ def _traffic(prediction: Prediction, batches: Mapping[int, int]) -> _Traffic:
         sent += count * sum(lengths)
         requests += count * len(lengths)
         largest = max(largest, *lengths)
-    answers = payload.answers
-    response = len(answers.encode(answers.largest_batch(returned, 1)))
-    return _Traffic(sent, instances * response, requests, largest)
+    # The length of a response grows with that of each tile.
+    one, two = (
+        len(payload.answers.encode(payload.answers.largest_batch(returned, tiles))) for tiles in (1, 2)
+    )
+    return _Traffic(sent, requests * one + (instances - requests) * (two - one), requests, largest)
 
 
 def _request_sizes(
