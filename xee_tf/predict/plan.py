@@ -257,6 +257,7 @@ def plan_prediction(
     work, caller = prediction.work, prediction.caller
     predicted = prediction.dataset[[output.name for output in prediction.outputs]]
     first = predicted[prediction.outputs[0].name].variable
+    y_chunks, x_chunks = _chunk_lengths(first)
     items = tile_items(caller.feeds, caller.tiles.sent)
     batches = _count_batches(prediction)
     traffic = _traffic(prediction, batches)
@@ -276,7 +277,7 @@ def plan_prediction(
             for output in prediction.outputs
         ),
         shape=Size(x=first.shape[-1], y=first.shape[-2]),
-        chunks=_largest_chunk(first),
+        chunks=Size(x=max(x_chunks), y=max(y_chunks)),
         result_bytes=sum(predicted[output.name].nbytes for output in prediction.outputs),
         batch_size=caller.batch_size,
         batches=sum(batches.values()),
@@ -378,44 +379,44 @@ def _block_memory(prediction: Prediction) -> int:
     predictor, layout = prediction.work.predictor, prediction.work.layout
     if predictor is None or layout is None:
         return 0
-    window = largest_window(layout).pixels
     maskable = any(output.fill is not None for output in predictor.outputs)
+    blocks = list(layout.blocks())
+    windows = [predictor.window(layout, block) for block in blocks]
+    # Bands that are whole chunks are not copied, and neither are results that are whole chunks.
+    one_chunk = layout.chunk_count() == len(layout.planes) * len(blocks)
+    bands = 0 if one_chunk and not maskable and predictor.grid.margin == Size(x=0, y=0) else 1
+    first = prediction.dataset[prediction.outputs[0].name].variable
+    aligned = len(blocks) == math.prod(len(chunks) for chunks in _chunk_lengths(first))
+    results = 1 if aligned and predictor.overlap == Size(x=0, y=0) else 2
     masks = sum(rule.depth for rule in predictor.rules) + 2 if maskable else 0
+    pixel = sum(output.dtype.itemsize * math.prod(output.shape) for output in predictor.outputs)
+    return (
+        chunk_bytes(layout)
+        + largest_window(layout).pixels * (bands * pixel_bytes(predictor.rules) + masks)
+        + _call_memory(predictor, layout, copied=maskable)
+        + results * max(window.size.pixels for window in windows) * pixel
+    )
+
+
+def _call_memory(predictor: BlockPredictor, layout: BlockLayout, *, copied: bool) -> int:
+    """Return the memory of the tiles that are predicted together, and of their predictions."""
     rows, columns = (
         max(len(axis.owned(block)) for block in range(len(axis))) for axis in (layout.y, layout.x)
     )
-    tiles = predictor.caller.tiles
-    pixel = sum(output.dtype.itemsize * math.prod(output.shape) for output in predictor.outputs)
-    overlap = predictor.overlap
-    height, width = rows * tiles.output.y + 2 * overlap.y, columns * tiles.output.x + 2 * overlap.x
-    # The results of a block, and the chunk that is stitched from them.
-    results = 2 * height * width * pixel
-    return (
-        chunk_bytes(layout)
-        + window * (pixel_bytes(predictor.rules) + masks)
-        + _call_memory(predictor, rows, columns)
-        + results
-    )
-
-
-def _call_memory(predictor: BlockPredictor, rows: int, columns: int) -> int:
-    """Return the memory of the tiles that are predicted together, and of their predictions."""
     caller = predictor.caller
-    batch = max(predictor.batches(rows, columns), default=0)
-    together = predictor.rows_together(rows, columns) * columns
+    batch = max(predictor.batches(rows, columns))
+    together = predictor.rows_together(rows, columns)
+    tiles = together * columns
     returned = _items_bytes(_returned_items(caller))
-    joined = 2 if together > batch else 1
-    items = tile_items(caller.feeds, caller.tiles.sent)
-    own = (
-        sum(np.dtype(band.dtype).itemsize * band.depth for band in predictor.bands) * caller.tiles.sent.pixels
-    )
-    return together * own + batch * _items_bytes(items) + joined * together * returned
+    items = _items_bytes(tile_items(caller.feeds, caller.tiles.sent))
+    copies = pixel_bytes(predictor.rules) * caller.tiles.sent.pixels if copied or together > 1 else 0
+    return tiles * copies + batch * items + (2 if tiles > batch else 1) * tiles * returned
 
 
-def _largest_chunk(variable: xr.Variable) -> Size:
+def _chunk_lengths(variable: xr.Variable) -> list[tuple[int, ...]]:
+    """Return the lengths of the chunks of a lazy variable along y and x."""
     chunks: Mapping[Hashable, tuple[int, ...]] = variable.chunksizes
-    y, x = (max(chunks.get(dim, (length,)), default=0) for dim, length in list(variable.sizes.items())[-2:])
-    return Size(x=x, y=y)
+    return [chunks[dim] for dim in variable.dims[-2:]]
 
 
 def _band_text(band: BandSpec) -> str:
