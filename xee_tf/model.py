@@ -172,6 +172,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_saved_model("/models/landcover", input_tile_size=256)
         <xee_tf.Model SavedModel /models/landcover>
+          signature   unknown until the model is loaded
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
@@ -226,6 +227,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_keras("/models/landcover.keras", input_tile_size=256)
         <xee_tf.Model Keras model /models/landcover.keras>
+          signature   unknown until the model is loaded
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
@@ -283,6 +285,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_tf_serving("models:8500", "landcover", transport="grpc", input_tile_size=256)
         <xee_tf.Model TensorFlow Serving grpc://models:8500, model 'landcover'>
+          signature   unknown until the server is asked
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
+from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches, opened
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError, PredictionError, RecordError, XeeTFError
 from xee_tf.extras import require
@@ -169,6 +169,11 @@ class RemoteConnector(Connector):
         """Advice if the server rejects the credentials."""
         return "The account of the default credentials on this machine has no access to the model."
 
+    def known_signature(self) -> Signature | None:
+        """Return the signature if it was fetched in this process."""
+        connection = opened(self)
+        return connection.fetched if isinstance(connection, RemoteConnection) else None
+
     def fetch_signature(self, fetch: Fetch) -> Signature:
         """Fetch the signature of the model from the server. Default: return an empty signature."""
         return Signature()
@@ -241,6 +246,11 @@ class RemoteConnection:
         self._pool = ThreadPoolExecutor(maximum, "xee-tf-send")
         self._signature: Signature | None = None
         self._lock = Lock()
+
+    @property
+    def fetched(self) -> Signature | None:
+        """The signature of the model, if it was fetched."""
+        return self._signature
 
     @property
     def signature(self) -> Signature:
