@@ -653,7 +653,10 @@ class Model(Summarized, ModelSpec):
             an array ``(n, height, width)`` or ``(n, height, width, channels)``, or a mapping of output names
             to arrays. With ``array_dims=("time",)`` it takes ``(n, height, width, time, channels)``; without
             `array_dims`, each step of a dimension such as time is predicted separately, because a function
-            has no signature. For a table, it takes ``(n, columns)`` and returns arrays with n rows.
+            has no signature. With ``unit="pixel"`` it takes the same without height and width, ``(n,
+            channels)`` or ``(n, time, channels)``, and returns ``(n,)`` or ``(n, channels)``: for example
+            ``forest.predict_proba`` of scikit-learn. For a table, it takes ``(n, columns)`` and returns
+            arrays with n rows.
         named : bool, default False
             Whether the function takes a mapping from names of bands and properties to arrays instead.
         **options
@@ -686,6 +689,22 @@ class Model(Summarized, ModelSpec):
           tiles       256 × 256 px
           array dims  none, all are mapped over
           outputs     largest
+
+        Functions of single pixels get those that are not masked, whatever the chunks of the image:
+
+        >>> import numpy as np
+        >>> series = xr.Dataset(
+        ...     {"B4": (("time", "y", "x"), [[[3.0, np.nan], [5.0, 6.0]], [[4.0, 4.0], [8.0, 9.0]]])},
+        ...     {"y": [45.0, 15.0], "x": [500015.0, 500045.0]},
+        ... ).rio.write_crs("EPSG:32633")
+        >>> def trend(pixels):
+        ...     print("got", pixels.shape)
+        ...     return pixels[:, -1, 0] - pixels[:, 0, 0]
+        >>> model = Model.from_function(trend, unit="pixel", array_dims="time", output_bands=["trend"])
+        >>> model.predict_image(series, merge=False).trend.values
+        got (3, 2, 1)
+        array([[ 1., nan],
+               [ 3.,  3.]], dtype=float32)
         """
         return cls(FunctionConnector.of(function, named=named), **options)
 
@@ -693,7 +712,7 @@ class Model(Summarized, ModelSpec):
     def predict_image(
         self, image: xr.Dataset | xr.DataArray, merge: bool = True, **options: Unpack[PredictKeywords]
     ) -> xr.Dataset:
-        """Predict every pixel of a raster lazily, tile by tile.
+        """Predict every pixel of a raster lazily, tile by tile or, with ``unit="pixel"``, pixel by pixel.
 
         Tiles of ``input_tile_size`` are sent to the model with ``input_overlap_size`` more pixels along each
         edge, which are cropped from the predictions. The last tiles of a row or column extend beyond the
@@ -743,7 +762,7 @@ class Model(Summarized, ModelSpec):
         is within the declared range of the output, another value is used, and a larger type if the range
         includes every value of the type. Without a declared range, a tile with a valid pixel of that value
         raises an error when it is computed. There is no ``_FillValue`` if no band of the image can have
-        masked pixels.
+        masked pixels. With ``unit="pixel"``, masked pixels are not sent.
 
         *Scale.* If ``output_tile_size`` changes the scale, the result has a grid of its own, and a pixel is
         masked if all the pixels that it covers are masked.

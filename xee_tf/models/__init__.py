@@ -25,7 +25,7 @@ from xee_tf.models.mlm import read_mlm
 from xee_tf.models.mlm_items import describe_model
 from xee_tf.models.model_files import ModelFiles
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
-from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
+from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords, ModelUnit, lead_axes
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.projection import Projection
 from xee_tf.models.rows import spec_rows
@@ -47,6 +47,7 @@ __all__ = [
     "ModelFiles",
     "ModelKeywords",
     "ModelSpec",
+    "ModelUnit",
     "OnnxBytesConnector",
     "OnnxConnector",
     "Output",
@@ -63,6 +64,7 @@ __all__ = [
     "group_inputs",
     "is_prepared",
     "keras_connector",
+    "lead_axes",
     "listed",
     "load_signatures",
     "missing_error",
