@@ -316,8 +316,8 @@ class Model(Summarized, ModelSpec):
 
         A classifier of scikit-learn is converted by
         ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
-        XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, and returns ``label`` and
-        ``probabilities``.
+        XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, or with ``unit="pixel"`` the
+        pixels of an image, and returns ``label`` and ``probabilities``.
 
         Examples
         --------
@@ -401,7 +401,8 @@ class Model(Summarized, ModelSpec):
         field                              option
         =================================  ===================================================================
         ``mlm:input``: bands               `bands`, or `inputs` if there are several; `input_properties` for a
-                                           model of rows, without ``height`` and ``width``
+                                           model of rows, without ``height`` and ``width``, unless
+                                           ``unit="pixel"``
         shape                              `input_tile_size`, which is the size less the overlap
         dim_order                          the order of axes of an ONNX file
         value_scaling                      `normalize`: min-max, z-score, offset and scale
