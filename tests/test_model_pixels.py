@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xee_tf
+from tests import onnx_models
 from tests.rasters import random_band, raster
 from tests.test_model_calling import FREE, fake_connector, tensors
 from tests.test_model_image import build, cases
@@ -474,6 +475,33 @@ def test_keras_models(kind: str) -> None:
     if kind == "dense":  # the rows of a table are predicted as the pixels of an image
         rows = model.predict_properties(pd.DataFrame(values[~masked], columns=list("abc")))
         np.testing.assert_array_equal(rows["no"], found["no"].values.ravel()[~masked])
+
+
+def test_onnx_models() -> None:
+    """Rows, as from scikit-learn, and series with the bands first, as from PyTorch."""
+    pytest.importorskip("onnxruntime")
+    ds = scene()
+    weights = np.arange(6.0, dtype="float32").reshape(3, 2)
+    rows = onnx_models.model(
+        [onnx_models.node("MatMul", ["x", "w"], ["p"])],
+        {"x": ("float32", ["n", 3])},
+        {"p": ("float32", ["n", 2])},
+        {"w": weights},
+    )
+    found = Model.from_onnx(rows, unit="pixel", output_bands=["yes", "no"]).predict_image(ds, merge=False)
+    np.testing.assert_array_equal(stack(found), stack(ds) @ weights)
+    cube = ds * xr.DataArray(np.arange(1, 5, dtype="float32"), dims="time")
+    series = onnx_models.model(
+        [onnx_models.node("ReduceSum", ["x", "axis"], ["p"], keepdims=0)],
+        {"x": ("float32", ["n", 3, "t"])},
+        {"p": ("float32", ["n", 3])},
+        {"axis": np.array([2])},
+    )
+    model = Model.from_onnx(series, unit="pixel", channels="NCT", output_bands=["p", "q", "r"])
+    found = model.predict_image(cube.transpose("y", "time", "x").chunk(time=3), merge=False)
+    np.testing.assert_array_equal(
+        stack(found), np.where(np.isnan(stack(ds)).any(1)[:, None], np.nan, 10 * stack(ds))
+    )
 
 
 def test_a_served_model(tmp_path: Path) -> None:

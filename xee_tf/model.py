@@ -317,7 +317,7 @@ class Model(Summarized, ModelSpec):
         A classifier of scikit-learn is converted by
         ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
         XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, and returns ``label`` and
-        ``probabilities``.
+        ``probabilities``; with ``unit="pixel"``, the rows are pixels of an image.
 
         Examples
         --------
