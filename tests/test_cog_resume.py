@@ -238,12 +238,12 @@ def test_disk_that_may_be_too_small(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_posix
-@pytest.mark.parametrize("step", [67, pytest.param(1, marks=pytest.mark.long)])
-def test_killed_before_every_change(run: Run, step: int) -> None:
+@pytest.mark.parametrize(("first", "step"), [(35, 70), pytest.param(1, 1, marks=pytest.mark.long)])
+def test_killed_before_every_change(run: Run, first: int, step: int) -> None:
     """The next run writes the same file, and predicts only what had not been finished."""
     expected = whole(run)
     points = 0
-    for point in kill_points(run.predict, run.out, step=step):
+    for point in kill_points(run.predict, run.out, first=first, step=step):
         points += 1
         if run.file.exists():
             assert run.file.read_bytes() == expected, point.what
@@ -255,7 +255,7 @@ def test_killed_before_every_change(run: Run, step: int) -> None:
             assert os.listdir(run.out) == ["p.tif"], point.what
         for call in run.calls.iterdir():
             call.unlink()
-    assert points > 60 / step
+    assert points >= 3
 
 
 @every_bucket
