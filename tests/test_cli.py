@@ -499,6 +499,9 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys):
     tf.saved_model.save(module, tmp_path / "model", signatures=predict)
     flags = ["--input-tile-size", "16", "12", "--output-bands", "total,high=uint8"]
     names = [str(tmp_path / name) for name in ("out.tif", "out.zarr")]
+    assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags, "--plan"]) == 0
+    assert "of 16 × 12 px\n" in capsys.readouterr().out
+    assert not Path(names[0]).exists()
     for name in names:
         assert main(["predict", str(tmp_path / "model"), *files, name, *flags]) == 0
         assert f"Wrote {name}" in capsys.readouterr().out
@@ -1119,6 +1122,7 @@ COMMANDS = {
     "upload image": [xee_tf.upload_image],
     "upload table": [xee_tf.upload_table],
     "predict": [xee_tf.Model.from_saved_model, xee_tf.predict_to_zarr, xee_tf.predict_to_cog],
+    "model inspect": [],
     "model prepare": [xee_tf.prepare_model],
     "model serve": [xee_tf.serve],
     "demo": [demo.run],
