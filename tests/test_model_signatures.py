@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import xee_tf
+from tests.conftest import ROOT
 from xee_tf import Model, ModelError
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.models import saved_model
@@ -56,6 +57,16 @@ def test_keras_model_in_memory_is_known_and_a_file_after_it_was_loaded(tmp_path:
     assert UNLOADED in repr(model).splitlines()
     model.connector.signature()
     assert "model inputs   x: float32 (?, ?, ?, 4)" in repr(model)
+
+
+def test_onnx_file_is_known_after_it_was_loaded() -> None:
+    pytest.importorskip("onnxruntime")
+    model = Model.from_onnx(ROOT / "tests" / "golden" / "onnx" / "convolution.onnx")
+    assert UNLOADED in repr(model).splitlines()
+    signature = model.connector.signature()
+    assert signature.inputs
+    for name, info in signature.inputs.items():
+        assert f"{name}: {info}" in repr(model)
 
 
 def test_damaged_and_large_files_are_unknown(

@@ -48,6 +48,7 @@ def test_plan_is_that_of_the_code():
 def test_training_page_runs(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow")
     pytest.importorskip("geopandas")
+    pytest.importorskip("sklearn")
     monkeypatch.setenv("XEE_TF_DATA", str(DATA))
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), flags=re.DOTALL)

@@ -10,7 +10,11 @@ from xee_tf.storage import Location
 
 __all__ = ["model_at"]
 
-_LOADERS: dict[str, Any] = {".keras": xee_tf.Model.from_keras, ".h5": xee_tf.Model.from_keras}
+_LOADERS: dict[str, Any] = {
+    ".keras": xee_tf.Model.from_keras,
+    ".h5": xee_tf.Model.from_keras,
+    ".onnx": xee_tf.Model.from_onnx,
+}
 
 
 def model_at(path: str, **options: Any) -> xee_tf.Model:

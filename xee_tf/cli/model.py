@@ -25,13 +25,13 @@ def inspect(
 ) -> None:
     """Show the inputs and outputs of a model with their names, dtypes and shapes.
 
-    A Keras file is loaded, and a server is asked for its metadata.
+    A Keras or ONNX file is loaded, and a server is asked for its metadata.
 
     Parameters
     ----------
     model
-        Folder of a SavedModel, or a .keras or .h5 file: a path or a URL. With --name, the address of a server
-        like TensorFlow Serving: http://models:8501 or, over gRPC, models:8500.
+        Folder of a SavedModel, or a .keras, .h5 or .onnx file: a path or a URL. With --name, the address of a
+        server like TensorFlow Serving: http://models:8501 or, over gRPC, models:8500.
     name
         Name of the model on the server.
     signature

@@ -22,6 +22,7 @@ from xee_tf.sampling import (
     check_side_names,
     on_grid,
     require_margin,
+    require_no_common_pixel,
     sample_patches,
     split_patches,
 )
@@ -66,8 +67,7 @@ class PatchChoice:
         """Check the options, without reading pixels; return None if all patches are written."""
         if source.split is None and source.split_block is not None:
             raise OptionError(
-                f"split_block={source.split_block!r} is only for split: pass split={{'train': 0.8, 'test': "
-                "0.2}, or omit it."
+                "split_block is only for split: pass split={'train': 0.8, 'test': 0.2}, or omit it."
             )
         if source.sample is None and source.split is None:
             return None
@@ -108,6 +108,7 @@ class PatchChoice:
             own = on_grid(given, grid, f"split[{side!r}]")
             require_margin(given.grid, grid, f"split[{side!r}]")
             found[side] = _not_empty(_common(own, chosen), f"split[{side!r}]")
+        require_no_common_pixel(found, "split")
         lost = PatchSelection(grid, np.empty(0, np.int64))
         if isinstance(self.split, PatchSplit):
             lost = _common(on_grid(self.split.lost, grid, "split"), chosen)

@@ -44,9 +44,11 @@ from xee_tf.models import (
 from xee_tf.names import check_key, check_variables
 from xee_tf.options import check_flags
 from xee_tf.predict.averaging import SPREAD, Blend
-from xee_tf.predict.block import BlockPredictor, OutputBand
-from xee_tf.predict.calling import TileCaller, pinned_spec, tile_caller
+from xee_tf.predict.block import BlockPredictor
+from xee_tf.predict.calling import Caller, TileCaller, pinned_spec, pixel_caller, tile_caller
 from xee_tf.predict.options import PredictOptions
+from xee_tf.predict.output_bands import OutputBand
+from xee_tf.predict.pixels import PixelPredictor, require_tiles
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
 
@@ -67,10 +69,10 @@ class Work:
     Parameters
     ----------
     grid : PatchGrid
-        The tiles, over the raster in the projection of the model.
+        The tiles, or single pixels, over the raster in the projection of the model.
     steps : mapping of str to int
         Dimensions of which each step is predicted separately, with their lengths.
-    predictor : BlockPredictor, optional
+    predictor : BlockPredictor or PixelPredictor, optional
         What is done with each block. None, with `layout`, if such a dimension is empty.
     layout : BlockLayout, optional
         The blocks.
@@ -78,7 +80,7 @@ class Work:
 
     grid: PatchGrid
     steps: Mapping[str, int]
-    predictor: BlockPredictor | None = None
+    predictor: BlockPredictor | PixelPredictor | None = None
     layout: BlockLayout | None = None
 
 
@@ -90,7 +92,7 @@ class Prediction:
     ----------
     dataset : Dataset
         The prediction.
-    caller : TileCaller
+    caller : Caller
         The model with its inputs, outputs, properties and tile sizes.
     bands : mapping of str to BandSpec
         Bands of the image that the model takes, with the dimensions that go to the model as a whole.
@@ -107,7 +109,7 @@ class Prediction:
     """
 
     dataset: xr.Dataset
-    caller: TileCaller
+    caller: Caller
     bands: Mapping[str, BandSpec]
     variables: Mapping[str, xr.DataArray]
     outputs: tuple[OutputBand, ...]
@@ -122,6 +124,8 @@ def predict_image(
     """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
     require_model(spec)
     check_flags(merge=merge)
+    if spec.unit == "pixel":
+        require_tiles(options)
     spec = pinned_spec(spec)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
     georef = read_georef(dataset, options.crs, options.transform)
@@ -133,7 +137,8 @@ def predict_image(
     variables = _variables(dataset, georef)
     sampled = variables if source is dataset else _variables(source, place)
     bands = _bands(spec, signature, sampled, place, values)
-    caller = tile_caller(spec, signature, bands, values, batch_size=options.batch_size)
+    plan = pixel_caller if spec.unit == "pixel" else tile_caller
+    caller = plan(spec, signature, bands, values, batch_size=options.batch_size)
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
     outputs = _outputs(caller, options.blend, options.augment, maskable)
@@ -169,8 +174,9 @@ def require_model(model: Any) -> None:
     is_plain = model is None or isinstance(model, str | os.PathLike | int | float)
     shown = shorten(repr(model)) if is_plain else f"an object of type {type(model).__name__}"
     if isinstance(model, str | os.PathLike):
-        is_keras = str(model).endswith((".keras", ".h5"))
-        hint = f" Use xee_tf.Model.{'from_keras' if is_keras else 'from_saved_model'}({str(model)!r})."
+        kinds = {".keras": "from_keras", ".h5": "from_keras", ".onnx": "from_onnx"}
+        kind = kinds.get(os.path.splitext(str(model))[1], "from_saved_model")
+        hint = f" Use xee_tf.Model.{kind}({str(model)!r})."
     elif all(callable(getattr(model, name, None)) for name in ("open", "signature")):
         hint = " Use xee_tf.Model.from_connector(connector)."
     elif callable(getattr(model, "export", None)):
@@ -243,7 +249,7 @@ def _bands(
     return bands
 
 
-def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
+def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
     """Return the bands of the result."""
     averaged = [
         name for name, enabled in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if enabled
@@ -306,7 +312,7 @@ def input_files(image: xr.Dataset | xr.DataArray) -> list[Any]:
 
 
 def _predict(
-    caller: TileCaller,
+    caller: Caller,
     bands: Sequence[BandSpec],
     outputs: tuple[OutputBand, ...],
     variables: Mapping[str, xr.DataArray],
@@ -351,17 +357,22 @@ def _predict(
         BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata)
         for band, array in zip(bands, arrays, strict=False)
     )
-    predictor = BlockPredictor(
-        caller=caller,
-        grid=grid,
-        bands=tuple(bands),
-        rules=rules,
-        outputs=outputs,
-        blend=blend,
-        skip_masked=options.skip_masked,
-        augment=options.augment is not None,
-        mapped=tuple(map(str, mapped)),
-    )
+    names = tuple(map(str, mapped))
+    predictor: BlockPredictor | PixelPredictor
+    if isinstance(caller, TileCaller):
+        predictor = BlockPredictor(
+            caller=caller,
+            grid=grid,
+            bands=tuple(bands),
+            rules=rules,
+            outputs=outputs,
+            blend=blend,
+            skip_masked=options.skip_masked,
+            augment=options.augment is not None,
+            mapped=names,
+        )
+    else:
+        predictor = PixelPredictor(caller, grid.affine, tuple(bands), rules, outputs, names)
     layout = lay_out_blocks(
         grid,
         georef.shape,
@@ -416,7 +427,10 @@ def _step_array(
 ) -> Any:
     """Return the chunked array of one step of a band; a band without a dimension is repeated along it."""
     index = {dim: position for dim, position in zip(mapped, step, strict=True) if dim in variable.dims}
-    variable = variable.isel(index).expand_dims([dim for dim in band.dims if dim not in variable.dims])
+    variable = variable.isel(index)
+    missing = [dim for dim in band.dims if dim not in variable.dims]
+    if missing:  # older versions of xarray load unchunked data here, also if nothing is missing
+        variable = variable.expand_dims(missing)
     return plane_array(variable, band.dims, georef.y_dim, georef.x_dim, sides=core.shape)
 
 

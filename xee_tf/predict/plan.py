@@ -22,13 +22,12 @@ from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import grid_picture, grid_rows
 from xee_tf.graph import TASK_BYTES
-from xee_tf.models import ModelSpec, type_name
+from xee_tf.models import ModelSpec, ModelUnit, type_name
 from xee_tf.options import number
 from xee_tf.predict.block import BlockPredictor
-from xee_tf.predict.calling import TileCaller
 from xee_tf.predict.image import Prediction, predict_image
 from xee_tf.predict.options import PredictOptions
-from xee_tf.predict.tiles import tile_items
+from xee_tf.predict.pixels import PixelPredictor
 from xee_tf.remote import RemoteConnector
 from xee_tf.sidecars import BandSpec
 
@@ -45,12 +44,15 @@ class PredictPlan(Summarized):
     ----------
     model : str
         The model.
+    unit : {"tile", "pixel"}
+        What the model takes, as in `Model`.
     grid : PatchGrid
-        The tiles, over the raster in the projection of the model. Their margin is the overlap.
+        The tiles, or single pixels, over the raster in the projection of the model. The margin of a tile is
+        the overlap.
     steps : mapping of str to int
         Dimensions of the image of which each step is predicted separately, with their lengths.
     inputs : mapping of str to TensorInfo
-        The tensors that the model gets; None is the number of tiles.
+        The tensors that the model gets; None is the number of tiles or pixels.
     bands : tuple of BandSpec
         The bands of the result, with their dtypes and their dimensions other than y and x.
     shape : Size
@@ -60,7 +62,7 @@ class PredictPlan(Summarized):
     result_bytes : int
         Size of the result in bytes, uncompressed.
     batch_size : int
-        Maximum number of tiles in a batch, which is one call of the model.
+        Maximum number of tiles or pixels in a batch, which is one call of the model.
     batches : int
         Number of batches; with ``augment``, eight for each.
     sent, received : int
@@ -71,8 +73,8 @@ class PredictPlan(Summarized):
     request_bytes : int, optional
         Size of the largest request in bytes.
     skips_masked : bool
-        Whether tiles in which all pixels are masked are not sent. Numbers of tiles, batches, requests and
-        bytes are then upper bounds, because masks are not known before pixels are read.
+        Whether masked pixels, or tiles in which all pixels are masked, are not sent. Numbers of batches,
+        requests and bytes are then upper bounds, because masks are not known before pixels are read.
     sizes_vary : bool
         Whether numbers are sent as text. Numbers of requests and bytes are then upper bounds.
     tasks : int
@@ -96,6 +98,7 @@ class PredictPlan(Summarized):
     """
 
     model: str
+    unit: ModelUnit
     grid: PatchGrid
     steps: Mapping[str, int]
     inputs: Mapping[str, TensorInfo]
@@ -118,7 +121,7 @@ class PredictPlan(Summarized):
 
     @property
     def tiles(self) -> int:
-        """Number of tiles, over all steps."""
+        """Number of tiles, or of pixels, over all steps; masked ones are included."""
         return len(self.grid) * math.prod(self.steps.values())
 
     @property
@@ -191,11 +194,13 @@ class PredictPlan(Summarized):
         whole = format_bytes(self.peak_memory)
         tensors = [f"{name}: {info}" for name, info in self.inputs.items()]
         steps = [f"{length:,} of {dim}" for dim, length in self.steps.items()]
+        many = f"{self.unit}s"
+        grid = grid_rows(self.grid, many, "sent with overlap")
         rows = [
-            *grid_rows(self.grid, "tiles", "sent with overlap"),
+            *(grid if self.unit == "tile" else grid[:2]),  # single pixels fit exactly
             *([("steps", f"{', '.join(steps)}; each is predicted separately")] if steps else []),
             ("inputs", abbreviated(tensors)),
-            ("batches", f"{at_most}{self.batches:,} of up to {counted(self.batch_size, 'tile')}"),
+            ("batches", f"{at_most}{self.batches:,} of up to {counted(self.batch_size, self.unit)}"),
             *self._request_rows(size),
             ("bytes", f"{size}{format_bytes(self.sent)} sent, about {format_bytes(self.received)} received"),
             ("outputs", abbreviated([_band_text(band) for band in self.bands])),
@@ -212,15 +217,11 @@ class PredictPlan(Summarized):
             ),
         ]
         if self.skips_masked:
-            rows.append(
-                (
-                    "not sent",
-                    "tiles in which all pixels are masked; masks are not known before pixels are read",
-                )
-            )
+            what = "tiles in which all pixels are masked" if self.unit == "tile" else "masked pixels"
+            rows.append(("not sent", f"{what}; masks are not known before pixels are read"))
         layout = self.block_layout
         edges = ((), ()) if layout is None else (layout.x.edges, layout.y.edges)
-        picture = grid_picture(self.grid, *edges, names=("tile", "tiles"))
+        picture = grid_picture(self.grid, *edges, names=(self.unit, many))
         return Summary("PredictPlan", self.model, rows, self.warnings, picture=picture)
 
     def _request_rows(self, size: str) -> Facts:
@@ -258,14 +259,14 @@ def plan_prediction(
     predicted = prediction.dataset[[output.name for output in prediction.outputs]]
     first = predicted[prediction.outputs[0].name].variable
     y_chunks, x_chunks = _chunk_lengths(first)
-    items = tile_items(caller.feeds, caller.tiles.sent)
     batches = _count_batches(prediction)
     traffic = _traffic(prediction, batches)
     return PredictPlan(
         model=str(caller.connector),
+        unit=spec.unit,
         grid=work.grid,
         steps=work.steps,
-        inputs={name: TensorInfo(np.dtype(dtype), (None, *shape)) for name, (dtype, shape) in items.items()},
+        inputs={name: TensorInfo(dtype, (None, *shape)) for name, (dtype, shape) in caller.items.items()},
         bands=tuple(
             BandSpec(
                 output.name,
@@ -324,9 +325,8 @@ class _Traffic:
 
 def _traffic(prediction: Prediction, batches: Mapping[int, int]) -> _Traffic:
     caller = prediction.caller
-    items = tile_items(caller.feeds, caller.tiles.sent)
+    items, returned = caller.items, caller.returned
     instances = sum(size * count for size, count in batches.items())
-    returned = _returned_items(caller)
     if not isinstance(caller.connector, RemoteConnector):
         return _Traffic(instances * _items_bytes(items), instances * _items_bytes(returned))
     connector, payload = caller.connector, caller.connector.payload
@@ -364,14 +364,8 @@ def _request_sizes(
         return [connector.flow.request_bytes] * (1 if whole else count)
 
 
-def _returned_items(caller: TileCaller) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """Return the dtype and shape of each output for one tile, with the overlap if it returns that."""
-    tile = caller.tiles.padded or caller.tiles.output
-    return {output.name: (output.dtype, (*tile.shape, *output.shape)) for output in caller.outputs}
-
-
-def _items_bytes(items: Mapping[str, tuple[Any, tuple[int, ...]]]) -> int:
-    return sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in items.values())
+def _items_bytes(items: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> int:
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in items.values())
 
 
 def _block_memory(prediction: Prediction) -> int:
@@ -384,33 +378,40 @@ def _block_memory(prediction: Prediction) -> int:
     windows = [predictor.window(layout, block) for block in blocks]
     # Bands that are whole chunks are not copied, and neither are results that are whole chunks.
     one_chunk = layout.chunk_count() == len(layout.planes) * len(blocks)
-    bands = 0 if one_chunk and not maskable and predictor.grid.margin == Size(x=0, y=0) else 1
+    bands = 0 if one_chunk and not maskable and prediction.work.grid.margin == Size(x=0, y=0) else 1
     first = prediction.dataset[prediction.outputs[0].name].variable
     aligned = len(blocks) == math.prod(len(chunks) for chunks in _chunk_lengths(first))
-    results = 1 if aligned and predictor.overlap == Size(x=0, y=0) else 2
+    results = 1 if aligned and prediction.options.blend == "crop" else 2
     masks = sum(rule.depth for rule in predictor.rules) + 2 if maskable else 0
+    if maskable and isinstance(predictor, PixelPredictor):
+        masks += np.dtype(np.intp).itemsize  # the places of pixels
     pixel = sum(output.dtype.itemsize * math.prod(output.shape) for output in predictor.outputs)
     return (
         chunk_bytes(layout)
         + largest_window(layout).pixels * (bands * pixel_bytes(predictor.rules) + masks)
-        + _call_memory(predictor, layout, copied=maskable)
+        + _call_memory(predictor, layout, maskable)
         + results * max(window.size.pixels for window in windows) * pixel
     )
 
 
-def _call_memory(predictor: BlockPredictor, layout: BlockLayout, *, copied: bool) -> int:
-    """Return the memory of the tiles that are predicted together, and of their predictions."""
+def _call_memory(predictor: BlockPredictor | PixelPredictor, layout: BlockLayout, maskable: bool) -> int:
+    """Return the memory of the tiles or pixels that are predicted together, and of their predictions."""
     rows, columns = (
         max(len(axis.owned(block)) for block in range(len(axis))) for axis in (layout.y, layout.x)
     )
     caller = predictor.caller
     batch = max(predictor.batches(rows, columns))
+    items, returned, own = (
+        _items_bytes(caller.items),
+        _items_bytes(caller.returned),
+        pixel_bytes(predictor.rules) * caller.tiles.sent.pixels,
+    )
+    if isinstance(predictor, PixelPredictor):
+        return batch * (own + items + returned)
     together = predictor.rows_together(rows, columns)
     tiles = together * columns
-    returned = _items_bytes(_returned_items(caller))
-    items = _items_bytes(tile_items(caller.feeds, caller.tiles.sent))
-    copies = pixel_bytes(predictor.rules) * caller.tiles.sent.pixels if copied or together > 1 else 0
-    return tiles * copies + batch * items + (2 if tiles > batch else 1) * tiles * returned
+    copied = own if maskable or together > 1 else 0
+    return tiles * copied + batch * items + (2 if tiles > batch else 1) * tiles * returned
 
 
 def _chunk_lengths(variable: xr.Variable) -> list[tuple[int, ...]]:
