@@ -760,7 +760,7 @@ def test_parse_array_dims(line, dims):
         ("model serve m --port 1,2", "--port takes NUMBER, a whole number; got '1,2'."),
         ("inspect m --verify=3", "--verify takes no value; got '3'."),
         ("--kernelSize 3", "Unknown option --kernelSize. Available commands: "),
-        ("model --port", "Unknown option --port. Available commands: prepare, serve."),
+        ("model --port", "Unknown option --port. Available commands: inspect, prepare, serve."),
         ("export s.tif o --edge wrap", 'Invalid value "wrap" for --edge. Choose from: "drop", "pad"'),
         ("model prepare --source-dir m", "--dest-dir FOLDER is missing."),
         ("nothing", 'Unknown command "nothing"'),
