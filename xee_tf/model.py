@@ -323,6 +323,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_onnx("/models/landcover.onnx", input_tile_size=256)
         <xee_tf.Model ONNX model /models/landcover.onnx>
+          signature   unknown until the model is loaded
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
 
@@ -439,6 +440,7 @@ class Model(Summarized, ModelSpec):
         ... }
         >>> Model.from_mlm(item, input_overlap_size=8)
         <xee_tf.Model ONNX model /models/crops.onnx>
+          signature   unknown until the model is loaded
           tiles       48 × 48 px with 8 × 8 px overlap along each edge
           inputs      B4, B3
           array dims  those in the shapes of its inputs; others are mapped over
