@@ -7,7 +7,8 @@ DATA ?= .data
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PYTEST := -m pytest -n $(WORKERS)
+# With worksteal, the tests of a file run in one process, which builds their fixtures once.
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 export XEE_TF_DATA ?= $(abspath $(DATA))
 
 .DEFAULT_GOAL := help
