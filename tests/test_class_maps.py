@@ -1,0 +1,252 @@
+"""Maps of classes: the most probable class of each pixel, compared with numpy's argmax."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import rioxarray
+import xarray as xr
+
+from tests.rasters import raster
+from xee_tf import OptionError, class_map
+from xee_tf.classes import Classes, find_labels
+
+NAMES = ["forest", "water", "bare soil"]
+COLORS = ["#2f7d4f", "#2e7ebf", "#d9cbb2"]
+
+
+def probabilities(shape=(17, 23), count=3, seed=0, masked=0.1):
+    """Random numbers that are often equal, with NaN in some bands of some pixels."""
+    random = np.random.default_rng(seed)
+    values = random.integers(0, 4, (count, *shape)).astype("float32") / 4
+    values[random.random(values.shape) < masked] = np.nan
+    return values
+
+
+def scene(values, names=NAMES, chunks=5):
+    ds = raster(dict(zip(names, values, strict=True)))
+    return ds if chunks is None else ds.chunk(y=chunks, x=chunks + 2)
+
+
+def expected(values, nodata=255, numbers=None):
+    """The first of the highest values; where any is NaN, nodata."""
+    masked = np.isnan(values).any(axis=0)
+    index = np.where(np.isnan(values), -1, values).argmax(axis=0)
+    found = index if numbers is None else np.array(numbers)[index]
+    return np.where(masked, nodata, found)
+
+
+@pytest.mark.parametrize("chunks", [None, 5, 64])
+def test_the_most_probable_class_of_each_pixel(chunks):
+    values = probabilities()
+    found = class_map(scene(values, chunks=chunks))
+    assert (found.dtype, found.name, found.dims, found.chunks is None) == (
+        "uint8",
+        "class",
+        ("y", "x"),
+        False,
+    )
+    np.testing.assert_array_equal(found, expected(values))
+    assert found.rio.crs == "EPSG:32633"
+    np.testing.assert_array_equal(found.x, scene(values).x)
+    assert found.rio.nodata == 255
+
+
+def test_confidence_is_the_highest_probability():
+    values = probabilities()
+    found = class_map(scene(values), confidence=True)
+    assert list(found) == ["class", "confidence"]
+    np.testing.assert_array_equal(found["class"], expected(values))
+    np.testing.assert_array_equal(found["confidence"], values.max(axis=0))
+    assert found["confidence"].dtype == "float32"
+    assert found.rio.crs == "EPSG:32633"
+
+
+def test_integers_are_masked_by_their_nodata():
+    values = np.random.default_rng(1).integers(0, 100, (3, 8, 9)).astype("int16")
+    values[0, :3] = -1
+    ds = scene(values, chunks=4)
+    ds["forest"].attrs["_FillValue"] = -1
+    other = int(values[1, 5, 5])
+    ds["water"].attrs["nodata"] = other
+    masked = (values[0] == -1) | (values[1] == other)
+    assert masked[3:].any()
+    found = class_map(ds, confidence=True).compute()
+    np.testing.assert_array_equal(found["class"], np.where(masked, 255, values.argmax(axis=0)))
+    np.testing.assert_array_equal(found["confidence"], np.where(masked, np.nan, values.max(axis=0)))
+
+
+@pytest.mark.parametrize(
+    ("dim", "named", "names"),
+    [
+        ("band", {"band": NAMES}, NAMES),
+        ("band", {}, ["B1", "B2", "B3"]),
+        ("class", {"class": NAMES}, NAMES),
+        ("class", {}, ["0", "1", "2"]),
+        ("kind", {"kind": [4, 5, 6]}, ["4", "5", "6"]),
+    ],
+)
+def test_classes_along_a_dimension(dim, named, names):
+    values = probabilities()
+    array = scene(values).to_dataarray(dim, name="scores").drop_vars(dim).assign_coords(named)
+    array = array.chunk({dim: 1})
+    found = class_map(array, **({"dim": dim} if dim == "kind" else {}), confidence=True)
+    np.testing.assert_array_equal(found["class"], expected(values))
+    np.testing.assert_array_equal(found["confidence"], values.max(axis=0))
+    assert found["class"].attrs["class_names"] == names
+    assert set(found.dims) == {"y", "x"}
+    assert found.rio.crs == "EPSG:32633"
+    for other in (array.to_dataset(name="scores"), array.transpose(..., dim)):
+        again = class_map(other, **({"dim": dim} if dim == "kind" else {}))
+        np.testing.assert_array_equal(again, found["class"])
+
+
+def test_classes_of_a_file(tmp_path):
+    values = probabilities(masked=0)
+    values[:, :4] = -9999
+    array = scene(values).to_dataarray("band").rio.write_crs(32633).rio.write_nodata(-9999)
+    array.attrs["long_name"] = tuple(NAMES)
+    array.rio.to_raster(tmp_path / "scores.tif")
+    want = np.where(values[0] == -9999, 255, values.argmax(axis=0))
+    for options in ({}, {"masked": True}, {"chunks": {"x": 8, "y": 8}}):
+        with rioxarray.open_rasterio(tmp_path / "scores.tif", **options) as opened:
+            found = class_map(opened)
+            np.testing.assert_array_equal(found, want)
+            assert found.attrs["class_names"] == NAMES
+
+
+def test_other_dimensions_are_kept():
+    values = probabilities((4, 6, 5))
+    ds = xr.Dataset({name: (("time", "y", "x"), each) for name, each in zip(NAMES, values, strict=True)})
+    found = class_map(ds.assign_coords(time=[1, 2, 3, 4]).chunk(time=1))
+    assert found.dims == ("time", "y", "x")
+    np.testing.assert_array_equal(found.time, [1, 2, 3, 4])
+    np.testing.assert_array_equal(found, expected(values))
+
+
+def test_bands_choose_the_classes_and_their_order():
+    values = probabilities()
+    found = class_map(scene(values), bands=["bare soil", "forest"])
+    np.testing.assert_array_equal(found, expected(values[[2, 0]]))
+    stacked = class_map(scene(values).to_dataarray("band"), bands=["bare soil", "forest"])
+    np.testing.assert_array_equal(stacked, found)
+    assert found.attrs["class_names"] == stacked.attrs["class_names"] == ["bare soil", "forest"]
+
+
+def test_attributes_follow_cf():
+    found = class_map(scene(probabilities()), values=[1, 2, 7], colors=COLORS, nodata=0)
+    np.testing.assert_array_equal(found, expected(probabilities(), 0, [1, 2, 7]))
+    assert found.attrs["flag_values"].dtype == found.dtype == found.attrs["_FillValue"].dtype == "uint8"
+    assert found.attrs["flag_values"].tolist() == [1, 2, 7]
+    assert found.attrs["flag_meanings"] == "forest water bare_soil"
+    assert found.attrs["flag_colors"] == "#2f7d4f #2e7ebf #d9cbb2"
+    assert found.attrs["class_names"] == NAMES
+    assert found.attrs["_FillValue"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "nodata"),
+    [
+        ({"values": [1, 2, 255]}, "uint8", 0),
+        ({"values": [0, 1, 255]}, "uint8", 2),
+        ({"values": [0, 1, 256]}, "uint16", 65535),
+        ({"values": [0, 1, 65535]}, "uint16", 2),
+        ({"nodata": 300}, "uint16", 300),
+        ({"nodata": 9}, "uint8", 9),
+    ],
+)
+def test_numbers_determine_the_type_and_nodata(options, dtype, nodata):
+    values = probabilities()
+    found = class_map(scene(values), **options)
+    assert (found.dtype, found.attrs["_FillValue"]) == (dtype, nodata)
+    np.testing.assert_array_equal(found, expected(values, nodata, options.get("values", [0, 1, 2])))
+
+
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_many_classes(count):
+    values = np.random.default_rng(2).random((count, 3, 40), "float32")
+    values[7, 0] = np.nan
+    found = class_map(xr.DataArray(values, dims=("class", "y", "x")))
+    assert found.dtype == ("uint8" if count == 255 else "uint16")
+    np.testing.assert_array_equal(found, expected(values, int(found.attrs["_FillValue"])))
+
+
+def test_one_task_for_each_chunk():
+    lazy = da.zeros((3, 64, 64), chunks=(3, 8, 8))
+    array = xr.DataArray(lazy, dims=("band", "y", "x"))
+    assert len(dict(class_map(array).__dask_graph__())) <= 3 * 64  # zeros, a check of their shape, the map
+    ds = array.to_dataset("band").rename({n: f"b{n}" for n in range(3)})
+    own = len(dict(ds.__dask_graph__()))
+    assert len(dict(class_map(ds).__dask_graph__())) <= own + 64
+
+
+def test_maps_are_stored_with_their_attributes(tmp_path):
+    values = probabilities()
+    found = class_map(scene(values), values=[1, 2, 3], colors=COLORS, confidence=True)
+    found.to_zarr(tmp_path / "map.zarr", zarr_format=2)
+    stored = xr.open_zarr(tmp_path / "map.zarr", mask_and_scale=False, decode_coords="all")
+    assert stored["class"].dtype == "uint8"
+    np.testing.assert_array_equal(stored["class"], expected(values, 255, [1, 2, 3]))
+    assert find_labels(stored["class"].attrs) == find_labels(found["class"].attrs)
+    assert stored.rio.crs == "EPSG:32633"
+    masked = xr.open_zarr(tmp_path / "map.zarr")["class"]
+    assert masked.dtype.kind == "f"
+    np.testing.assert_array_equal(masked.isnull(), np.isnan(values).any(axis=0))
+    assert masked.attrs["flag_meanings"] == "forest water bare_soil"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bands": ["forest"]}, "two or more classes"),
+        ({"bands": ["forest", "B4"]}, "'B4', which does not exist. The bands are 'forest', 'water'"),
+        ({"class_names": ["a", "b"]}, "2 names, but there are 3 classes"),
+        ({"class_names": ["a", "b", "a"]}, "'a' more than once"),
+        ({"values": [1, 2]}, "one for each of the 3 classes"),
+        ({"values": [1, 2, 1]}, "a different number for each class; got 1 twice"),
+        ({"values": [1, 2, -1]}, r"values\[2\] must be a whole number from 0 to 65535; got -1"),
+        ({"values": 5}, "one for each of the 3 classes"),
+        ({"colors": ["red", "#000", "#fff"]}, r"colors\[0\] must be a colour such as '#2f7d4f'"),
+        ({"colors": [(0, 0, 256), "#000", "#fff"]}, "from 0 to 255"),
+        ({"colors": {"forest": "#000"}}, "no colour for 'water', 'bare soil'"),
+        ({"colors": {"wood": "#000"}}, "'wood', which is no class"),
+        ({"nodata": 1}, "must be a number that no class has; got 1, the number of 'water'"),
+        ({"dim": "band"}, "for a single array"),
+        ({"name": "x"}, "a coordinate has that name"),
+        ({"name": "confidence", "confidence": True}, "the name of the second band"),
+        ({"confidence": 1}, "confidence must be True or False"),
+    ],
+)
+def test_invalid_options(options, message):
+    with pytest.raises(OptionError, match=message):
+        class_map(scene(probabilities()), **options)
+
+
+def test_invalid_probabilities():
+    array = scene(probabilities()).to_dataarray("kind")
+    with pytest.raises(OptionError, match="none of them is 'band' or 'class'"):
+        class_map(array)
+    with pytest.raises(OptionError, match="none is 'band'"):
+        class_map(array, dim="band")
+    with pytest.raises(OptionError, match="a dimension of the pixels"):
+        class_map(array, dim="x")
+    with pytest.raises(OptionError, match="dtype complex64; expected numbers"):
+        class_map(scene(probabilities()).astype("complex64"))
+    with pytest.raises(OptionError, match="must be an xarray Dataset or DataArray"):
+        class_map(probabilities())
+
+
+def test_labels_of_other_software():
+    esa = {"flag_values": np.array([0, 10, 11], "u1"), "flag_meanings": "no_data crops herbs"}
+    assert find_labels(esa).names == {0: "no_data", 10: "crops", 11: "herbs"}
+    assert find_labels({**esa, "flag_colors": "#ffff64 #aaf0f0"}).colors == {}
+    assert find_labels({**esa, "flag_colors": "#000000 #ffff64 #aaf0f0"}).colors[10] == (255, 255, 100)
+    assert find_labels({**esa, "class_names": ["a", "b", "c"]}).names[11] == "herbs"  # of another map
+    for wrong in ({"flag_values": [1, 2]}, {"flag_meanings": None}, {"flag_values": 1}, {"flag_masks": [1]}):
+        found = {**esa, **wrong} if "flag_masks" not in wrong else {"flag_meanings": "a", **wrong}
+        assert find_labels(found) is None
+
+
+def test_the_first_free_number_is_nodata():
+    assert Classes.of([str(n) for n in range(256)]).nodata == 256
+    with pytest.raises(OptionError, match="no number is left"):
+        Classes.of([str(n) for n in range(65536)])
