@@ -1,11 +1,18 @@
 """Maps of classes: the most probable class of each pixel, compared with numpy's argmax."""
 
+from pathlib import Path
+from xml.etree import ElementTree
+
 import dask.array as da
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import rioxarray
 import xarray as xr
+from rasterio.enums import ColorInterp
 
+import xee_tf
 from tests.rasters import raster
 from xee_tf import OptionError, class_map
 from xee_tf.classes import Classes, find_labels
@@ -250,3 +257,131 @@ def test_the_first_free_number_is_nodata():
     assert Classes.of([str(n) for n in range(256)]).nodata == 256
     with pytest.raises(OptionError, match="no number is left"):
         Classes.of([str(n) for n in range(65536)])
+
+
+# -- GeoTIFFs ------------------------------------------------------------------------------------------
+
+
+def category_names(path, band=1):
+    """Return the category names of a band as GDAL reads them, which rasterio does not: through a VRT."""
+    vrt = Path(path).with_suffix(".vrt")
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    text = vrt.read_text()
+    vrt.unlink()
+    found = list(ElementTree.fromstring(text).iter("VRTRasterBand"))[band - 1].find("CategoryNames")
+    return None if found is None else [each.text or "" for each in found]
+
+
+def test_geotiffs_have_names_and_colours(tmp_path):
+    values = probabilities((600, 40))
+    names = ["forêt <mixed>", "water & ice", "bare soil"]
+    found = class_map(scene(values, names, 300), values=[1, 2, 4], colors=COLORS)
+    path = xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling="mode").path
+    with rasterio.open(path) as file:
+        assert (file.dtypes, file.nodata, file.count, file.crs.to_epsg()) == (("uint8",), 255, 1, 32633)
+        assert file.colorinterp == (ColorInterp.palette,)
+        assert [file.colormap(1)[value][:3] for value in (1, 2, 4)] == [
+            (0x2F, 0x7D, 0x4F),
+            (0x2E, 0x7E, 0xBF),
+            (0xD9, 0xCB, 0xB2),
+        ]
+        assert file.colormap(1)[255][3] == 0  # transparent
+        np.testing.assert_array_equal(file.read(1), expected(values, 255, [1, 2, 4]))
+        assert (file.overviews(1), file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"]) == ([2], "COG")
+    with rasterio.open(path, overview_level=0) as overview:
+        assert overview.colorinterp == (ColorInterp.palette,)
+        assert set(np.unique(overview.read(1))) <= {1, 2, 4, 255}
+    assert category_names(path) == ["", names[0], names[1], "", names[2]]
+
+
+def test_uint16_maps_have_colours(tmp_path):
+    found = class_map(scene(probabilities()), values=[1, 300, 7], colors=COLORS)
+    path = xee_tf.to_cog(found, tmp_path / "map.tif").path
+    with rasterio.open(path) as file:
+        assert file.dtypes == ("uint16",)
+        assert file.colormap(1)[300][:3] == (0x2E, 0x7E, 0xBF)
+    assert category_names(path)[300] == "water"
+
+
+def test_a_map_and_its_confidence_in_one_geotiff(tmp_path):
+    """All bands have the same dtype, so that there is no colour table."""
+    values = probabilities()
+    found = class_map(scene(values), colors=COLORS, confidence=True)
+    path = xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling={"confidence": "mean"}).path
+    with rasterio.open(path) as file:
+        assert file.descriptions == ("class", "confidence")
+        assert file.dtypes == ("float32", "float32")
+        np.testing.assert_array_equal(
+            file.read(1), np.where(np.isnan(values).any(0), np.nan, expected(values))
+        )
+        np.testing.assert_array_equal(file.read(2), values.max(axis=0))
+    assert category_names(path) == NAMES
+    assert category_names(path, 2) is None
+
+
+def test_names_of_steps_and_of_two_maps(tmp_path):
+    values = probabilities((2, 6, 5))
+    ds = xr.Dataset({name: (("time", "y", "x"), each) for name, each in zip(NAMES, values, strict=True)})
+    place = scene(values[:, 0])
+    two = class_map(ds.assign_coords(place.coords).assign_attrs(place.attrs), name="first").to_dataset()
+    other = class_map(place, values=[3, 2, 1], nodata=255).compute()
+    path = xee_tf.to_cog(two.assign(second=other), tmp_path / "maps.tif").path
+    with rasterio.open(path) as file:
+        assert (file.descriptions, file.dtypes[0]) == (("first_1", "first_2", "second"), "uint8")
+    assert category_names(path) == category_names(path, 2) == NAMES
+    assert category_names(path, 3) == ["", "bare soil", "water", "forest"]
+
+
+def test_side_files_of_an_old_map_are_replaced(tmp_path):
+    found = class_map(scene(probabilities()))
+    path = Path(xee_tf.to_cog(found, tmp_path / "map.tif").path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["map.tif", "map.tif.aux.xml"]
+    with rasterio.open(path) as file, pytest.raises(ValueError, match="color table"):
+        file.colormap(1)
+    xee_tf.to_cog(found.drop_attrs(deep=False), path, if_exists="overwrite")
+    assert [each.name for each in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_names_are_added_to_the_side_file_with_the_crs(tmp_path):
+    """GDAL writes a CRS that GeoTIFF keys cannot describe to the same file."""
+    crs = "+proj=ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +R=6371229 +no_defs"
+    ds = scene(probabilities()).assign_attrs(crs=crs)
+    path = xee_tf.to_cog(class_map(ds.assign_coords(x=ds.x / 1e6, y=ds.y / 1e6)), tmp_path / "map.tif").path
+    assert "<SRS" in Path(f"{path}.aux.xml").read_text()
+    with rasterio.open(path) as file:
+        assert "39.25" in file.crs.to_wkt()
+    assert category_names(path) == NAMES
+
+
+def test_flags_of_other_software_are_written(tmp_path):
+    flags = raster({"quality": np.array([[0, 1], [1, 4]], "uint8")})
+    flags["quality"].attrs = {
+        "flag_values": np.array([0, 1, 4], "uint8"),
+        "flag_meanings": "good cloudy missing",
+        "flag_colors": "#ffffff #888888 #000000",
+    }
+    path = xee_tf.to_cog(flags, tmp_path / "flags.tif").path
+    with rasterio.open(path) as file:
+        assert file.colormap(1)[1][:3] == (0x88, 0x88, 0x88)
+    assert category_names(path) == ["good", "cloudy", "", "", "missing"]
+    flags["quality"] = flags["quality"].astype("int16") * -1
+    flags["quality"].attrs = {"flag_values": [0, -1, -4], "flag_meanings": "good cloudy missing"}
+    path = xee_tf.to_cog(flags, tmp_path / "negative.tif").path
+    assert category_names(path) is None
+
+
+def test_names_that_xml_does_not_allow(tmp_path):
+    found = class_map(scene(probabilities()), class_names=["a\x01b", "c\ud800", "d"])
+    path = xee_tf.to_cog(found, tmp_path / "map.tif").path
+    assert category_names(path) == ["a?b", "c?", "d"]
+
+
+def test_overviews_are_no_means_of_classes(tmp_path):
+    found = class_map(scene(probabilities()), confidence=True)
+    with pytest.raises(
+        OptionError, match=r"the values of 'class' are classes.*Pass {'confidence': 'mean', 'class'"
+    ):
+        xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling="mean")
+    with pytest.raises(OptionError, match=r"is another class. Pass 'mode'"):
+        xee_tf.to_cog(found["class"], tmp_path / "map.tif", overview_resampling="mean")
+    assert list(tmp_path.iterdir()) == []
