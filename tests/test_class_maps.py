@@ -14,7 +14,8 @@ from rasterio.enums import ColorInterp
 
 import xee_tf
 from tests.rasters import raster
-from xee_tf import OptionError, class_map
+from tests.test_model_image import box_sum
+from xee_tf import Model, OptionError, PredictionError, class_map
 from xee_tf.classes import Classes, find_labels
 
 NAMES = ["forest", "water", "bare soil"]
@@ -385,3 +386,159 @@ def test_overviews_are_no_means_of_classes(tmp_path):
     with pytest.raises(OptionError, match=r"is another class. Pass 'mode'"):
         xee_tf.to_cog(found["class"], tmp_path / "map.tif", overview_resampling="mean")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- Predictions ---------------------------------------------------------------------------------------
+
+
+def scores(tiles):
+    """A score for each of three classes, from the pixels around each pixel; NaN where a pixel is 100."""
+    mean = box_sum(tiles[..., 0], 1) / 9
+    first = np.where(tiles[..., 0] == 100, np.nan, np.abs(mean - 50))
+    return np.stack([first, np.abs(mean - 30), np.full(mean.shape, 20.0)], axis=-1).astype("float32")
+
+
+def image(shape=(37, 45), masked=True):
+    values = np.random.default_rng(3).integers(0, 120, shape).astype("float32")
+    if masked:
+        values[5:20, 7:30] = np.nan
+    return raster({"B4": values}).chunk(y=16, x=16)
+
+
+def model(output_bands, function=scores, **options):
+    options = {"input_tile_size": 8, "input_overlap_size": 2, **options}
+    return Model.from_function(function, output_bands=output_bands, **options)
+
+
+ARGMAX = {"argmax": NAMES, "values": [1, 2, 7], "colors": COLORS, "confidence": True}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(
+    "options", [{}, {"blend": "hann"}, {"augment": "d4"}, {"blend": "hann", "augment": "d4"}]
+)
+def test_predicted_maps_equal_class_map(options, masked):
+    ds = image(masked=masked)
+    separate = model(NAMES).predict_image(ds, merge=False, **options)
+    want = class_map(separate, bands=NAMES, values=[1, 2, 7], colors=COLORS, confidence=True).compute()
+    found = model({"class": ARGMAX}).predict_image(ds, merge=False, **options)
+    assert list(found) == ["class", "confidence"]
+    assert str(found["class"].attrs) == str(want["class"].attrs)
+    assert found.rio.crs == want.rio.crs
+    found = found.compute()
+    assert len(np.unique(found["class"])) == 4
+    for name in want:
+        assert found[name].dtype == want[name].dtype
+        np.testing.assert_array_equal(found[name], want[name])
+
+
+def test_predicted_maps_equal_numpy():
+    ds = image(masked=False)
+    whole = scores(ds["B4"].values[np.newaxis, ..., np.newaxis])[0]
+    found = model({"class": {"argmax": NAMES}}).predict_image(ds)
+    assert list(found) == ["B4", "class"]
+    np.testing.assert_array_equal(found["class"], expected(np.moveaxis(whole, -1, 0)))
+
+
+def test_maps_beside_other_outputs():
+    def both(tiles):
+        return {"class": scores(tiles), "height": tiles[..., 0]}
+
+    ds = image()
+    found = model({"height": "float32", "class": {"argmax": NAMES}}, both).predict_image(ds, merge=False)
+    np.testing.assert_array_equal(found["height"], ds["B4"])
+    alone = model({"class": {"argmax": NAMES}}).predict_image(ds, merge=False)
+    np.testing.assert_array_equal(found["class"], alone["class"])
+
+
+def test_maps_of_each_date():
+    ds = image()
+    cube = xr.concat([ds, ds + 7], xr.Variable("time", [2020, 2021]))
+    found = model({"class": {"argmax": NAMES}}).predict_image(cube, merge=False, blend="hann")["class"]
+    assert found.dims == ("time", "y", "x")
+    for number, each in enumerate((ds, ds + 7)):
+        alone = model({"class": {"argmax": NAMES}}).predict_image(
+            each.assign_attrs(ds.attrs), merge=False, blend="hann"
+        )
+        np.testing.assert_array_equal(found[number], alone["class"])
+
+
+@pytest.mark.parametrize("numbers", [(1, 300, 7), (0, 1, 255)])
+def test_predicted_maps_are_written(tmp_path, numbers):
+    ds = image()
+    classes = {"argmax": NAMES, "values": numbers, "colors": dict(zip(NAMES, COLORS, strict=True))}
+    mapped = model({"class": classes})
+    want = mapped.predict_image(ds, merge=False)["class"].compute()
+    masked = np.isnan(ds["B4"]) | (ds["B4"] == 100)
+    np.testing.assert_array_equal(want == want.attrs["_FillValue"], masked)
+
+    store = xee_tf.predict_to_zarr(mapped, ds, tmp_path / "map.zarr")
+    stored = xr.open_zarr(store, mask_and_scale=False, decode_coords="all")["class"]
+    assert stored.dtype == want.dtype
+    np.testing.assert_array_equal(stored, want)
+    assert find_labels(stored.attrs) == find_labels(want.attrs)
+    assert stored.rio.crs == "EPSG:32633"
+    np.testing.assert_array_equal(xr.open_zarr(store)["class"].isnull(), masked)
+
+    path = xee_tf.predict_to_cog(mapped, ds, tmp_path / "map.tif", overview_resampling={"class": "mode"}).path
+    with rasterio.open(path) as file:
+        assert (file.dtypes, file.nodata) == ((str(want.dtype),), want.attrs["_FillValue"])
+        np.testing.assert_array_equal(file.read(1), want)
+        assert [file.colormap(1)[value][:3] for value in numbers] == [
+            tuple(bytes.fromhex(color[1:])) for color in COLORS
+        ]
+    assert category_names(path)[numbers[1]] == "water"
+
+
+def test_maps_on_another_grid():
+    ds = image()
+    mapped = model(
+        {"class": ARGMAX}, proj=("EPSG:32633", 60), fix_input_proj=True, input_overlap_size=0
+    ).predict_image(ds, merge=False, resampling="bilinear")
+    assert set(np.unique(mapped["class"])) <= {1, 2, 7, 255}
+    np.testing.assert_array_equal(mapped["class"] == 255, mapped["confidence"].isnull())
+    assert mapped["class"].attrs["class_names"] == NAMES
+
+
+def test_maps_of_a_keras_model():
+    keras = pytest.importorskip("keras")
+    network = keras.Sequential(
+        [keras.Input((None, None, 1)), keras.layers.Conv2D(3, 1, activation="softmax")]
+    )
+    ds = image()
+    found = Model.from_keras(network, input_tile_size=16, output_bands={"class": {"argmax": NAMES}})
+    separate = Model.from_keras(network, input_tile_size=16, output_bands=NAMES)
+    want = class_map(separate.predict_image(ds, merge=False))
+    np.testing.assert_array_equal(found.predict_image(ds)["class"], want)
+    four = Model.from_keras(network, input_tile_size=16, output_bands={"class": {"argmax": [*NAMES, "d"]}})
+    with pytest.raises(OptionError, match=r"as the argmax of 4 classes, .*Name a class for each channel"):
+        four.predict_image(ds)
+
+
+def test_the_repr_of_a_model_shows_maps():
+    assert "class: argmax of 3 classes, confidence" in repr(model({"class": ARGMAX}))
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"argmax": ["a"]}, r"output_bands\['class'\]\['argmax'\] must name two or more classes"),
+        ({"argmax": 3}, r"\['argmax'\] must be a list of names"),
+        ({"argmax": NAMES, "values": [1]}, r"\['values'\] must be numbers .* one for each of the 3 classes"),
+        ({"argmax": NAMES, "type": "uint8"}, "'type', which a map of classes cannot have"),
+        ({"argmax": NAMES, "confidence": "yes"}, r"\['confidence'\] must be True or False"),
+    ],
+)
+def test_invalid_declarations(declared, message):
+    with pytest.raises(OptionError, match=message):
+        model({"class": declared})
+
+
+def test_invalid_maps():
+    with pytest.raises(OptionError, match="cannot have 'argmax', which output_bands has"):
+        Model.from_function(scores, output_properties={"class": {"argmax": NAMES}})
+    with pytest.raises(OptionError, match="Two outputs would be named 'confidence'"):
+        model({"class": ARGMAX, "confidence": "float32"}).predict_image(image())
+    with pytest.raises(PredictionError, match=r"expected .*\(2,\) for 'class'|expected .* 2\) "):
+        model({"class": {"argmax": NAMES[:2]}}).predict_image(image()).compute()

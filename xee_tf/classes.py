@@ -281,5 +281,10 @@ def find_labels(attrs: Mapping[Any, Any]) -> Labels | None:
         words = list(names) if list(map(_word, names)) == words else words
     painted = re.findall(r"#([0-9a-fA-F]{6})\b", colors) if isinstance(colors, str) else []
     keys = numbers.tolist()
-    rgb = [tuple(bytes.fromhex(text)) for text in painted] if len(painted) == len(keys) else []
+    rgb = [_rgb(text) for text in painted] if len(painted) == len(keys) else []
     return Labels(dict(zip(keys, words, strict=True)), dict(zip(keys, rgb, strict=False)))
+
+
+def _rgb(digits: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(digits)
+    return red, green, blue

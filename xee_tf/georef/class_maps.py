@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from xee_tf.georef.conventions import (
 )
 from xee_tf.georef.masks import Nodata, band_nodata
 from xee_tf.georef.reference import read_georef, write_georef
+from xee_tf.names import check_key
 from xee_tf.options import check_flags, read_names
 
 __all__ = ["CONFIDENCE", "class_map"]
@@ -139,8 +140,7 @@ def class_map(
     array([[0.75, 0.75,  nan]], dtype=float32)
     """
     check_flags(confidence=confidence)
-    if not isinstance(name, str) or not name:
-        raise OptionError(f"name must be a name; got {name!r}.")
+    check_key(name, "map")
     if confidence and name == CONFIDENCE:
         raise OptionError(
             f"The map cannot be named {name!r}, the name of the second band. Pass another name=."
@@ -198,7 +198,7 @@ def _stacked(probabilities: Raster, dim: str | None) -> str | None:
     arrays: list[xr.DataArray] = []
     if isinstance(probabilities, xr.DataArray):
         arrays = [probabilities]
-    elif isinstance(probabilities, xr.Dataset) and probabilities.data_vars:
+    elif getattr(probabilities, "data_vars", ()):  # anything else is an error of image_dataset
         arrays = [band for _, band in raster_variables(probabilities, *spatial_dims(probabilities))]
     if len(arrays) != 1:
         if dim is not None:
@@ -241,15 +241,11 @@ def _assign(
     classes: Classes, arrays: Sequence[xr.Variable], fills: list[Nodata], dim: str | None, confidence: bool
 ) -> list[xr.Variable]:
     """Return the lazy map and, if requested, the probabilities: a task for each chunk of either."""
-    whole = {} if dim is None else {dim: -1}
-    bands = [xr.DataArray(array) for array in arrays]
-    bands = [
-        band.chunk(
-            whole if band.chunks is not None else {each: whole.get(each, "auto") for each in band.dims}
-        )
-        for band in bands
-    ]
-    bands = list(xr.unify_chunks(*xr.broadcast(*bands)))
+    bands = []
+    for array in arrays:
+        sizes: dict[Hashable, Any] = {} if array.chunks is not None else dict.fromkeys(array.dims, "auto")
+        bands.append(xr.DataArray(array.chunk(sizes if dim is None else {**sizes, dim: -1})))
+    bands = [cast(xr.DataArray, band) for band in xr.unify_chunks(*xr.broadcast(*bands))]
     axis = None if dim is None else bands[0].dims.index(dim)
     dims = [each for each in bands[0].dims if each != dim]
     first, *others = [band.data for band in bands]

@@ -12,14 +12,15 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble
+from xee_tf.classes import Classes, highest
 from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.predict.averaging import Blend, average_symmetries, blend_weights
+from xee_tf.predict.averaging import SPREAD, Blend, average_symmetries, blend_weights
 from xee_tf.predict.calling import TileCaller
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["BlockPredictor", "OutputBand"]
+__all__ = ["BlockPredictor", "DerivedBand", "OutputBand"]
 
 TileIndex = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows and columns of tiles in a block."""
@@ -53,6 +54,31 @@ class OutputBand:
 
 
 @dataclass(frozen=True)
+class DerivedBand(OutputBand):
+    """A band of the result that is made from an output with the probabilities of classes.
+
+    Parameters
+    ----------
+    source : str
+        The name of the output, `name` if this band is the map of classes.
+    classes : Classes
+        The classes.
+    """
+
+    source: str
+    classes: Classes
+
+    @property
+    def is_map(self) -> bool:
+        """Whether this band is the map of classes, and not their highest probabilities."""
+        return self.name == self.source
+
+    def finish(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the band of the probabilities (class, y, x), of which those of masked pixels are NaN."""
+        return self.classes.assign(planes) if self.is_map else highest(planes)
+
+
+@dataclass(frozen=True)
 class BlockPredictor:
     """Predict one block. Small and picklable.
 
@@ -67,7 +93,9 @@ class BlockPredictor:
     rules : tuple of BandRule
         How each of these bands is assembled from chunks.
     outputs : tuple of OutputBand
-        Bands of the result.
+        Outputs of the model, and what is computed from their averages.
+    derived : tuple of DerivedBand
+        Bands that replace their outputs in each block. If blocks are added up, this must be done afterwards.
     blend : {"crop", "hann"}
         Whether overlapping outputs are cropped, or averaged with weights that decrease towards the edges.
     skip_masked : bool
@@ -83,6 +111,7 @@ class BlockPredictor:
     bands: tuple[BandSpec, ...]
     rules: tuple[BandRule, ...]
     outputs: tuple[OutputBand, ...]
+    derived: tuple[DerivedBand, ...]
     blend: Blend
     skip_masked: bool
     augment: bool
@@ -123,7 +152,7 @@ class BlockPredictor:
         sent = np.ones((len(rows), len(columns)), bool)
         if masked is not None and self.skip_masked:
             sent = self._unmasked_tiles(masked)
-        call = average_symmetries(self.caller.call) if self.augment else self.caller.call
+        call = average_symmetries(self.caller.call, self._spreads) if self.augment else self.caller.call
         merge: Callable[..., None] = self._place_tiles
         if self.blend == "hann":
             weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
@@ -151,7 +180,14 @@ class BlockPredictor:
             self._check_fill(out[band.name], output_mask, band, rows, columns)
             if output_mask is not None:
                 out[band.name][..., output_mask] = band.fill
-        return out
+        made = {band.name: band.finish(out[band.source]) for band in self.derived}
+        return {**out, **made}
+
+    @property
+    def _spreads(self) -> list[str]:
+        """The outputs of which the standard deviation over symmetries is a band."""
+        names = {band.name for band in self.outputs}
+        return [name for name in names if name + SPREAD in names]
 
     def _check_nan(
         self,

@@ -19,6 +19,7 @@ from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import (
+    CONFIDENCE,
     GRID_MAPPING,
     GeoRef,
     band_nodata,
@@ -44,7 +45,7 @@ from xee_tf.models import (
 from xee_tf.names import check_key, check_variables
 from xee_tf.options import check_flags
 from xee_tf.predict.averaging import SPREAD, Blend
-from xee_tf.predict.block import BlockPredictor, OutputBand
+from xee_tf.predict.block import BlockPredictor, DerivedBand, OutputBand
 from xee_tf.predict.calling import TileCaller, pinned_spec, tile_caller
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.resampling import from_projection, to_projection
@@ -111,9 +112,10 @@ def predict_image(
     caller = tile_caller(spec, signature, bands, values, batch_size=options.batch_size)
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
-    outputs = _outputs(caller, options.blend, options.augment, maskable)
+    taken = _outputs(caller, options.blend, options.augment, maskable)
+    outputs = _derive(caller, taken)
     _check_names(outputs, dataset, place, merge)
-    predicted = _predict(caller, bands, outputs, sampled, source, place, options)
+    predicted = _predict(caller, bands, taken, outputs, sampled, source, place, options)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and options.output_grid == "image":
         predicted = from_projection(predicted, place, georef, options.resampling)
@@ -218,11 +220,15 @@ def _bands(
 
 
 def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
-    """Return the bands of the result."""
+    """Return the outputs of the model, with their spreads, as the blocks compute them."""
     averaged = [
         name for name, enabled in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if enabled
     ]
-    spreads = [replace(output, name=output.name + SPREAD) for output in caller.outputs if augment]
+    spreads = [
+        replace(output, name=output.name + SPREAD)
+        for output in caller.outputs
+        if augment and output.classes is None
+    ]
     outputs = []
     for output in (*caller.outputs, *spreads):
         dtype, limits = output.dtype, output.limits
@@ -246,6 +252,23 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
     if augment is not None and tile.x != tile.y:
         raise OptionError(f"augment='d4' requires square tiles; got tiles of {tile.x} x {tile.y} pixels.")
     return tuple(outputs)
+
+
+def _derive(caller: TileCaller, taken: Sequence[OutputBand]) -> tuple[OutputBand, ...]:
+    """Return the bands of the result: maps of classes replace the probabilities."""
+    declared = {output.name: output for output in caller.outputs}
+    bands: list[OutputBand] = []
+    for band in taken:
+        output = declared.get(band.name)
+        if output is None or output.classes is None:
+            bands.append(band)
+            continue
+        classes = output.classes
+        bands.append(DerivedBand(band.name, (), (), classes.dtype, classes.nodata, band.name, classes))
+        if output.confidence:
+            highest = (CONFIDENCE, (), (), np.dtype(np.float32), math.nan)
+            bands.append(DerivedBand(*highest, band.name, classes))
+    return tuple(bands)
 
 
 def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
@@ -282,6 +305,7 @@ def input_files(image: xr.Dataset | xr.DataArray) -> list[Any]:
 def _predict(
     caller: TileCaller,
     bands: Sequence[BandSpec],
+    taken: tuple[OutputBand, ...],
     outputs: tuple[OutputBand, ...],
     variables: Mapping[str, xr.DataArray],
     dataset: xr.Dataset,
@@ -324,12 +348,15 @@ def _predict(
         BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata)
         for band, array in zip(bands, arrays, strict=False)
     )
+    derived = tuple(band for band in outputs if isinstance(band, DerivedBand))
+    added_up = blend == "hann"  # the classes are known when all blocks around a chunk are
     predictor = BlockPredictor(
         caller=caller,
         grid=grid,
         bands=tuple(bands),
         rules=rules,
-        outputs=outputs,
+        outputs=taken,
+        derived=() if added_up else derived,
         blend=blend,
         skip_masked=options.skip_masked,
         augment=options.augment is not None,
@@ -349,13 +376,19 @@ def _predict(
         [band.name for band in bands],
         layout,
         predictor,
-        [ArraySpec(output.name, output.dtype, output.shape) for output in outputs],
+        [_array_spec(output, added_up) for output in outputs],
         {block: predictor.window(layout, block) for block in layout.blocks()},
         steps=mapped,
         chunks=_chunks(layout, tiles.output, shape),
-        version=caller.connector.version(),
+        version=(caller.connector.version(), derived),
     )
     return _result(outputs, predicted, mapped, dataset, place)
+
+
+def _array_spec(output: OutputBand, added_up: bool) -> ArraySpec:
+    if added_up and isinstance(output, DerivedBand):
+        return ArraySpec(output.name, output.dtype, output.shape, output.source, output.finish)
+    return ArraySpec(output.name, output.dtype, output.shape)
 
 
 def _result(
@@ -374,6 +407,8 @@ def _result(
             # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
             metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
             metadata["_FillValue"] = array.dtype.type(output.fill)
+        if isinstance(output, DerivedBand) and output.is_map:
+            variable.attrs |= output.classes.attrs()
         variables[output.name] = variable
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)

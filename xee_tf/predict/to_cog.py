@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import xarray as xr
 
+from xee_tf.georef import CONFIDENCE
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import input_files, predict_image, require_model
@@ -110,7 +111,7 @@ def predict_to_cog(
     require_free(location, if_exists)
     require_writable(location)
     require_model(model)
-    check_resampling(overview_resampling, model.output_bands)
+    check_resampling(overview_resampling, _declared_bands(model))
     predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."
@@ -118,3 +119,11 @@ def predict_to_cog(
         predicted, location, overview_resampling, if_exists=if_exists, progress=progress, remedy=remedy
     )
     return location
+
+
+def _declared_bands(model: ModelSpec) -> list[str] | None:
+    """Return the names of the bands that a model is declared to return; None if nothing is declared."""
+    if model.output_bands is None:
+        return None
+    second = [CONFIDENCE for kind in model.output_bands.values() if kind.confidence]
+    return [*model.output_bands, *second]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,7 +20,7 @@ __all__ = ["add_category_names", "color_table", "require_no_means"]
 _LARGEST = 65_535
 
 
-def color_table(labels: Sequence[Labels | None], dtype: np.dtype[np.generic]) -> dict[int, tuple[int, ...]]:
+def color_table(labels: Sequence[Labels | None], dtype: np.dtype[Any]) -> dict[int, tuple[int, ...]]:
     """Return the colours of the values of a GeoTIFF; only a file with one band of uint8 or uint16 has them.
 
     Examples

@@ -107,8 +107,8 @@ def to_cog(
     Notes
     -----
     The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
-    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its colour table. Only a file
-    of one band of uint8 or uint16 can have a colour table: write the confidence to another file.
+    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its colour table. Only a
+    file of one band of uint8 or uint16 can have a colour table: write the confidence to another file.
 
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
     beside the destination. All workers must have access to this disk. The calling process then joins the
