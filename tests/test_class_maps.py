@@ -140,6 +140,16 @@ def test_bands_choose_the_classes_and_their_order():
     assert found.attrs["class_names"] == stacked.attrs["class_names"] == ["bare soil", "forest"]
 
 
+def test_numbers_and_colours_by_name():
+    values = probabilities()
+    numbers, colors = dict(zip(NAMES, [3, 1, 2], strict=True)), dict(zip(NAMES, COLORS, strict=True))
+    found = class_map(
+        scene(values), values=dict(sorted(numbers.items())), colors=dict(sorted(colors.items()))
+    )
+    np.testing.assert_array_equal(found, expected(values, 255, [3, 1, 2]))
+    assert find_labels(found.attrs).colors[1] == tuple(bytes.fromhex(colors["water"][1:]))
+
+
 def test_attributes_follow_cf():
     found = class_map(scene(probabilities()), values=[1, 2, 7], colors=COLORS, nodata=0)
     np.testing.assert_array_equal(found, expected(probabilities(), 0, [1, 2, 7]))
@@ -215,7 +225,8 @@ def test_maps_are_stored_with_their_attributes(tmp_path):
         ({"values": 5}, "one for each of the 3 classes"),
         ({"colors": ["red", "#000", "#fff"]}, r"colors\[0\] must be a colour such as '#2f7d4f'"),
         ({"colors": [(0, 0, 256), "#000", "#fff"]}, "from 0 to 255"),
-        ({"colors": {"forest": "#000"}}, "no colour for 'water', 'bare soil'"),
+        ({"colors": {"forest": "#000"}}, "one for each class; got none for 'water', 'bare soil'"),
+        ({"values": {"forest": 1}}, "one for each class; got none for 'water', 'bare soil'"),
         ({"colors": {"wood": "#000"}}, "'wood', which is no class"),
         ({"nodata": 1}, "must be a number that no class has; got 1, the number of 'water'"),
         ({"dim": "band"}, "for a single array"),

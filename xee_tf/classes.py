@@ -69,10 +69,10 @@ class Classes:
         ----------
         names : sequence of str
             Names of two or more classes.
-        values : sequence of int, optional
-            The number of each class. Default: 0, 1, 2, ...
+        values : sequence of int, or mapping of str to int, optional
+            The number of each class, in the order of `names` or by name. Default: 0, 1, 2, ...
         colors : sequence, or mapping of str to colour, optional
-            The colour of each class, in the order of `names` or by name.
+            The same for the colour of each class.
         nodata : int, optional
             The number of masked pixels. Default: 255, or 65535 if a class needs 16 bits; if that is a class,
             the smallest number that is none.
@@ -212,18 +212,18 @@ def _numbers(values: Any, names: Sequence[str], option: str) -> tuple[int, ...]:
 
 
 def _colors(values: Any, names: Sequence[str], option: str) -> tuple[str, ...]:
-    if isinstance(values, Mapping):
-        if wrong := [name for name in values if name not in names]:
-            raise OptionError(f"{option} names {wrong[0]!r}, which is no class; they are {quoted(names)}.")
-        if missing := [name for name in names if name not in values]:
-            raise OptionError(f"{option} has no colour for {quoted(missing)}. Each class needs one.")
-        values = [values[name] for name in names]
     each = _one_each(values, names, option, "colours such as ['#008000', '#0000ff']")
     return tuple(_color(value, f"{option}[{at}]") for at, value in enumerate(each))
 
 
 def _one_each(values: Any, names: Sequence[str], option: str, what: str) -> list[Any]:
-    """Return a list that a user gives for all classes; check its length."""
+    """Return what a user gives for all classes, in their order or by their names, as a list."""
+    if isinstance(values, Mapping):
+        if wrong := [name for name in values if name not in names]:
+            raise OptionError(f"{option} names {wrong[0]!r}, which is no class; they are {quoted(names)}.")
+        if missing := [name for name in names if name not in values]:
+            raise OptionError(f"{option} must be {what}, one for each class; got none for {quoted(missing)}.")
+        return [values[name] for name in names]
     is_list = isinstance(values, Sequence | np.ndarray | range) and not isinstance(values, str | bytes)
     if not is_list or len(values) != len(names):
         got = f"{len(values)}" if is_list else shorten(repr(values))

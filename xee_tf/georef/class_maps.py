@@ -41,7 +41,7 @@ def class_map(
     bands: Sequence[str] | None = None,
     dim: str | None = None,
     class_names: Sequence[str] | None = None,
-    values: Sequence[int] | None = None,
+    values: Sequence[int] | Mapping[str, int] | None = None,
     colors: Sequence[Color] | Mapping[str, Color] | None = None,
     nodata: int | None = None,
     name: str = "class",
@@ -56,7 +56,7 @@ def class_map(
     bands: Sequence[str] | None = None,
     dim: str | None = None,
     class_names: Sequence[str] | None = None,
-    values: Sequence[int] | None = None,
+    values: Sequence[int] | Mapping[str, int] | None = None,
     colors: Sequence[Color] | Mapping[str, Color] | None = None,
     nodata: int | None = None,
     name: str = "class",
@@ -70,7 +70,7 @@ def class_map(
     bands: Sequence[str] | None = None,
     dim: str | None = None,
     class_names: Sequence[str] | None = None,
-    values: Sequence[int] | None = None,
+    values: Sequence[int] | Mapping[str, int] | None = None,
     colors: Sequence[Color] | Mapping[str, Color] | None = None,
     nodata: int | None = None,
     name: str = "class",
@@ -78,7 +78,7 @@ def class_map(
 ) -> xr.DataArray | xr.Dataset:
     """Make a map of the most probable class of each pixel, lazily, from the probabilities of all classes.
 
-    A pixel that is masked in any band stays masked. If several probabilities are equal, the first one counts.
+    A pixel that is masked in any band is masked. If several probabilities are equal, the first one counts.
 
     Parameters
     ----------
@@ -86,14 +86,16 @@ def class_map(
         Raster with a band for each class, in the order of the classes: variables, or steps of a dimension.
         They need not be probabilities: any scores of which the highest wins.
     bands : sequence of str, optional
-        Bands to use, in this order. Default: all. `xee_tf.Model.predict_image` also returns the bands of the
-        image, unless ``merge=False``.
+        Bands to use, in this order. Default: all, in their own order, which for a Zarr store is not the order
+        in which they were written. `xee_tf.Model.predict_image` also returns the bands of the image, unless
+        ``merge=False``.
     dim : str, optional
         The dimension of the classes. Default: "band" or "class", if there is one.
     class_names : sequence of str, optional
         Names of the classes. Default: those of the bands.
-    values : sequence of int, optional
-        The number of each class in the map, from 0 to 65535. Default: 0, 1, 2, ...
+    values : sequence of int or mapping of str to int, optional
+        The number of each class in the map, from 0 to 65535, in the order of the classes or by name. Default:
+        0, 1, 2, ...
     colors : sequence of colours or mapping of str to colour, optional
         The colour of each class, in the order of the classes or by name: ``"#2f7d4f"`` or ``(47, 125, 79)``.
     nodata : int, optional
