@@ -13,7 +13,7 @@ import xarray as xr
 
 from benchmarks.measure import Measurement, best_times
 from benchmarks.pixels import raster, tiled
-from xee_tf import export_image, tf_dataset
+from xee_tf import PatchSequence, export_image, tf_dataset
 
 PATCH, BATCH = 256, 16
 INPUTS, TARGETS = ["blue", "green"], ["red"]
@@ -26,7 +26,7 @@ def run(small: bool) -> Iterator[Measurement]:
     for kind, options in {"gzip": {}, "plain": {"compressed": False}}.items():
         source = raster(bands, 1024)
         export_image(source, folder / kind, patch_dimensions=PATCH, max_file_size=2**26, **options)
-    raster(bands, 1024).drop_attrs().to_zarr(folder / "scene.zarr", consolidated=False)
+    raster(bands, 1024).to_zarr(folder / "scene.zarr", consolidated=False)
     count = (side // PATCH) ** 2
     totals: dict[str, float] = {}
 
@@ -46,6 +46,7 @@ def run(small: bool) -> Iterator[Measurement]:
         for kind in ("gzip", "plain")
         for pipeline, make in (("tf_dataset", with_tf_dataset), ("tf.data", with_tensorflow))
     }
+    cases["PatchSequence"] = consume("PatchSequence", lambda: with_patch_sequence(folder))
     cases["xbatcher"] = consume("xbatcher", lambda: with_xbatcher(folder))
     cases["blocks"] = consume("blocks", lambda: with_xbatcher_blocks(folder))
     times = best_times(cases, 1 if small else 3)
@@ -71,6 +72,15 @@ def run(small: bool) -> Iterator[Measurement]:
         True,
         f"{speed['tf_dataset gzip']} and {speed['xbatcher']} patches/s; {speed['blocks']} if whole chunks "
         "are loaded in order",
+    )
+    yield Measurement(
+        "PatchSequence: shuffled batches from Zarr with chunks of 1024 x 1024, without files",
+        "xbatcher's Keras loader, shuffled patches",
+        times["xbatcher"] / times["PatchSequence"],
+        "times",
+        3,
+        True,
+        f"{speed['PatchSequence']} and {speed['xbatcher']} patches/s",
     )
     shutil.rmtree(folder)
 
@@ -106,6 +116,18 @@ def with_tensorflow(folder: Path, kind: str) -> Iterable[Any]:
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def with_patch_sequence(folder: Path) -> Iterable[Any]:
+    """Read the raster directly, as `model.fit` does."""
+    sequence = PatchSequence(
+        xr.open_zarr(folder / "scene.zarr", consolidated=False),
+        inputs=INPUTS,
+        targets=TARGETS,
+        patch_dimensions=PATCH,
+        batch_size=BATCH,
+    )
+    return (sequence[index] for index in range(len(sequence)))
 
 
 def with_xbatcher(folder: Path) -> Iterable[Any]:

@@ -214,8 +214,9 @@ if {backend!r} != "numpy":  # which cannot train
 if {backend!r} != "tensorflow":
     assert "tensorflow" not in sys.modules
 """
-SCIPY = find_spec("scipy") is not None  # without it, Keras has only the backend TensorFlow
-BACKENDS = ["tensorflow", *["numpy"] * SCIPY, *["jax"] * (SCIPY and find_spec("jax") is not None)]
+# Keras's backends numpy and jax both import SciPy and JAX.
+JAX = all(find_spec(name) is not None for name in ("scipy", "jax"))
+BACKENDS = ["tensorflow", *["numpy", "jax"] * JAX]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

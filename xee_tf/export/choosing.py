@@ -66,8 +66,7 @@ class PatchChoice:
         """Check the options, without reading pixels; return None if all patches are written."""
         if source.split is None and source.split_block is not None:
             raise OptionError(
-                f"split_block={source.split_block!r} is only for split: pass split={{'train': 0.8, 'test': "
-                "0.2}, or omit it."
+                "split_block is only for split: pass split={'train': 0.8, 'test': 0.2}, or omit it."
             )
         if source.sample is None and source.split is None:
             return None

@@ -26,7 +26,7 @@ from xee_tf.options import (
     option,
 )
 from xee_tf.records import FeatureTypes
-from xee_tf.sampling import PatchBlock, PatchSelection
+from xee_tf.sampling import PatchBlock, PatchSelection, read_block
 
 __all__ = [
     "IMAGE_SPELLING",
@@ -247,7 +247,7 @@ class ExportSource(Options):
     mask: str | xr.DataArray | None = None
     sample: float | Mapping[str, Any] | PatchSelection | None = None
     split: Mapping[str, float] | Mapping[str, PatchSelection] | None = None
-    split_block: PatchBlock | None = None
+    split_block: PatchBlock | None = option(None, read_block)
     seed: int = option(0, integer())
     crs: Any = None
     transform: Any = None

@@ -424,7 +424,10 @@ def _step_array(
 ) -> Any:
     """Return the chunked array of one step of a band; a band without a dimension is repeated along it."""
     index = {dim: position for dim, position in zip(mapped, step, strict=True) if dim in variable.dims}
-    variable = variable.isel(index).expand_dims([dim for dim in band.dims if dim not in variable.dims])
+    variable = variable.isel(index)
+    missing = [dim for dim in band.dims if dim not in variable.dims]
+    if missing:  # older versions of xarray load unchunked data here, also if nothing is missing
+        variable = variable.expand_dims(missing)
     return plane_array(variable, band.dims, georef.y_dim, georef.x_dim, sides=core.shape)
 
 

@@ -2,7 +2,7 @@
 
 from xee_tf.sampling.choice import Choice, Sample, first_plane
 from xee_tf.sampling.grids import on_grid, require_margin
-from xee_tf.sampling.patch_blocks import PatchBlock
+from xee_tf.sampling.patch_blocks import PatchBlock, read_block
 from xee_tf.sampling.patch_sample import sample_patches
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
 from xee_tf.sampling.selection import PatchSelection
@@ -24,6 +24,7 @@ __all__ = [
     "find_sample_pixels",
     "first_plane",
     "on_grid",
+    "read_block",
     "require_margin",
     "sample_patches",
     "split_patches",

@@ -13,7 +13,7 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import integer
 
-__all__ = ["PatchBlock", "block_numbers", "block_size", "reach"]
+__all__ = ["PatchBlock", "block_numbers", "block_size", "reach", "read_block"]
 
 PatchBlock = int | tuple[int | None, int | None]
 """Width and height of a block in patches; None for the whole width or height of the grid."""
@@ -37,6 +37,19 @@ def reach(grid: PatchGrid) -> Size:
     )
 
 
+def read_block(given: Any, name: str) -> tuple[int | None, int | None]:
+    """Check the width and height of a block; see `PatchBlock`."""
+    sides = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given, given]
+    if len(sides) != 2 or sides == [None, None]:
+        raise OptionError(
+            f"{name} must be a number of patches, such as 8, or (width, height), in which None is the whole "
+            "width or height of the grid, such as (4, None) for stripes of 4 columns; got "
+            f"{shorten(repr(given))}."
+        )
+    x, y = (None if side is None else integer(1)(side, name) for side in sides)
+    return x, y
+
+
 def block_size(given: Any, grid: PatchGrid, patches: int) -> Size:
     """Return the size of a block in patches.
 
@@ -55,19 +68,8 @@ def block_size(given: Any, grid: PatchGrid, patches: int) -> Size:
         # In smaller blocks, most patches would be at a border; a third of the grid leaves at least 9 blocks.
         x, y = min(4 * near.x, grid.patches_per_row // 3), min(4 * near.y, grid.rows // 3)
         return Size(x=max(side, x, 1), y=max(side, y, 1))
-    sides = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given, given]
-    if len(sides) != 2 or sides == [None, None]:
-        raise OptionError(
-            "block must be a number of patches, such as 8, or (width, height), in which None is the whole "
-            f"width or height of the grid, such as (4, None) for stripes of 4 columns; got "
-            f"{shorten(repr(given))}."
-        )
-    lengths = (grid.patches_per_row, grid.rows)
-    x, y = (
-        length if side is None else integer(1)(side, "block")
-        for side, length in zip(sides, lengths, strict=True)
-    )
-    return Size(x=x, y=y)
+    width, height = read_block(given, "block")
+    return Size(x=width or grid.patches_per_row, y=height or grid.rows)
 
 
 def block_numbers(grid: PatchGrid, block: Size) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -218,12 +218,20 @@ def _shares(sides: Mapping[Any, Any], name: str = "sides") -> tuple[tuple[str, .
     return tuple(sides), shares
 
 
-def check_side_names(names: Iterable[Any], name: str) -> None:
+def check_side_names(names: Collection[Any], name: str) -> None:
     """Check names of sides, which are part of file names."""
     for each in names:
         if not isinstance(each, str) or not each or set(each) & set("/\\"):
             raise OptionError(
                 f"{name} must have names that can be part of a file name, such as 'train'; got {each!r}."
+            )
+    first_of: dict[str, str] = {}
+    for each in names:
+        other = first_of.setdefault(each.casefold(), each)
+        if other != each:
+            raise OptionError(
+                f"{name} has the names {other!r} and {each!r}, which differ only in case: their files would "
+                "be the same on some disks. Use different names."
             )
 
 

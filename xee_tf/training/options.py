@@ -8,13 +8,19 @@ from typing import Any, get_args
 import numpy as np
 
 from xee_tf.dtypes import DTYPE_ERRORS
-from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
-from xee_tf.options import Options, check_default_value, choice, flag, integer, option
+from xee_tf.options import Options, check_default_value, choice, flag, option
 from xee_tf.reading import Margins, Unit
 from xee_tf.sampling import PatchSelection
 from xee_tf.training.caching import read_cache
-from xee_tf.training.checks import require_single_target, require_targets
+from xee_tf.training.checks import (
+    check_count,
+    check_seed,
+    dtype_error,
+    require_single_target,
+    require_targets,
+    whole_number,
+)
 from xee_tf.training.groups import Groups, group_names, read_groups
 from xee_tf.training.normalizing import NormalizeMethod, Scales, read_scales
 from xee_tf.training.selecting import read_selection
@@ -22,12 +28,10 @@ from xee_tf.training.weighting import ClassWeight, SampleWeight, Weighting
 
 __all__ = ["DatasetOptions"]
 
-_INT64 = (1 << 63) - 1
-
 
 def _flag_or_count(value: Any, name: str) -> int | bool:
     """Check an option that is a bool or a number."""
-    return flag(value, name) if isinstance(value, bool | np.bool_) else integer(0, _INT64)(value, name)
+    return flag(value, name) if isinstance(value, bool | np.bool_) else whole_number(0)(value, name)
 
 
 def _read_targets(value: Any, name: str) -> Groups:
@@ -43,7 +47,7 @@ def _read_normalize(value: Any, name: str) -> Any:
 
 
 def _read_one_hot(value: Any, name: str) -> int | bool:
-    return True if value is True else integer(1, _INT64)(value, name)
+    return True if value is True else check_count(value, name)
 
 
 def _read_default_value(value: Any, name: str) -> float:
@@ -61,7 +65,7 @@ def _numeric_dtype(dtype: Any, name: str) -> Any:
     except DTYPE_ERRORS:
         found = tf.string
     if not (found.is_floating or found.is_integer or found.is_bool) or dtype is None:
-        raise OptionError(f"{name} must be a numeric dtype, such as 'float32'; got {shorten(repr(dtype))}.")
+        raise dtype_error(name, dtype)
     return found
 
 
@@ -71,9 +75,9 @@ class DatasetOptions(Options):
 
     inputs: Groups = option(check=read_groups)
     targets: Groups = option((), _read_targets)
-    batch_size: int = option(32, integer(1, _INT64))
+    batch_size: int = option(32, check_count)
     shuffle: bool | int = option(False, _flag_or_count)
-    seed: int | None = option(None, integer(-_INT64 - 1, _INT64))
+    seed: int | None = option(None, check_seed)
     repeat: bool | int = option(False, _flag_or_count)
     drop_remainder: bool = option(False, flag)
     cache: bool | str = option(False, read_cache)
@@ -88,7 +92,7 @@ class DatasetOptions(Options):
     class_weight: ClassWeight | None = None
     default_value: float | None = option(None, _read_default_value)
     patches: PatchSelection | None = option(None, read_selection)
-    num_parallel_reads: int | None = option(None, integer(1, _INT64))
+    num_parallel_reads: int | None = option(None, check_count)
 
     def __post_init__(self) -> None:
         super().__post_init__()

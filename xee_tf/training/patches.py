@@ -21,18 +21,18 @@ from xee_tf.errors import OptionError, excerpt, warn
 from xee_tf.export import ExportJob, ExportOptions, ExportSource, Image, image_job
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import whole_image
-from xee_tf.options import READ_SPELLING, check_flags, integer, read_names, spelled
+from xee_tf.options import READ_SPELLING, check_flags, read_names, spelled
 from xee_tf.records import FeatureTypes
 from xee_tf.sampling import PatchSelection, on_grid, require_margin
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, Convert, cut_patches
+from xee_tf.training.checks import check_count, check_seed, generator
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
 
 __all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches", "reader_of", "specs_of"]
 
 _WINDOWS = 5  # that memory holds: the last, the current and the next one, which is also held as chunks
 _KEPT = 3  # of them, as blocks
-_INT64 = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,10 @@ class Patches:
         >>> [batch["B4"].shape for batch in patches.batches(3, shuffle=True)]
         [(3, 6, 6), (1, 6, 6)]
         """
-        size = integer(1, _INT64)(batch_size, "batch_size")
+        size = check_count(batch_size, "batch_size")
         check_flags(shuffle=shuffle, drop_remainder=drop_remainder)
         if seed is not None:
-            seed = integer(-_INT64 - 1, _INT64)(seed, "seed")
+            seed = check_seed(seed, "seed")
         order = self._reader.order(shuffle, seed, 0)
         count = len(self) // size * size if drop_remainder else len(self)
         return self._batches(order, size, count)
@@ -380,7 +380,7 @@ def _bytes(memory: Any) -> int:
     try:
         if isinstance(memory, bool):
             raise ValueError
-        return integer(1, _INT64)(parse_bytes(memory) if isinstance(memory, str) else memory, "memory")
+        return check_count(parse_bytes(memory) if isinstance(memory, str) else memory, "memory")
     except ValueError:
         raise OptionError(
             f"memory must be a number of bytes, or a text such as '2 GiB'; got {excerpt(memory)}."
@@ -456,7 +456,7 @@ class PatchReader:
         """Return the order of the patches of an epoch."""
         if not shuffle:
             return in_given_order(self._blocks, self._of_patch, self._sizes, self._limit)
-        random = np.random.default_rng(None if seed is None else [abs(seed), seed < 0, epoch])
+        random = generator(seed, epoch)
         return shuffled(self._blocks, self._of_patch, self._sizes, self._limit, self._sweeps, random)
 
     def load(self, order: PatchOrder, begin: int, end: int) -> None:

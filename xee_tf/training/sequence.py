@@ -13,17 +13,26 @@ from numpy.typing import NDArray
 
 from xee_tf.display import counted
 from xee_tf.dtypes import DTYPE_ERRORS
-from xee_tf.errors import OptionError, excerpt
+from xee_tf.errors import OptionError
 from xee_tf.export import ExportOptions, ExportSource, Image
 from xee_tf.extras import extra
 from xee_tf.geometry import PatchGrid
-from xee_tf.options import READ_SPELLING, check_flags, integer, one_of, show_signature, spelled
+from xee_tf.options import READ_SPELLING, check_flags, one_of, show_signature, spelled
 from xee_tf.reading import Margins
 from xee_tf.records import FeatureTypes
 from xee_tf.sampling import PatchSelection
 from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import Masks
-from xee_tf.training.checks import require_single_target, require_square, require_targets
+from xee_tf.training.checks import (
+    check_count,
+    check_seed,
+    dtype_error,
+    generator,
+    require_single_target,
+    require_square,
+    require_targets,
+    whole_number,
+)
 from xee_tf.training.groups import Bands, Groups, group_names, pack, read_groups
 from xee_tf.training.normalizing import Normalize, Scales, offsets_and_scales, read_scales
 from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
@@ -31,7 +40,6 @@ from xee_tf.training.weighting import SampleWeight, Weighting
 
 __all__ = ["PatchSequence"]
 
-_INT64 = (1 << 63) - 1
 _AHEAD = 2  # batches that each worker may be ahead of the first one that was not requested
 
 _CLASSES: dict[type, type] = {}  # with Keras, by the class without it
@@ -217,9 +225,9 @@ class PatchSequence:
         one_of("target_margins", target_margins, ("keep", "trim", None))
         one_of("augment", augment, ("d4", None))
         check_flags(shuffle=shuffle, drop_remainder=drop_remainder)
-        self._batch_size = integer(1, _INT64)(batch_size, "batch_size")
-        self._seed = None if seed is None else integer(-_INT64 - 1, _INT64)(seed, "seed")
-        self._workers_ahead = _AHEAD * max(1, integer(0, _INT64)(workers, "workers"))
+        self._batch_size = check_count(batch_size, "batch_size")
+        self._seed = None if seed is None else check_seed(seed, "seed")
+        self._workers_ahead = _AHEAD * max(1, whole_number(0)(workers, "workers"))
         scales = None if normalize is None else _read_scales(normalize)
         if one_hot is True:
             raise OptionError(
@@ -227,7 +235,7 @@ class PatchSequence:
                 "classes, for example one_hot=5."
             )
         if one_hot is not None:
-            one_hot = integer(1, _INT64)(one_hot, "one_hot")
+            one_hot = check_count(one_hot, "one_hot")
             require_single_target("one_hot", one_hot, self._targets)
         kept = _numeric_dtype(target_dtype)
         options = ExportOptions(
@@ -310,8 +318,7 @@ class PatchSequence:
             classes = target.astype("int64") == np.arange(self._one_hot)
             arrays[len(self._inputs)] = classes.astype(target.dtype)
         if self._augment is not None:
-            seed = None if self._seed is None else [abs(self._seed), self._seed < 0, epoch, place, 1]
-            arrays = _turned(arrays, np.random.default_rng(seed))
+            arrays = _turned(arrays, generator(self._seed, epoch, place, 1))
         first = len(self._inputs)
         last = first + len(self._targets)
         found = pack(self._inputs, arrays[:first])
@@ -523,5 +530,5 @@ def _numeric_dtype(dtype: Any) -> np.dtype[Any]:
     except DTYPE_ERRORS:
         found = np.dtype(object)
     if found.kind not in "fiub" or dtype is None:
-        raise OptionError(f"target_dtype must be a numeric dtype, such as 'float32'; got {excerpt(dtype)}.")
+        raise dtype_error("target_dtype", dtype)
     return found
