@@ -122,6 +122,24 @@ def test_classes_of_a_file(tmp_path):
             assert found.attrs["class_names"] == NAMES
 
 
+def test_files_are_not_loaded(tmp_path):
+    scene(probabilities()).to_zarr(tmp_path / "scores.zarr", zarr_format=2)
+    opened = xr.open_zarr(tmp_path / "scores.zarr", chunks=None)
+    found = class_map(opened, bands=NAMES)
+    assert not any(band.variable._in_memory for band in opened.data_vars.values())
+    assert found.chunks is not None
+    np.testing.assert_array_equal(found, expected(probabilities()))
+
+
+def test_chunks_that_differ_between_bands():
+    values = probabilities()
+    ds = scene(values, chunks=None)
+    ds = ds.assign(forest=ds["forest"].chunk(y=4), water=ds["water"].chunk(y=7, x=5))
+    np.testing.assert_array_equal(class_map(ds, confidence=True)["confidence"], values.max(axis=0))
+    turned = ds.assign(water=ds["water"].transpose())
+    np.testing.assert_array_equal(class_map(turned), expected(values))
+
+
 def test_other_dimensions_are_kept():
     values = probabilities((4, 6, 5))
     ds = xr.Dataset({name: (("time", "y", "x"), each) for name, each in zip(NAMES, values, strict=True)})
@@ -352,6 +370,13 @@ def test_side_files_of_an_old_map_are_replaced(tmp_path):
         file.colormap(1)
     xee_tf.to_cog(found.drop_attrs(deep=False), path, if_exists="overwrite")
     assert [each.name for each in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_names_are_written_beside_maps_in_object_stores():
+    found = class_map(scene(probabilities()))
+    xee_tf.to_cog(found, "memory://classes/map.tif")
+    side = xee_tf.typing.Location.of("memory://classes/map.tif.aux.xml")
+    assert b"<Category>bare soil</Category>" in side.read_bytes()
 
 
 def test_names_are_added_to_the_side_file_with_the_crs(tmp_path):
