@@ -11,6 +11,7 @@ from cyclopts import Parameter
 import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
+from xee_tf.errors import OptionError
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, WrittenZarr, write_zarr
 from xee_tf.storage import Location
@@ -33,6 +34,7 @@ def predict(
     input_overlap_size: Size = None,
     output_tile_size: Size = None,
     output_bands: Annotated[Names, Parameter(metavar="NAME[=TYPE][,NAME...]")] = None,
+    class_map: Annotated[Names, Parameter(metavar="NAME[=COLOR][,NAME...]")] = None,
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
@@ -69,6 +71,10 @@ def predict(
     output_bands
         Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
         outputs of the model.
+    class_map
+        Write a band "class" of the most probable class of each pixel, instead of the probabilities, which
+        are the channels of the model's only output. Names of the classes in their order, with colours or
+        without: "forest=#2f7d4f,water=#2e7ebf".
     overview_resampling
         How the overviews of a .tif are computed from pixels that are not missing: mean for measurements, mode
         for classes.
@@ -94,6 +100,10 @@ def predict(
     if outputs := parse_names(output_bands):
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
+    if classes := parse_names(class_map):
+        if outputs:
+            raise OptionError("output_bands and class_map exclude each other: pass one of them.")
+        options["output_bands"] = {"class": _declare_classes(classes)}
     is_file = PurePath(Location.of(model).file_name).suffix in (".keras", ".h5")
     load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
     opened = load(model, **options)
@@ -104,6 +114,16 @@ def predict(
         print(f"Wrote {location}")
     else:
         print(_describe(write_zarr(opened, image, location, parse(PredictOptions, how), **to)))
+
+
+def _declare_classes(texts: list[str]) -> dict[str, Any]:
+    """Return the declaration of a map of classes, of which all have colours or none."""
+    parts = [text.partition("=") for text in texts]
+    names, colors = [name for name, _, _ in parts], [color for _, sign, color in parts if sign]
+    if colors and len(colors) < len(names):
+        without = next(name for name, sign, _ in parts if not sign)
+        raise OptionError(f"class_map has no colour for {without!r}: give each class one, or none of them.")
+    return {"argmax": names, "colors": colors or None}
 
 
 def _describe(written: WrittenZarr) -> str:
