@@ -20,7 +20,10 @@ from xee_tf.dtypes import nodata_candidates
 from xee_tf.errors import OptionError, shorten
 from xee_tf.options import integer, read_names
 
-__all__ = ["Classes", "Color", "Labels", "find_labels", "highest"]
+__all__ = ["CONFIDENCE", "Classes", "Color", "Labels", "find_labels", "highest"]
+
+CONFIDENCE = "confidence"
+"""The name of the band with the highest probability."""
 
 Color = str | Sequence[int]
 """``"#rrggbb"`` or ``(red, green, blue)``, from 0 to 255."""

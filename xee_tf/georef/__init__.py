@@ -1,7 +1,7 @@
 """Georeferencing of xarray objects: CRS, affine transform and spatial dimensions."""
 
 from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
-from xee_tf.georef.class_maps import CONFIDENCE, class_map
+from xee_tf.georef.class_maps import class_map
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
@@ -45,7 +45,6 @@ from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel
 from xee_tf.georef.units import full_turn
 
 __all__ = [
-    "CONFIDENCE",
     "GRID_MAPPING",
     "GeoRef",
     "GridLike",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from xee_tf.classes import Classes, Color, highest
+from xee_tf.classes import CONFIDENCE, Classes, Color, highest
 from xee_tf.display import quoted
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.georef.bands import band_names, image_dataset
@@ -26,10 +26,7 @@ from xee_tf.georef.reference import read_georef, write_georef
 from xee_tf.names import check_key
 from xee_tf.options import check_flags, read_names
 
-__all__ = ["CONFIDENCE", "class_map"]
-
-CONFIDENCE = "confidence"
-"""The name of the band with the probability of the class."""
+__all__ = ["class_map"]
 
 _DIMS = ("band", "class")
 

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import xarray as xr
 
-from xee_tf.classes import Classes
+from xee_tf.classes import CONFIDENCE, Classes
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
@@ -158,5 +158,5 @@ def _class_map(info: Mapping[str, Any], name: str) -> PixelType:
         )
     own = {key: info[key] for key in _OF_CLASSES if key in info}
     classes = Classes.of(info["argmax"], **own, within=name, named="argmax")
-    confidence = flag(info.get("confidence", False), f"{name}['confidence']")
-    return PixelType(dimensions=1, shape=(len(classes.names),), classes=classes, confidence=confidence)
+    second = CONFIDENCE if flag(info.get("confidence", False), f"{name}['confidence']") else None
+    return PixelType(dimensions=1, shape=(len(classes.names),), classes=classes, confidence=second)

@@ -47,8 +47,8 @@ class Output:
         The declared range of an integer.
     classes : Classes or None
         The classes of which `shape` holds the probabilities. The result is a map of the most probable ones.
-    confidence : bool
-        Whether the highest probability is a second output.
+    confidence : str or None
+        The name of a second output, the highest probability.
     declared : tuple of str
         The names of all outputs that are found by their own names, for errors.
     """
@@ -61,7 +61,7 @@ class Output:
     channels: int = 1
     limits: Range | None = None
     classes: Classes | None = None
-    confidence: bool = False
+    confidence: str | None = None
     # Not part of the repr, which identifies an interrupted run.
     declared: tuple[str, ...] = field(default=(), repr=False, compare=False)
 

@@ -55,8 +55,8 @@ class PixelType:
     classes : Classes or None
         The classes of which the model returns the probabilities, as an array of this `shape`. The output is
         a map of the most probable ones.
-    confidence : bool
-        Whether the highest probability is a second output.
+    confidence : str or None
+        The name of a second output, the highest probability.
     """
 
     dtype: np.dtype[Any] | None = None
@@ -64,7 +64,7 @@ class PixelType:
     limits: Range | None = None
     shape: tuple[int, ...] | None = None
     classes: Classes | None = None
-    confidence: bool = False
+    confidence: str | None = None
 
 
 def pixel_type(value: Any, name: str) -> PixelType:

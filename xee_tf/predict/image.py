@@ -19,7 +19,6 @@ from xee_tf.display import quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import (
-    CONFIDENCE,
     GRID_MAPPING,
     GeoRef,
     band_nodata,
@@ -265,8 +264,8 @@ def _derive(caller: TileCaller, taken: Sequence[OutputBand]) -> tuple[OutputBand
             continue
         classes = output.classes
         bands.append(DerivedBand(band.name, (), (), classes.dtype, classes.nodata, band.name, classes))
-        if output.confidence:
-            highest = (CONFIDENCE, (), (), np.dtype(np.float32), math.nan)
+        if output.confidence is not None:
+            highest = (output.confidence, (), (), np.dtype(np.float32), math.nan)
             bands.append(DerivedBand(*highest, band.name, classes))
     return tuple(bands)
 

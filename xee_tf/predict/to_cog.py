@@ -8,7 +8,6 @@ from typing import Any, Unpack
 
 import xarray as xr
 
-from xee_tf.georef import CONFIDENCE
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import input_files, predict_image, require_model
@@ -125,5 +124,5 @@ def _declared_bands(model: ModelSpec) -> list[str] | None:
     """Return the names of the bands that a model is declared to return; None if nothing is declared."""
     if model.output_bands is None:
         return None
-    second = [CONFIDENCE for kind in model.output_bands.values() if kind.confidence]
+    second = [kind.confidence for kind in model.output_bands.values() if kind.confidence is not None]
     return [*model.output_bands, *second]

@@ -240,6 +240,8 @@ def write_cog(
         path = Path(local.staged(location).path)
         of_bands = [labels.get(name) for name, steps in names.items() for _ in steps]
         tags = _tags(path, profile, list(chain.from_iterable(names.values())), of_bands, location)
+        with storage_errors("write", location.url, left="Nothing was changed."):
+            add_category_names(path, of_bands)
         # Workers of a cluster may not share this computer's disk, but they share the bucket.
         staging = run if on_cluster() else local
         work = TileWork(staging, levels, tile, depth, methods, nodata)
@@ -316,7 +318,6 @@ def _tags(
     """Return the tags of the GeoTIFF, which GDAL writes for a raster of one pixel and no data.
 
     If they cannot describe the CRS, GDAL also writes the ``.aux.xml`` file, even if the user disabled it.
-    Names of values are added to it.
     """
     colors = color_table(labels, profile["dtype"])
     small = {"width": 1, "height": 1, "blockxsize": 16, "blockysize": 16, "sparse_ok": True}
@@ -329,7 +330,6 @@ def _tags(
             file.descriptions = tuple(names)
             if colors:
                 file.write_colormap(1, colors)
-        add_category_names(path, labels)
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise DestinationError(f"Cannot write {location}: {reason}. Nothing was changed.") from error
