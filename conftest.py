@@ -37,16 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests of --skip-passed, except those of Hypothesis: with extras they get more examples."""
+    """Deselect the tests of --skip-passed."""
     file = config.getoption("--skip-passed")
     if file is None:
         return
     passed = set(file.read_text().splitlines())
-    skipped = [
-        item
-        for item in items
-        if item.nodeid in passed and not hasattr(getattr(item, "function", None), "hypothesis")
-    ]
+    skipped = [item for item in items if item.nodeid in passed]
     config.hook.pytest_deselected(items=skipped)
     chosen = set(items) - set(skipped)
     items[:] = [item for item in items if item in chosen]

@@ -19,6 +19,7 @@ import xee_tf
 from tests.buckets import BUCKETS, Bucket, Server, run_server
 from tests.connector_conformance import in_tensorflow
 from tests.counting_proxy import CountingProxy
+from tests.strategies import RANDOM, examples
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Otherwise gcsfs waits for a minute for an answer that emulators do not give.
@@ -30,18 +31,15 @@ os.fsync = lambda file: None
 
 # No deadline, because times vary on shared machines; use pytest's --durations to find slow tests.
 # The examples are the same in every run, so that a change does not fail by chance on an older bug. With
-# XEE_TF_RANDOM_EXAMPLES=1, as in `make test-full`, every run generates new ones, and twice as many.
-RANDOM = os.environ.get("XEE_TF_RANDOM_EXAMPLES", "0") == "1"
+# XEE_TF_RANDOM_EXAMPLES=1, as in `make test-full`, every run generates new ones.
 settings.register_profile(
     "xee_tf",
+    examples(100),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=not RANDOM,
-    max_examples=100 if RANDOM else 50,
 )
-# Without extras, few examples are enough, because these tests run again with all extras.
-settings.register_profile("core", settings.get_profile("xee_tf"), max_examples=10)
-settings.load_profile("xee_tf" if os.environ.get("XEE_TF_EXTRAS", "all") == "all" else "core")
+settings.load_profile("xee_tf")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("XEE_TF_DATA", ROOT / ".data"))
@@ -119,9 +117,11 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Doctests that need optional packages. The doctests themselves are documentation, and do not skip.
 DOCTESTS_NEED = {
     "xee_tf.model.Model.from_ai_platform_predictor": "requests",
+    "xee_tf.model.Model.from_onnx": "onnxruntime",
     "xee_tf.model.Model.from_tf_serving": "requests",
     "xee_tf.model.Model.from_vertex_ai": "requests",
     "xee_tf.model.Model.stats": "requests",
+    "xee_tf.model.Model.to_mlm": "onnxruntime",
     "xee_tf.prepare.model.": "tensorflow",
     "xee_tf.remote.payloads.json_": "orjson",
     "xee_tf.serving.predictions.": "orjson",

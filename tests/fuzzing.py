@@ -45,6 +45,7 @@ from xee_tf.sidecars import (
     ShardInfo,
     TableColumn,
     TableManifest,
+    TablePatches,
     read_manifest,
 )
 from xee_tf.sidecars.manifest_files import parse_dimensions
@@ -329,7 +330,14 @@ IMAGE = ImageManifest(
     {"patch_dimensions": [8, 8]}, "key", identity={"a": 1},
 )  # fmt: skip
 COLUMNS = (TableColumn("a"), TableColumn("p", "int64", (2, 2)))
-TABLE = TableManifest(COLUMNS, (SHARD,), dropped=1, rounded=("a",), identity={"a": 1}, patch=Size(x=2, y=2))
+TABLE = TableManifest(
+    COLUMNS,
+    (SHARD,),
+    dropped=1,
+    rounded=("a",),
+    identity={"a": 1},
+    patches=TablePatches(Size(x=2, y=2), -9.0),
+)
 OLD = {
     "record": "Example",
     "fill": 0,

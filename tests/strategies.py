@@ -1,10 +1,12 @@
-"""Shared Hypothesis strategies."""
+"""Shared Hypothesis strategies, and how many examples they give."""
 
+import os
 from itertools import pairwise
 
 import numpy as np
 import pyproj
 from affine import Affine
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -14,6 +16,19 @@ from xee_tf.georef import GeoRef
 from xee_tf.records import Feature, RecordLayout
 
 ml_dtypes = optional("ml_dtypes")
+
+RANDOM = os.environ.get("XEE_TF_RANDOM_EXAMPLES", "0") == "1"
+EXTRAS = os.environ.get("XEE_TF_EXTRAS", "all") == "all"
+
+
+def examples(count: int) -> settings:
+    """Return settings with so many examples for `make test-full` with all extras.
+
+    All other runs get a quarter, but at least ten or `count`: `make test` must be fast, and the runs without
+    extras test the same code.
+    """
+    return settings(max_examples=count if RANDOM and EXTRAS else max(count // 4, min(count, 10)))
+
 
 # -- Geometry: sizes, affine transforms, CRSs --------------------------------------------------------
 

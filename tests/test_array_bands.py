@@ -5,14 +5,14 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
-from tests.strategies import chunkings, indices, sizes
+from tests.strategies import chunkings, examples, indices, sizes
 
 tf = optional("tensorflow")
 
@@ -102,7 +102,7 @@ def export_case(case, folder):
 
 
 @pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
-@settings(max_examples=80)
+@examples(80)
 @given(cases())
 def test_array_bands_export(tmp_path_factory, case):
     _, bands, options, _ = case
@@ -148,7 +148,7 @@ def unpatch(patches, columns):
 
 
 @pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
-@settings(max_examples=50)
+@examples(50)
 @given(cases(), st.sampled_from([None, {}, {"y": 3, "x": 5}, 2]), st.data())
 def test_array_bands_round_trip(tmp_path_factory, case, chunks, data):
     _, bands, options, _ = case

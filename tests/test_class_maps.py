@@ -527,6 +527,39 @@ def test_predicted_maps_are_written(tmp_path, numbers):
     assert category_names(path)[numbers[1]] == "water"
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_maps_of_a_model_of_single_pixels(masked):
+    def shares(pixels):
+        return np.stack([np.where(pixels[:, 0] == 100, np.nan, 50), pixels[:, 0]], axis=-1)
+
+    ds = image(masked=masked)
+    options = {"unit": "pixel", "bands": ["B4"]}
+    mapped = Model.from_function(
+        shares, output_bands={"class": {"argmax": NAMES[:2], "confidence": True}}, **options
+    ).predict_image(ds, merge=False)
+    missing = np.isnan(ds["B4"]) | (ds["B4"] == 100)
+    np.testing.assert_array_equal(mapped["class"], np.where(missing, 255, ds["B4"] > 50))
+    np.testing.assert_array_equal(mapped["confidence"], np.maximum(ds["B4"], 50).where(~missing))
+
+
+def test_a_geotiff_of_a_map_with_another_nodata_value(tmp_path):
+    mapped = model({"class": {"argmax": NAMES, "values": [1, 2, 3], "colors": COLORS}})
+    want = mapped.predict_image(image(), merge=False)["class"]
+    path = xee_tf.predict_to_cog(mapped, image(), tmp_path / "map.tif", nodata=0).path
+    with rasterio.open(path) as file:
+        assert (file.dtypes, file.nodata, file.colormap(1)[1][:3]) == (("uint8",), 0, (0x2F, 0x7D, 0x4F))
+        np.testing.assert_array_equal(file.read(1), want.where(want != 255, 0))
+
+
+def test_an_interrupted_geotiff_of_a_map_is_resumed(tmp_path):
+    options = {"if_exists": "resume", "identity": "1"}
+    mapped = model({"class": ARGMAX})
+    path = xee_tf.predict_to_cog(mapped, image(), tmp_path / "map.tif", **options).path
+    with rasterio.open(path) as file:
+        want = mapped.predict_image(image(), merge=False)
+        np.testing.assert_array_equal(file.read(2), want["confidence"])
+
+
 def test_maps_on_another_grid():
     ds = image()
     mapped = model(

@@ -20,7 +20,7 @@ import rioxarray
 import xarray as xr
 from affine import Affine
 from cyclopts import App
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config, set_gdal_config
 
@@ -28,6 +28,7 @@ import xee_tf
 import xee_tf_cli
 from tests.optional import RECORD_IMPORTS, optional
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from xee_tf import StorageError, demo
 from xee_tf.cli.errors import options_to_flags
 from xee_tf.cli.options import parse_pairs
@@ -486,7 +487,7 @@ def test_module_prints_the_version():
     assert run.stdout.strip() == f"xee-tf {xee_tf.__version__}"
 
 
-def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys):
+def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys, monkeypatch):
     tf = pytest.importorskip("tensorflow")
 
     module = tf.Module()
@@ -514,6 +515,17 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys):
     assert capsys.readouterr().out == f"{names[1]} was already complete: nothing was predicted.\n"
     assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags]) == 1
     assert "--overwrite" in capsys.readouterr().err
+    kept = str(tmp_path / "kept.tif")
+    with monkeypatch.context() as patch:
+        patch.setattr("xee_tf.predict.to_cog.write_raster", lambda *_, computed, **__: computed()["no"])
+        with pytest.raises(KeyError):
+            main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"])
+    assert main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"]) == 0
+    assert main(["predict", "no", *files, names[1], *flags, "--nodata", "9"]) == 1
+    captured = capsys.readouterr()
+    assert "nodata is for a .tif" in captured.err
+    assert captured.out == f"Wrote {kept}. Continued: 1 of 1 chunks were already finished.\n"
+    assert Path(kept).read_bytes() == Path(names[0]).read_bytes()
     assert main(["predict", str(tmp_path / "nothing"), *files, str(tmp_path / "x.tif"), *flags]) == 1
     assert "nothing" in capsys.readouterr().err
 
@@ -815,7 +827,7 @@ def test_array_dims_set_the_order_of_the_models_dimensions(dims, tmp_path, capsy
         np.testing.assert_array_equal(file.read(1), values[(-1, 0) if order[0] == "time" else (0, -1)])
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.permutations(
         [
@@ -1011,6 +1023,7 @@ def test_warnings_are_one_line(scene, tmp_path, monkeypatch, capsys):
         (["export", "--scale", "30"], "Unknown option --scale: "),
         (["export", "--max-pixels=1e9"], "Unknown option --max-pixels: "),
         (["export", "--if-exists", "overwrite"], "use --overwrite"),
+        (["predict", "--if-exists", "resume"], "or --resume to continue an interrupted prediction"),
         (["export", "--kernal-size", "3"], "Unknown option --kernal-size; did you mean --kernel-size?"),
         (["export", "--patch-dim", "16"], "Unknown option --patch-dim; did you mean --patch-dimensions?"),
         (
@@ -1155,6 +1168,7 @@ OTHER_DEFAULTS = {
     ("model serve", "port"),
     ("model serve", "grpc_port"),
     ("predict", "input_overlap_size"),
+    ("predict", "resume"),
 }
 """Options whose defaults differ from those of the functions."""
 

@@ -13,7 +13,7 @@ import rasterio
 import rioxarray
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
@@ -170,7 +170,6 @@ DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int6
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_bands_of_different_dtypes_preserve_values(data):
     """All values and missing pixels are preserved, or an error names the band."""
     dtypes, fills, values = {}, {}, {}

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import rasterio
 from dask.callbacks import Callback
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import raster
+from tests.strategies import examples
 from xee_tf import DestinationError, OptionError
 from xee_tf.upload.cog.header import layout, levels_of, read_tags
 from xee_tf.upload.cog.overviews import halve
@@ -43,7 +44,7 @@ def expected(pixels, method, nodata):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@examples(150)
 def test_halving_is_that_of_an_oracle(data):
     dtype = np.dtype(data.draw(st.sampled_from(DTYPES)))
     shape = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))

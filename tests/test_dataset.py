@@ -13,12 +13,12 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
-from tests.strategies import sizes
+from tests.strategies import examples, sizes
 from xee_tf import MissingShardError, MixerError, OptionError, RecordError, export_table
 from xee_tf.training.dataset import tf_dataset
 from xee_tf.training.spec import feature_spec
@@ -101,7 +101,7 @@ def test_integer_targets(mixer):
     np.testing.assert_array_equal(labels, expected("height"))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(patch=sizes(1, 30), kernel=sizes(1, 12), batch_size=st.integers(1, 9), data=st.data())
 def test_any_patch_and_kernel(tmp_path_factory, patch, kernel, batch_size, data):
     size = data.draw(sizes(30, 60))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from dask.task_spec import DataNode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
@@ -21,7 +21,7 @@ from tests.conftest import every_bucket
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import contents, random_band, raster, raw_records, without_keys
-from tests.strategies import chunkings, sizes
+from tests.strategies import chunkings, examples, sizes
 
 gpd = optional("geopandas")
 tf = optional("tensorflow")
@@ -71,7 +71,7 @@ def exports(draw):
 
 
 @pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
-@settings(max_examples=60)
+@examples(60)
 @given(exports())
 def test_export_writes_all_values(tmp_path_factory, case):
     shape, bands, options, with_mask, transposed, seed = case

@@ -20,7 +20,7 @@ from xee_tf.storage.filesystems import EXTRAS as STORES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("tensorflow", "tables", "hosted", "serve", "demo", "s3", "azure", "gcs")
+EXTRAS = ("tensorflow", "tables", "hosted", "onnx", "serve", "demo", "s3", "azure", "gcs")
 
 # Modules that only extras install, and urllib3, which other packages may install.
 OPTIONAL = (
@@ -34,6 +34,7 @@ OPTIONAL = (
     "keras",
     "matplotlib",
     "ml_dtypes",
+    "onnxruntime",
     "orjson",
     "pyarrow",
     "requests",
@@ -209,6 +210,7 @@ def test_error_for_a_missing_package(monkeypatch) -> None:
         ("xee_tf.export_image(scene, 's3://bucket/scene')", "s3fs", "s3"),
         ("xee_tf.open_image('az://container/scene')", "adlfs", "azure"),
         ("xee_tf.open_image('simplecache::gs://bucket/scene')", "gcsfs", "gcs"),
+        ("xee_tf.Model.from_onnx(b'model').connector.open()", "onnxruntime", "onnx"),
         ("xee_tf.Model.from_tf_serving('http://models:8501', 'm')", "requests", "hosted"),
         ("xee_tf.Model.from_tf_serving('models:8500', 'm', transport='grpc')", "grpcio", "hosted"),
         ("xee_tf.Model.from_vertex_ai('projects/p/locations/l/endpoints/1')", "requests", "hosted"),
@@ -234,7 +236,17 @@ except xee_tf.MissingExtraError as error:
 else:
     raise SystemExit("nothing is missing")
 """
-    absent = ("tensorflow", "geopandas", "pyarrow", "requests", "grpc", "s3fs", "adlfs", "gcsfs")
+    absent = (
+        "tensorflow",
+        "geopandas",
+        "pyarrow",
+        "requests",
+        "grpc",
+        "s3fs",
+        "adlfs",
+        "gcsfs",
+        "onnxruntime",
+    )
     run_without(absent, code, str(tmp_path))
 
 

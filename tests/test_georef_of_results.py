@@ -6,12 +6,12 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
-from tests.strategies import georefs
+from tests.strategies import examples, georefs
 from xee_tf import Model
 from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, read_georef, write_georef
@@ -204,7 +204,7 @@ def test_the_projection_of_a_model_and_back(way, merge):
     assert (there.rio.x_dim, there.rio.y_dim) == (georef.x_dim, georef.y_dim)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(georefs(), st.booleans())
 def test_any_georeference_is_preserved(place, merge):
     image = write_georef(

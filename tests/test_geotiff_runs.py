@@ -13,7 +13,7 @@ pytestmark = needs_posix
 PROBLEMS = {"death", "status", "damaged file", "missing file", "old file", "new file", "leftover"}
 
 
-@pytest.mark.parametrize(("count", "seed"), [(4, 1), pytest.param(500, 2, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("count", "seed"), [(4, 1), pytest.param(200, 2, marks=pytest.mark.long)])
 def test_runs_that_are_disturbed(count, seed, tmp_path):
     """See `tests.geotiff_runs`."""
     command = [sys.executable, "-m", "tests.geotiff_runs", tmp_path, count, seed]

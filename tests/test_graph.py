@@ -19,13 +19,13 @@ import xarray as xr
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import contents, random_band, raster, without_keys
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from xee_tf import DestinationExistsError, Model
 from xee_tf.graph import BlockJob, Sources, add_task, store_chunks, work_on_blocks
 from xee_tf.graph.order import in_order
@@ -236,7 +236,7 @@ def test_prediction_keeps_keys_of_image(form):
     assert all(graph[key].dependencies == node.dependencies for key, node in sources.graph.items())
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.data())
 def test_shared_chunks_are_loaded_once(data):
     """Planes can share tasks: bands of one chunk, or pieces of one chunk."""

@@ -9,11 +9,12 @@ import pytest
 import shapely
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
+from tests.strategies import examples
 from xee_tf.errors import GeoreferenceError, OptionError
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, region_window, write_georef
@@ -559,7 +560,7 @@ def test_an_image_beyond_the_range_of_a_projection_raises():
         to_projection(image, full, Projection.of(("EPSG:4326", 1e5)), "nearest")
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.integers(-175, 175), st.integers(-60, 60), st.sampled_from([0, 360, -360]), st.integers(4, 40))
 def test_resampling_at_any_location_on_the_globe(lon, lat, turn, chunk):
     """Bilinear resampling of longitude and latitude preserves them."""

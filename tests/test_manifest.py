@@ -22,7 +22,7 @@ import pytest
 import rasterio
 import xarray as xr
 from crc32c import crc32c
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
@@ -30,6 +30,7 @@ from tests.foreign import frame
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from xee_tf.records.framing import frame_footers, run_crc
 from xee_tf.sidecars import TableManifest, read_document, read_manifest
 from xee_tf.sidecars import manifest_of as parse_document
@@ -109,7 +110,7 @@ def test_descriptions_of_bands(tmp_path):
     st.sampled_from(["float", "band"]),
     st.booleans(),
 )
-@settings(max_examples=10)
+@examples(10)
 def test_round_trip_of_kernels(tmp_path_factory, patch, kernel, feature_types, compressed):
     ds = scene(20, 24)
     prefix = tmp_path_factory.mktemp("kernel") / "s"
@@ -787,7 +788,7 @@ JSON = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=60)
+@examples(60)
 def test_arbitrary_json_raises_only_manifest_errors(hostile, data):
     document = json.loads(hostile)
     at, key = document, None

@@ -17,12 +17,13 @@ import rioxarray
 import xarray as xr
 import zarr
 from affine import Affine
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import raster
+from tests.strategies import examples
 from xee_tf.blocks.assembling import PlaneRule
 from xee_tf.errors import OptionError, PredictionError, RecordError
 from xee_tf.geometry import Size
@@ -245,7 +246,7 @@ def test_nodata_from_rio_set_nodata():
     st.lists(st.integers(-(2**64), 2**65) | st.floats() | st.integers(-130, 260), max_size=3),
     st.data(),
 )
-@settings(max_examples=200)
+@examples(200)
 def test_any_nodata_masks_equal_values(dtype, noted, data):
     """The oracle compares the exact values in the dtype, one by one."""
     kind = np.dtype(dtype)

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 import rioxarray
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from tests.test_model_calling import FREE, fake_connector, tensors
 from xee_tf import Model, ModelError, OptionError, PredictionError, predict_to_zarr
 from xee_tf.georef.bands import image_dataset
@@ -91,7 +92,7 @@ def images(draw: st.DrawFn) -> tuple[xr.Dataset, tuple[str, ...]]:
     return ds, tuple(draw(st.permutations(there))[:count])
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(images())
 def test_the_order_of_dimensions_does_not_matter(case: tuple[xr.Dataset, tuple[str, ...]]) -> None:
     ds, array_dims = case
@@ -266,7 +267,7 @@ def test_models_with_steps_before_height_and_width() -> None:
 def test_models_of_single_pixels(shape: Any) -> None:
     model = fake_connector(tensors(x=shape), tensors(p=(None, 1)))
     for options in ({}, {"array_dims": "time"}):
-        with pytest.raises(ModelError, match=r"without axes for the height and width.*reshapes.*array_dims"):
+        with pytest.raises(ModelError, match=r"without axes for the height and width.*unit='pixel'"):
             predict(scene({"a": ("time",), "b": ("time",)}), model, **options)
     with pytest.raises(ModelError, match="without axes for the height and width"):
         predict(scene({"a": ("time",)}), fake_connector(tensors(x=(None, 3, 1)), tensors(p=(None, 1))))
@@ -284,7 +285,7 @@ def test_errors_suggest_array_dims_for_mapped_dimensions() -> None:
 
 
 def test_a_keras_model_of_series() -> None:
-    """A Keras model of tiles, and one of single pixels in a function as its error suggests."""
+    """A Keras model of tiles, and a function that reshapes tiles to pixels."""
     keras = pytest.importorskip("keras")
 
     tile = keras.Input((None, None, 3, 2))

@@ -22,11 +22,13 @@ from tests.connector_conformance import (
     in_keras,
     in_numpy,
 )
+from tests.onnx_models import known
 from tests.optional import RECORD_IMPORTS
 from xee_tf.connector import Connector, connected
 from xee_tf.errors import MissingModelError, ModelError, PredictionError
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.keras import ExportedKerasConnector, KerasConnector, keras_connector
+from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector
 from xee_tf.models.saved_model import SavedModelConnector
 
 # Keras converts its variables to numpy arrays in a way that numpy 2 warns about.
@@ -78,6 +80,33 @@ class TestLiveKeras(ConnectorConformance):
     @pytest.fixture
     def missing(self, tmp_path: Path) -> Connector:
         return KerasConnector.of(tmp_path / "nowhere.keras")
+
+
+class TestOnnxFile(ConnectorConformance):
+    """Channels last."""
+
+    @pytest.fixture
+    def connector(self, tmp_path: Path) -> Connector:
+        pytest.importorskip("onnxruntime")
+        (tmp_path / "known.onnx").write_bytes(known("last"))
+        return OnnxConnector.of(tmp_path / "known.onnx")
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Connector:
+        return OnnxConnector.of(tmp_path / "nowhere.onnx")
+
+
+class TestOnnxInMemory(ConnectorConformance):
+    """Channels first."""
+
+    @pytest.fixture
+    def connector(self) -> Connector:
+        pytest.importorskip("onnxruntime")
+        return OnnxBytesConnector.of(known("first"))
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Connector:
+        return OnnxConnector.of(tmp_path / "nowhere.onnx")
 
 
 def checked(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -376,8 +405,9 @@ def test_tensorflow_is_not_imported_before_it_is_needed() -> None:
         import xee_tf
         model = xee_tf.Model.from_saved_model("somewhere", inputTileSize=[64, 64])
         repr(model), model._repr_html_()
+        repr(xee_tf.Model.from_onnx("somewhere.onnx"))
         total = xee_tf.Model.from_function(np.sum, output_bands=["sum"])
-        assert "xarray" in Recorder.names and not {"tensorflow", "keras"} & Recorder.names
+        assert "xarray" in Recorder.names and not {"tensorflow", "keras", "onnxruntime"} & Recorder.names
     """
     code = RECORD_IMPORTS + textwrap.dedent(code)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

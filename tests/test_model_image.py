@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import random_band, raster
-from tests.strategies import chunkings, sizes
+from tests.strategies import chunkings, examples, sizes
 from tests.test_model_calling import FREE, fake_connector, tensors
 from xee_tf import Model, OptionError, PredictionError
 
@@ -100,7 +100,7 @@ def predict_whole(values, masks, reach):
     return box_sum(stacked.astype("f4"), reach).sum(-1), masked
 
 
-@settings(max_examples=120)
+@examples(120)
 @given(cases(), st.booleans(), st.booleans(), st.sampled_from([None, 1, 3]), st.data())
 def test_tiles_equal_the_whole_raster(case, cut, skip, batch_size, data):
     shape, reach, tile, bands, seed = case
@@ -126,7 +126,7 @@ def test_tiles_equal_the_whole_raster(case, cut, skip, batch_size, data):
         assert chunks[-1] <= chunks[0]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(cases(), st.sampled_from([1, 2, 3]), st.integers(0, 2))
 def test_outputs_with_another_scale(case, pool, vector):
     shape, _, tile, bands, seed = case
@@ -159,7 +159,7 @@ def test_outputs_with_another_scale(case, pool, vector):
     np.testing.assert_allclose((c, f), (700_000, 5_000_000))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(cases(), st.integers(2, 6), st.integers(1, 3))
 def test_blending_averages_overlapping_tiles(case, side, overlap):
     """The prediction of each tile is the mean of its pixels; it must be weighted as documented."""

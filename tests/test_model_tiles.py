@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rasters import random_band, raster
-from tests.strategies import chunkings, sizes
+from tests.strategies import chunkings, examples, sizes
 from tests.test_model_calling import FREE, fake_connector, tensors
 from xee_tf import Model, OptionError
 
@@ -56,7 +56,7 @@ def weights(reach: tuple[int, int]) -> npt.NDArray[Any]:
     return np.arange(1.0, 1 + (2 * x + 1) * (2 * y + 1)).reshape(2 * y + 1, 2 * x + 1)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     shape=sizes(2, 9),
     tile=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -84,7 +84,7 @@ def test_tiles_equal_the_whole_raster_for_any_overlap(
     np.testing.assert_array_equal(found, np.stack([wanted, -wanted]) if "classes" in form else wanted)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     shape=sizes(2, 9),
     side=st.integers(1, 4),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import xee_tf
 from tests.optional import optional
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from xee_tf.labels import file_labels, label_steps
 from xee_tf.names import check_zarr
 from xee_tf.storage import Location
@@ -41,9 +42,7 @@ NAMES = (
     )
     | st.text(max_size=12)
 )
-properties = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+properties = settings(examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def scene(**bands: Any) -> xr.Dataset:

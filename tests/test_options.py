@@ -173,6 +173,8 @@ PUBLIC: list[tuple[Callable[..., Any], type, tuple[type, ...]]] = [
     (xee_tf.Model.from_connector, ModelKeywords, (ModelSpec,)),
     (xee_tf.Model.from_function, ModelKeywords, (ModelSpec,)),
     (xee_tf.Model.from_keras, ModelKeywords, (ModelSpec,)),
+    (xee_tf.Model.from_mlm, ModelKeywords, (ModelSpec,)),
+    (xee_tf.Model.from_onnx, ModelKeywords, (ModelSpec,)),
     (xee_tf.Model.from_saved_model, ModelKeywords, (ModelSpec,)),
     (xee_tf.Model.from_tf_serving, HostedKeywords, (ModelSpec, HostedOptions)),
     (xee_tf.Model.from_vertex_ai, HostedKeywords, (ModelSpec, HostedOptions)),

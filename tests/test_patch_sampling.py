@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.optional import optional
 from tests.rasters import raster
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from xee_tf.errors import GeoreferenceError, GridMismatchError, OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.sampling import PatchSelection, sample_patches, split_patches
@@ -55,7 +55,6 @@ def assert_no_leaks(split):
 
 
 @given(grids(), st.data())
-@settings(deadline=None)
 def test_sides_have_no_common_pixel(grid, data):
     block = data.draw(
         st.one_of(
@@ -82,7 +81,6 @@ def test_sides_have_no_common_pixel(grid, data):
 
 
 @given(grids(), st.data())
-@settings(deadline=None)
 def test_patches_are_left_out_only_where_they_would_leak(grid, data):
     blocks = data.draw(st.integers(1, 5))
     try:
@@ -178,7 +176,6 @@ def test_split_by_polygons():
 
 
 @given(grids(), st.lists(st.tuples(*[st.floats(0, 60)] * 4, st.sampled_from("ab")), min_size=2, max_size=5))
-@settings(deadline=None)
 def test_no_patch_has_pixels_of_polygons_of_other_sides(grid, drawn):
     shapes, sides = [], []
     for x, y, width, height, side in drawn:
@@ -227,7 +224,7 @@ def holders(labels, grid, value):
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_balanced_samples_do_not_depend_on_chunks(data):
     shape = data.draw(st.tuples(st.integers(8, 60), st.integers(8, 60)))
     labels = labelled(shape, shape, seed=data.draw(st.integers(0, 99)))

@@ -17,11 +17,11 @@ pytest.importorskip("tensorflow")
 
 import keras
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rasters import random_band, raster
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from tests.test_patches import Loads
 from xee_tf import GridMismatchError, OptionError, PatchSequence, band_statistics, split_patches, tf_dataset
 
@@ -42,7 +42,7 @@ def batches(sequence):
     return [batch if isinstance(batch, tuple) else (batch,) for batch in sequence]
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(st.data())
 def test_batches_are_those_of_an_export(data):
     height, width = data.draw(st.integers(12, 50)), data.draw(st.integers(12, 50))

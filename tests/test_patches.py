@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from xee_tf import MissingExtraError, OptionError, PatchSequence, open_patches, sample_patches
 from xee_tf.training.block_memory import BlockMemory
 
@@ -45,7 +45,7 @@ class Loads:
         return xr.Dataset({"a": (("y", "x"), self.array)}, coords=values.coords, attrs=values.attrs)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_patches_are_those_of_numpy(data):
     height, width = data.draw(st.integers(4, 60)), data.draw(st.integers(4, 60))

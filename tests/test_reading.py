@@ -22,13 +22,13 @@ import numpy as np
 import pytest
 import rioxarray
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.foreign import Export, write_export
 from tests.rasters import random_band, raster
-from tests.strategies import affines, chunkings, indices, sizes
+from tests.strategies import affines, chunkings, examples, indices, sizes
 from xee_tf import MissingShardError, Mixer, MixerError, OptionError, RecordError, Size
 from xee_tf.reading.chunk import BandChunk
 from xee_tf.reading.engine import TFRecordBackend
@@ -77,7 +77,7 @@ def check_raster(ds, export: Export, *, restored=False):
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_exports_in_the_form_of_earth_engine(tmp_path_factory, data):
     patch = data.draw(sizes(1, 9), label="patch")
     columns, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
@@ -232,7 +232,7 @@ def test_bands_with_names_of_coordinates_raise(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=30)
+@examples(30)
 def test_round_trip_of_xee_tf_exports(tmp_path_factory, data):
     patch, kernel = data.draw(sizes(1, 9)), data.draw(sizes(1, 6))
     shape = data.draw(sizes(max(9, patch.x), 30))
@@ -292,7 +292,7 @@ def exports(tmp_path_factory):
 @pytest.mark.parametrize("name", [*COMPRESSIONS, "ours", "ours-plain"])
 @pytest.mark.parametrize("chunks", [None, {}, {"y": 7, "x": 50}])
 @given(data=st.data())
-@settings(max_examples=15)
+@examples(15)
 def test_windows_match_the_whole_raster(exports, name, chunks, data):
     export = exports[name]
     band = data.draw(st.sampled_from(list(export.raster)))
@@ -749,7 +749,7 @@ def test_missing_shards(tmp_path, compression):
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.int16])
 @given(data=st.data())
-@settings(max_examples=12)
+@examples(12)
 def test_truncated_shards(tmp_path_factory, compression, last, dtype, data):
     export = make(tmp_path_factory.mktemp("cut"), compression, {"b": random_band((30, 30), dtype)})
     corrupted = export.shards[-1 if last else 1]
@@ -763,7 +763,7 @@ def test_truncated_shards(tmp_path_factory, compression, last, dtype, data):
 @pytest.mark.parametrize("compression", FORMS)
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int16])
 @given(data=st.data())
-@settings(max_examples=20)
+@examples(20)
 def test_corrupt_shards_never_give_wrong_values(tmp_path_factory, compression, dtype, data):
     bands = {"b": random_band((30, 30), dtype)}
     export = make(tmp_path_factory.mktemp("corrupt"), compression, bands)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.foreign import floats, write_export
 from tests.optional import optional
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from xee_tf.sidecars import Mixer
 
 tf = optional("tensorflow")
@@ -144,7 +145,7 @@ def test_depths_are_inferred_from_the_lengths_of_lists(tmp_path):
         xee_tf.open_image(export.mixer, tmp_path / "array.tfrecord", tensor_depths={"evi": 5})
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     patch=st.integers(1, 4),
     depths=st.lists(st.integers(0, 3), min_size=1, max_size=3),

@@ -34,6 +34,7 @@ def test_code_blocks_run(tmp_path, monkeypatch):
 def test_training_page_runs(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow")
     pytest.importorskip("geopandas")
+    pytest.importorskip("sklearn")
     monkeypatch.setenv("XEE_TF_DATA", str(DATA))
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), flags=re.DOTALL)

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.lib.stride_tricks import sliding_window_view
@@ -18,7 +18,7 @@ from tests.conftest import needs_posix
 from tests.foreign import delimited, frame, parse_message
 from tests.fuzzing import member_of
 from tests.optional import optional
-from tests.strategies import layouts, layouts_and_values, names
+from tests.strategies import examples, layouts, layouts_and_values, names
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.names import check_key
 from xee_tf.records import (
@@ -191,7 +191,7 @@ def test_protobuf_decodes_encoded_records(case):
 
 
 @given(layouts_and_values(), st.booleans())
-@settings(max_examples=25)
+@examples(25)
 def test_tensorflow_decodes_encoded_records(tmp_path_factory, case, compressed):
     layout, values = case
     encoded = encode_records(layout, values)
@@ -369,7 +369,7 @@ def compare_with_protobuf(message):
 
 
 @given(st.data())
-@settings(max_examples=400)
+@examples(400)
 def test_damaged_messages_are_handled_as_by_protobuf(data):
     layout, values = data.draw(layouts_and_values(max_records=1))
     count = len(values[0])
@@ -544,7 +544,7 @@ def test_records_that_do_not_match_the_layout_raise(features, message):
 
 
 @given(st.sampled_from(["f4", "i2"]), st.data())
-@settings(max_examples=300)
+@examples(300)
 def test_damaged_frames_never_give_wrong_values(kind, data):
     layout = RecordLayout((Feature.of("a", kind, 4, "band"),))
     values = np.arange(12, dtype=kind).reshape(3, 4)
@@ -567,7 +567,7 @@ def test_damaged_frames_never_give_wrong_values(kind, data):
 
 
 @given(st.lists(st.binary(max_size=20), max_size=5))
-@settings(max_examples=30)
+@examples(30)
 def test_frames_match_tensorflow(tmp_path_factory, records):
     path = str(tmp_path_factory.mktemp("frames") / "shard")
     with tf.io.TFRecordWriter(path) as writer:

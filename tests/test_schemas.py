@@ -19,11 +19,12 @@ import pandas as pd
 import shapely
 import tensorflow as tf
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.rasters import raster
+from tests.strategies import examples
 from xee_tf import OptionError, RecordError, feature_spec, open_table, tf_dataset
 
 Row = dict[str, Any]
@@ -208,7 +209,7 @@ lists = st.one_of(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(st.dictionaries(names, lists), min_size=1, max_size=12), st.integers(1, 5), st.booleans())
 def test_any_records_match_their_rows(tmp_path_factory, rows, chunks, shuffled):
     """The name of a feature includes its kind, so that kinds are not mixed."""

@@ -8,13 +8,13 @@ import time
 import numpy as np
 import pytest
 from crc32c import crc32c
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.foreign import delimited, frame, parse_message
 from tests.optional import optional
-from tests.strategies import features
+from tests.strategies import examples, features
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.records import (
     FRAMING,
@@ -141,7 +141,7 @@ def check_arrays(found, case):
 
 
 @given(st.data(), st.integers(0, 90))
-@settings(max_examples=60)
+@examples(60)
 def test_crcs_of_rows_match_single_calls(data, length):
     count = data.draw(st.sampled_from([0, 1, 2, 255, 256, 300]))
     before, behind = data.draw(st.integers(0, 12)), data.draw(st.integers(0, 4))
@@ -209,7 +209,7 @@ def test_framed_size():
 
 
 @given(cases())
-@settings(max_examples=200)
+@examples(200)
 def test_protobuf_decodes_encoded_records(case):
     layout, context, sequences, masks = case
     encoded = encode_records(layout, [*context, *sequences], keep_steps=masks)
@@ -229,7 +229,7 @@ def test_protobuf_decodes_encoded_records(case):
 
 
 @given(cases(max_records=2))
-@settings(max_examples=25)
+@examples(25)
 def test_tensorflow_decodes_encoded_records(case):
     layout, context, sequences, masks = case
     types = {"float": tf.float32, "int64": tf.int64}
@@ -440,7 +440,7 @@ def compare_with_protobuf(data):
 
 
 @given(loose_messages())
-@settings(max_examples=300)
+@examples(300)
 def test_unpacked_lists_duplicate_names_and_unknown_fields_are_decoded(message):
     compare_with_protobuf(message)
 
@@ -464,7 +464,7 @@ def damaged(draw, data):
 
 
 @given(cases(max_records=1).filter(lambda case: len([*case[1], *case[2]][0])), st.data())
-@settings(max_examples=400)
+@examples(400)
 def test_damaged_messages_are_handled_as_by_protobuf(case, data):
     compare_with_protobuf(data.draw(damaged(protobuf_sequence(case, 0).SerializeToString())))
 
@@ -518,7 +518,7 @@ def test_a_sequence_without_steps_is_assumed_to_hold_floats():
 
 
 @given(cases(max_records=30), st.booleans())
-@settings(max_examples=200)
+@examples(200)
 def test_records_round_trip(case, verify):
     layout, context, sequences, masks = case
     encoded = encode_records(layout, [*context, *sequences], keep_steps=masks)
@@ -683,7 +683,7 @@ def outcome(feature, message, part):
 
 
 @given(cases(max_records=3).filter(lambda case: len([*case[1], *case[2]][0])), st.data())
-@settings(max_examples=300)
+@examples(300)
 def test_damaged_records_with_valid_checksums_are_handled_as_by_protobuf(case, data):
     """Records with valid checksums are still validated, in every way of decoding."""
     layout = case[0]
@@ -795,7 +795,7 @@ def test_a_key_longer_than_its_entry_raises(field):
 
 
 @given(st.sampled_from(["f4", "i2"]), st.booleans(), st.data())
-@settings(max_examples=300)
+@examples(300)
 def test_damaged_frames_never_give_wrong_values(kind, ragged, data):
     layout = RecordLayout((Feature.of("x", kind, 1, "band"),), (Feature.of("a", kind, 1, "band"),))
     series = np.arange(1, 13, dtype=kind).reshape(3, 4)

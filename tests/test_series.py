@@ -8,7 +8,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
@@ -16,7 +16,7 @@ from tests.foreign import floats
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band, raster, raw_records
-from tests.strategies import sizes
+from tests.strategies import examples, sizes
 from xee_tf.training.dataset import tf_dataset
 from xee_tf.training.spec import feature_spec
 
@@ -113,7 +113,7 @@ def joined(dataset):
 
 
 @pytest.mark.filterwarnings("ignore:default_value")  # tested in test_masks.py
-@settings(max_examples=40)
+@examples(40)
 @given(exports(), st.integers(1, 40), st.data())
 def test_any_export_equals_numpy(tmp_path_factory, export, batch_size, data):
     pytest.importorskip("tensorflow")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from crc32c import crc32c
+from dask.tokenize import tokenize
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +23,7 @@ from xee_tf.shards.file_store import FileStore, place_runs, run_sizes
 from xee_tf.shards.members import HEAD_BYTES, read_index
 from xee_tf.shards.runs import pack_run
 from xee_tf.shards.sequential_store import SequentialStore
+from xee_tf.shards.shard import Shard
 from xee_tf.shards.store import OneFile, commit_once
 from xee_tf.storage import Earlier, Location, Staging, look
 
@@ -221,3 +225,16 @@ def test_empty_appending_store(tmp_path, compressed):
 @given(st.binary(max_size=50), st.binary(max_size=500))
 def test_combine_crcs(first, second):
     assert combine_crcs(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
+
+
+def test_opening_a_shard_does_not_wait_for_tokens():
+    first, second = (Shard(Location(f"s{number}"), 0, "plain", stamp=("1",)) for number in (0, 1))
+    pool = ThreadPoolExecutor(1)
+
+    class Waiting:
+        def __dask_tokenize__(self):  # Dask holds its lock here
+            return pool.submit(lambda: first.identity).result(timeout=9)
+
+    with pool:
+        assert tokenize(Waiting()) == tokenize(Waiting())
+    assert first.identity != second.identity != replace(second, stamp=("2",)).identity

@@ -22,12 +22,12 @@ import pandas as pd
 import tensorflow as tf
 import xarray as xr
 from dask.system import CPU_COUNT
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.counting_proxy import Call
-from tests.strategies import names
+from tests.strategies import examples, names
 from xee_tf.errors import (
     DestinationExistsError,
     GeoreferenceError,
@@ -190,7 +190,7 @@ def tables(draw):
     return pd.concat([frame] * many, ignore_index=True), expected * many
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(tables())
 def test_all_values_of_any_table(tmp_path_factory, case):
     frame, expected = case

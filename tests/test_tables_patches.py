@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import shapely
 from distributed import Client, LocalCluster
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
 from tests.optional import optional
 from tests.rasters import CRS, random_band, raster
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from tests.test_tables_sample import AFFINE, SCENE, SITE, centres, points
 from xee_tf.errors import OptionError
 from xee_tf.storage import Location
@@ -66,7 +66,7 @@ def chunked(ds, chunks_of):
     return result
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.data())
 def test_any_size_and_chunking(tmp_path_factory, data):
     shape = data.draw(st.tuples(st.integers(2, 25), st.integers(2, 31)))
@@ -366,9 +366,35 @@ def test_tensorflow_reads_the_patches(tmp_path):
             np.testing.assert_array_equal(inputs, np.stack([expected["a"], expected["c"]], -1))
             assert targets.tolist() == [[3], [1], [2], [0]]
     assert [each.shape for each in tf_dataset(result, inputs=["label"], batch_size=3)] == [(3, 1), (1, 1)]
-    # The size that the user gives is used instead.
-    dataset = tf_dataset(result, inputs=["a"], patch_dimensions=(8, 9), batch_size=4)
-    assert next(iter(dataset)).shape == (4, 9, 8, 1)
+    # A margin is part of the patch, but not another size.
+    dataset = tf_dataset(result, inputs=["a"], patch_dimensions=(5, 4), kernel_size=5, batch_size=4)
+    assert next(iter(dataset)).shape == (4, 8, 9, 1)
+    with pytest.raises(OptionError, match=r"patch_dimensions=\(8, 9\) is not the size .* which is 9 × 8"):
+        tf_dataset(result, inputs=["a"], patch_dimensions=(8, 9))
+
+
+def test_masked_pixels_of_patches_are_known(tmp_path):
+    pytest.importorskip("tensorflow")
+    from xee_tf import tf_dataset
+
+    ds, bands = scene((30, 20))
+    rows, columns = [2, 29, 15, 8], [19, 4, 0, 10]
+    where, size = points(centres(rows, columns), label=[0, 1, 1, 0]), (5, 7)
+    options = {"patch_dimensions": size, "drop_nulls": False, "default_value": -7.1}
+    result = sample_table(ds[["a", "b"]].chunk(x=8, y=8), where, tmp_path / "t", **options)
+    patches = {
+        name: np.stack([cut(bands[name], *pixel, size, np.nan) for pixel in zip(rows, columns, strict=True)])
+        for name in "ab"
+    }
+    data = tf_dataset(result, inputs="a", targets="b", normalize={"a": (50, 20)}, sample_weight="mask")
+    [(inputs, targets, weights)] = data
+    np.testing.assert_allclose(inputs[..., 0], (np.nan_to_num(patches["a"]) - 50) / 20, rtol=1e-6)
+    np.testing.assert_array_equal(targets[..., 0], np.nan_to_num(patches["b"], nan=np.float32(-7.1)))
+    np.testing.assert_array_equal(weights, ~np.isnan(patches["b"]))
+    other = sample_table(ds[["a", "b"]], where, tmp_path / "u", patch_dimensions=(4, 5))
+    with pytest.raises(OptionError, match=r"different sizes: 5 × 7 pixels .* and 4 × 5 pixels"):
+        tf_dataset([result, other], inputs="a")
+    assert len(list(tf_dataset([result, other], inputs="label", batch_size=1))) == 4 + other.records
 
 
 def test_a_chunk_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -8,13 +8,13 @@ import rasterio
 import shapely
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 
 from tests.optional import optional
 from tests.rasters import CRS, random_band, raster
-from tests.strategies import chunkings
+from tests.strategies import chunkings, examples
 from xee_tf.errors import DestinationError, GeoreferenceError, OptionError
 from xee_tf.tables.read import open_table
 from xee_tf.tables.sample import sample_table
@@ -107,7 +107,7 @@ def test_stratified_samples_of_the_landsat_scene(landsat, landsat_dir, tmp_path)
 # -- Any chunking ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.data())
 def test_any_chunking_gives_the_same_rows(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("sample")

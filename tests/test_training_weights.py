@@ -175,12 +175,24 @@ def test_a_masked_pixel_never_counts_as_a_class(tmp_path):
     np.testing.assert_array_equal(weights, targets[..., 0] != 0)
 
 
+def test_the_default_value_must_be_that_of_the_manifest(tmp_path):
+    crop = np.where(np.isnan(BANDS["crop"]), 200, BANDS["crop"]).astype("uint8")
+    ds = raster({"nir": BANDS["nir"], "crop": crop})
+    ds["crop"].attrs["_FillValue"] = np.uint8(200)
+    with pytest.warns(UserWarning, match="-3"):
+        result = ds.tfexport(tmp_path / "t", patch_dimensions=4, default_value=-3)
+    with pytest.raises(
+        OptionError, match=r"default_value=-3 is not .* of 'crop' .* manifest, it is 0\. Omit"
+    ):
+        tf_dataset(result, inputs="nir", targets="crop", sample_weight="mask", default_value=-3)
+
+
 def test_files_without_a_manifest_need_the_default_value(tmp_path):
     result = export(tmp_path)
     for path in tmp_path.glob("*.tfexport"):
         path.unlink()
     options = {"inputs": "nir", "targets": "crop", "kernel_size": KERNEL, "sample_weight": "mask"}
-    with pytest.raises(OptionError, match=r"has no manifest: pass default_value"):
+    with pytest.raises(OptionError, match=r"has no manifest that contains it: pass default_value"):
         tf_dataset(result.mixer, **options)
     _, _, weights = joined(tf_dataset(result.mixer, **options, default_value=EMPTY))
     np.testing.assert_array_equal(weights, ~np.isnan(patches("crop"))[..., 0])

@@ -11,14 +11,14 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.foreign import example, write_export, write_records
 from tests.optional import optional
 from tests.oracle import cut_patches
 from tests.rasters import random_band
-from tests.strategies import affines, sizes
+from tests.strategies import affines, examples, sizes
 from xee_tf import (
     DestinationError,
     DestinationExistsError,
@@ -60,7 +60,7 @@ def read_with_tensorflow(path, compressed):
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_predictions_do_not_depend_on_batches(tmp_path_factory, data):
     patch, columns, rows = data.draw(sizes(1, 6)), data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     mixer = make_mixer(patch.xy, columns, rows)
@@ -353,7 +353,7 @@ def test_bands_of_a_geotiff_have_a_common_dtype(tmp_path):
 
 
 @given(affines(), st.sampled_from(["EPSG:32633", "EPSG:4326", "ESRI:54009"]))
-@settings(max_examples=15)
+@examples(15)
 def test_affine_and_crs_are_preserved(tmp_path_factory, affine, crs):
     assume(abs(affine.a) != 1 or affine.c != 0)  # rasterio warns about an identity transform
     folder = tmp_path_factory.mktemp("affine")

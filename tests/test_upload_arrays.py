@@ -10,13 +10,13 @@ import pytest
 import rasterio
 import xarray as xr
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.foreign import example, write_records
 from tests.optional import optional
 from tests.rasters import random_band, raster
-from tests.strategies import sizes
+from tests.strategies import examples, sizes
 from xee_tf import Mixer, OptionError, RecordError, Size
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.writer import PredictionWriter
@@ -69,7 +69,7 @@ def read_with_tensorflow(path):
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_patches_and_pixels_give_the_same_records(tmp_path_factory, data):
     patch, columns, rows = data.draw(sizes(1, 5)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
     mixer = make_mixer(patch.xy, columns, rows)
@@ -297,7 +297,7 @@ def test_array_bands_written_by_tensorflow(tmp_path, margin, files, compression)
 
 
 @given(st.data())
-@settings(max_examples=25)
+@examples(25)
 def test_pixel_records_written_by_tensorflow(tmp_path_factory, data):
     """Examples or SequenceExamples for each pixel, ragged or not, compared with numpy."""
     patch = data.draw(sizes(2, 6))

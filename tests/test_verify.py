@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import xee_tf
 from tests.foreign import frame, write_export
 from tests.rasters import random_band, raster
+from tests.strategies import examples
 from xee_tf.errors import RecordError
 from xee_tf.reading import verifying as module
 from xee_tf.reading.features import open_files
@@ -71,7 +72,7 @@ def test_the_size_of_pieces_does_not_matter(tmp_path, monkeypatch):
 
 
 @given(st.data())
-@settings(max_examples=25)
+@examples(25)
 def test_every_changed_byte_is_found(exported, data):
     result, contents = exported
     name = data.draw(st.sampled_from(sorted(contents)))

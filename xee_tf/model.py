@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack, cast
 
 import xarray as xr
@@ -21,7 +21,10 @@ from xee_tf.models import (
     SavedModelConnector,
     Transport,
     ai_platform_connector,
+    describe_model,
     keras_connector,
+    onnx_connector,
+    read_mlm,
     spec_rows,
     tf_serving_connector,
     vertex_ai_connector,
@@ -45,9 +48,9 @@ __all__ = ["Model"]
 class Model(Summarized, ModelSpec):
     """A model, and the conversion of rasters and tables to its inputs, like ``ee.Model`` in Earth Engine.
 
-    Create a model with `from_saved_model`, `from_keras`, `from_function`, `from_tf_serving`,
-    `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a custom connector.
-    All of them accept the options below as keywords, in this spelling or in Earth Engine's
+    Create a model with `from_saved_model`, `from_keras`, `from_onnx`, `from_mlm`, `from_function`,
+    `from_tf_serving`, `from_vertex_ai` or `from_ai_platform_predictor`, or with `from_connector` for a
+    custom connector. All of them accept the options below as keywords, in this spelling or in Earth Engine's
     (``inputTileSize``). Sizes, dtypes and names default to the model's own signature. The model is loaded
     when it is first used. `dataclasses.replace` returns a copy with other options.
 
@@ -228,6 +231,235 @@ class Model(Summarized, ModelSpec):
           array dims  those in the shapes of its inputs; others are mapped over
         """
         return cls(keras_connector(path_or_model, storage_options), **options)
+
+    @classmethod
+    @spelled(MODEL_SPELLING, ModelSpec)
+    def from_onnx(
+        cls,
+        path_or_model: Any,
+        *,
+        channels: str | None = None,
+        threads: int = 1,
+        providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[ModelKeywords],
+    ) -> Model:
+        """Create a model from an ONNX file, as exported from PyTorch, scikit-learn and other libraries.
+
+        Parameters
+        ----------
+        path_or_model : path-like, bytes or onnx.ModelProto
+            An ``.onnx`` file or its URL, such as ``s3://bucket/model.onnx``; a folder with one such file and
+            the files of its weights; or a model in memory.
+        channels : {"first", "last"} or str, optional
+            Where the inputs and outputs have their channels: ``(n, band, height, width)``, as usual in
+            PyTorch, or ``(n, height, width, band)``, as in TensorFlow. For time series, the order of all
+            axes: ``"NTCHW"`` for ``(n, time, band, height, width)``, ``"NCTHW"`` (the same as "first") for
+            ``(n, band, time, height, width)``, or ``"NCT"`` for ``(n, band, time)`` of single pixels.
+            Default: found by the shapes of the inputs; an error if several orders are possible.
+        threads : int, default 1
+            Number of threads that compute one batch. Dask already computes several batches at once.
+        providers : str or sequence, optional
+            Execution providers of onnxruntime in order of preference, such as ``["CUDAExecutionProvider"]``,
+            each optionally as a pair of its name and options. The workers need them. Default: the CPU.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
+        **options
+            See `Model`. In shapes and in `array_dims`, bands are last, whatever the order of the model.
+
+        Returns
+        -------
+        Model
+            The model. It is loaded when it is first used.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid.
+        MissingModelError
+            If the file does not exist, when the model is first used.
+        ModelError
+            If onnxruntime cannot load the file, it has inputs or outputs that are not tensors, or its
+            channels may be first or last, when the model is first used; or if the file of a URL is replaced
+            between the creation of a lazy prediction and its computation.
+        StorageError
+            If a URL cannot be read, when the model is first used.
+
+        Notes
+        -----
+        Files of URLs are copied as by `from_saved_model`. A model in memory is part of the graph of each
+        prediction, which holds it once.
+
+        A PyTorch model is exported like this (PyTorch is not tested with this package). Axes with names take
+        batches and tiles of any size::
+
+            import torch
+
+            n, y, x = (torch.export.Dim(name) for name in "nyx")
+            torch.onnx.export(
+                network.eval(),
+                (torch.zeros(2, 6, 256, 256),),  # as in training: (n, band, height, width)
+                "landcover.onnx",
+                input_names=["image"],
+                output_names=["classes"],
+                dynamic_shapes=({0: n, 2: y, 3: x},),
+                external_data=False,  # a single file
+                dynamo=True,
+            )
+
+        With ``dynamo=False``, pass ``dynamic_axes={"image": axes, "classes": axes}`` instead, where ``axes``
+        is ``{0: "n", 2: "y", 3: "x"}``.
+
+        A classifier of scikit-learn is converted by
+        ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
+        XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, and returns ``label`` and
+        ``probabilities``.
+
+        Examples
+        --------
+        >>> Model.from_onnx("/models/landcover.onnx", input_tile_size=256)
+        <xee_tf.Model ONNX model /models/landcover.onnx>
+          tiles       256 × 256 px
+          array dims  those in the shapes of its inputs; others are mapped over
+
+        A model that comes with onnxruntime takes three tiles of 4 rows and 5 columns at once:
+
+        >>> import numpy as np
+        >>> from onnxruntime.datasets import get_example
+        >>> axes = {"y": 30 * np.arange(8.0)[::-1], "x": 30 * np.arange(10.0)}
+        >>> scene = xr.Dataset({"B4": (("y", "x"), np.eye(8, 10))}, axes).rio.write_crs("EPSG:32633")
+        >>> model = Model.from_onnx(
+        ...     get_example("sigmoid.onnx"),
+        ...     input_type_override={"B4": "float32"},
+        ...     output_bands={"probability": "float32"},
+        ... )
+        >>> model.predict_image(scene, merge=False)["probability"].values[:2, :3].round(2)
+        array([[0.73, 0.5 , 0.5 ],
+               [0.5 , 0.73, 0.5 ]], dtype=float32)
+        """
+        connector = onnx_connector(
+            path_or_model, storage_options, channels=channels, threads=threads, providers=providers
+        )
+        return cls(connector, **options)
+
+    @classmethod
+    @spelled(MODEL_SPELLING, ModelSpec)
+    def from_mlm(
+        cls,
+        item: Any,
+        *,
+        asset: str | None = None,
+        path: PathLike | None = None,
+        preprocessed: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        **options: Unpack[ModelKeywords],
+    ) -> Model:
+        """Create a model from a STAC item with the Machine Learning Model extension (MLM).
+
+        Parameters
+        ----------
+        item : path-like, mapping or pystac.Item
+            The item: a JSON file, its URL, its content, or an object with the method ``to_dict``.
+        asset : str, optional
+            The key of the asset, if several have the role ``mlm:model``.
+        path : path-like, optional
+            The file of the model, instead of that of the item, such as a PyTorch model exported to ONNX.
+        preprocessed : bool, default False
+            The bands of the image already are what the model takes: ``value_scaling``, ``resize_type`` and
+            functions for preprocessing in the item are ignored.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
+        **options
+            See `Model`. They override those of the item.
+
+        Returns
+        -------
+        Model
+            A model of `from_onnx`, `from_keras` or `from_saved_model`. It is loaded when it is first used.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid.
+        ModelError
+            If the item does not describe a model in one of these formats, or requires preprocessing that is
+            not applied.
+        MissingModelError
+            If the file of the item does not exist.
+        StorageError
+            If the file of the item cannot be read.
+
+        Notes
+        -----
+        These fields are used:
+
+        =================================  ===================================================================
+        field                              option
+        =================================  ===================================================================
+        ``mlm:input``: bands               `bands`, or `inputs` if there are several; `input_properties` for a
+                                           model of rows, without ``height`` and ``width``
+        shape                              `input_tile_size`, which is the size less the overlap
+        dim_order                          the order of axes of an ONNX file
+        value_scaling                      `normalize`: min-max, z-score, offset and scale
+        ``mlm:output``: name, data_type    `output_bands`, or `output_properties` for a model of rows
+        bands, ``classification:classes``  names of output bands, if a single output has such channels;
+                                           otherwise the range of an integer output
+        =================================  ===================================================================
+
+        Examples
+        --------
+        >>> axes = ["batch", "channel", "height", "width"]
+        >>> item = {
+        ...     "id": "crops",
+        ...     "properties": {
+        ...         "mlm:input": [
+        ...             {
+        ...                 "name": "image",
+        ...                 "bands": ["B4", "B3"],
+        ...                 "input": {"shape": [-1, 2, 64, 64], "dim_order": axes, "data_type": "float32"},
+        ...                 "value_scaling": [{"type": "z-score", "mean": 1200, "stddev": 400}],
+        ...             }
+        ...         ],
+        ...         "mlm:output": [
+        ...             {
+        ...                 "name": "crops",
+        ...                 "result": {"shape": [-1, 2, 64, 64], "dim_order": axes, "data_type": "float32"},
+        ...                 "classification:classes": [
+        ...                     {"value": 0, "name": "maize"},
+        ...                     {"value": 1, "name": "wheat"},
+        ...                 ],
+        ...             }
+        ...         ],
+        ...     },
+        ...     "assets": {"model": {"href": "/models/crops.onnx", "roles": ["mlm:model"]}},
+        ... }
+        >>> Model.from_mlm(item, input_overlap_size=8)
+        <xee_tf.Model ONNX model /models/crops.onnx>
+          tiles       48 × 48 px with 8 × 8 px overlap along each edge
+          inputs      B4, B3
+          array dims  those in the shapes of its inputs; others are mapped over
+          normalized  B4, B3
+          outputs     maize: float32, wheat: float32
+        """
+        found = read_mlm(
+            item,
+            options,
+            asset=asset,
+            path=path,
+            preprocessed=preprocessed,
+            storage_options=storage_options,
+        )
+        described = dict(found.options)
+        if "inputs" in options:
+            described = {name: value for name, value in described.items() if name != "bands"}
+        elif "bands" in options:
+            described.pop("inputs", None)
+        merged: Any = described | options
+        if found.kind == "onnx":
+            channels = found.order if "C" in found.order else None
+            return cls.from_onnx(found.path, channels=channels, storage_options=storage_options, **merged)
+        load = cls.from_keras if found.kind == "keras" else cls.from_saved_model
+        return load(found.path, storage_options=storage_options, **merged)
 
     @classmethod
     @spelled(HOSTED_SPELLING, ModelSpec, HostedOptions)
@@ -420,7 +652,10 @@ class Model(Summarized, ModelSpec):
             an array ``(n, height, width)`` or ``(n, height, width, channels)``, or a mapping of output names
             to arrays. With ``array_dims=("time",)`` it takes ``(n, height, width, time, channels)``; without
             `array_dims`, each step of a dimension such as time is predicted separately, because a function
-            has no signature. For a table, it takes ``(n, columns)`` and returns arrays with n rows.
+            has no signature. With ``unit="pixel"`` it takes the same without height and width, ``(n,
+            channels)`` or ``(n, time, channels)``, and returns ``(n,)`` or ``(n, channels)``: for example
+            ``forest.predict_proba`` of scikit-learn. For a table, it takes ``(n, columns)`` and returns
+            arrays with n rows.
         named : bool, default False
             Whether the function takes a mapping from names of bands and properties to arrays instead.
         **options
@@ -453,6 +688,22 @@ class Model(Summarized, ModelSpec):
           tiles       256 × 256 px
           array dims  none, all are mapped over
           outputs     largest
+
+        Functions of single pixels get those that are not masked, whatever the chunks of the image:
+
+        >>> import numpy as np
+        >>> series = xr.Dataset(
+        ...     {"B4": (("time", "y", "x"), [[[3.0, np.nan], [5.0, 6.0]], [[4.0, 4.0], [8.0, 9.0]]])},
+        ...     {"y": [45.0, 15.0], "x": [500015.0, 500045.0]},
+        ... ).rio.write_crs("EPSG:32633")
+        >>> def trend(pixels):
+        ...     print("got", pixels.shape)
+        ...     return pixels[:, -1, 0] - pixels[:, 0, 0]
+        >>> model = Model.from_function(trend, unit="pixel", array_dims="time", output_bands=["trend"])
+        >>> model.predict_image(series, merge=False).trend.values
+        got (3, 2, 1)
+        array([[ 1., nan],
+               [ 3.,  3.]], dtype=float32)
         """
         return cls(FunctionConnector.of(function, named=named), **options)
 
@@ -460,7 +711,7 @@ class Model(Summarized, ModelSpec):
     def predict_image(
         self, image: xr.Dataset | xr.DataArray, merge: bool = True, **options: Unpack[PredictKeywords]
     ) -> xr.Dataset:
-        """Predict every pixel of a raster lazily, tile by tile.
+        """Predict every pixel of a raster lazily, tile by tile or, with ``unit="pixel"``, pixel by pixel.
 
         Tiles of ``input_tile_size`` are sent to the model with ``input_overlap_size`` more pixels along each
         edge, which are cropped from the predictions. The last tiles of a row or column extend beyond the
@@ -510,7 +761,7 @@ class Model(Summarized, ModelSpec):
         is within the declared range of the output, another value is used, and a larger type if the range
         includes every value of the type. Without a declared range, a tile with a valid pixel of that value
         raises an error when it is computed. There is no ``_FillValue`` if no band of the image can have
-        masked pixels.
+        masked pixels. With ``unit="pixel"``, masked pixels are not sent.
 
         *Scale.* If ``output_tile_size`` changes the scale, the result has a grid of its own, and a pixel is
         masked if all the pixels that it covers are masked.
@@ -588,6 +839,70 @@ class Model(Summarized, ModelSpec):
         1  0.2  0.4    2.0
         """
         return predict_properties(self, table, batch_size=batch_size)
+
+    def to_mlm(
+        self,
+        id: str,
+        *,
+        href: str | None = None,
+        tasks: Sequence[str] = ("semantic-segmentation",),
+        classes: Mapping[int, str] | Sequence[str] | None = None,
+        bbox: Sequence[float] = (-180, -90, 180, 90),
+        interval: Sequence[str] = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+        properties: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Describe a model in a file as a STAC item with the Machine Learning Model extension (MLM).
+
+        `from_mlm` reads it. Write it next to the model, for example with `json.dump`.
+
+        Parameters
+        ----------
+        id : str
+            The ID of the item, and the name of the model.
+        href : str, optional
+            The path or URL of the model, which may be relative to the item. Default: that of the model.
+        tasks : sequence of str, default ("semantic-segmentation",)
+            What the model does, in the terms of the extension, such as ``["regression"]``.
+        classes : mapping of int to str or sequence of str, optional
+            The names of the classes of the output, by their value or in the order of its channels. Default:
+            `output_bands`, if they are the channels of a single output.
+        bbox : sequence of float, optional
+            Where the model can be used: west, south, east and north in degrees. Default: everywhere.
+        interval : sequence of str, optional
+            When it can be used. Default: always.
+        properties : mapping of str to object, optional
+            Further properties of the item, such as ``{"mlm:architecture": "U-Net"}``.
+
+        Returns
+        -------
+        dict
+            The item, with bands, tile size (with the overlap), `normalize`, and outputs.
+
+        Raises
+        ------
+        OptionError
+            If an option is not valid, or the model has no `bands`.
+        ModelError
+            If the model is not in a file, or cannot be opened.
+
+        Examples
+        --------
+        >>> from onnxruntime.datasets import get_example
+        >>> model = Model.from_onnx(get_example("sigmoid.onnx"), bands=["B4"], output_bands=["p"])
+        >>> item = model.to_mlm("sigmoid", href="sigmoid.onnx", tasks=["regression"])
+        >>> item["properties"]["mlm:input"][0]["input"]
+        {'shape': [3, 4, 5], 'dim_order': ['batch', 'height', 'width'], 'data_type': 'float32'}
+        """
+        return describe_model(
+            self,
+            id,
+            href=href,
+            tasks=tasks,
+            classes=classes,
+            bbox=bbox,
+            interval=interval,
+            properties=properties,
+        )
 
     def stats(self) -> PredictionStats:
         """Return statistics of the requests to a model on a server.

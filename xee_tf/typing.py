@@ -17,7 +17,7 @@ from xee_tf.connector import Arrays, Connection, Items, Signature, TensorInfo
 from xee_tf.export import BandPlan, ExportOptions, Image, PatchRecords, PatchShards
 from xee_tf.geometry import Edge, PatchAxis
 from xee_tf.georef import Raster
-from xee_tf.models import ModelSpec, PixelType, Projection, Transport
+from xee_tf.models import ModelSpec, ModelUnit, PixelType, Projection, Transport
 from xee_tf.options import IfExists
 from xee_tf.predict import Blend, Resampling
 from xee_tf.prepare import NodesLike
@@ -38,7 +38,7 @@ from xee_tf.training import (
     Scales,
     SequenceSpec,
 )
-from xee_tf.upload import OverviewResampling, Predictions
+from xee_tf.upload import Nodata, OverviewResampling, Predictions
 
 __all__ = [
     "Arrays",
@@ -68,6 +68,8 @@ __all__ = [
     "Location",
     "Margins",
     "ModelSpec",
+    "ModelUnit",
+    "Nodata",
     "NodesLike",
     "Normalize",
     "NormalizeMethod",

@@ -12,12 +12,19 @@ import xee_tf
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
+from xee_tf.models import ModelUnit
 from xee_tf.options import parse
-from xee_tf.predict import Blend, PredictOptions, WrittenZarr, write_zarr
+from xee_tf.predict import Blend, PredictOptions, write_cog, write_zarr
 from xee_tf.storage import Location
 from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
 __all__ = ["predict"]
+
+_LOADERS: dict[str, Any] = {
+    ".keras": xee_tf.Model.from_keras,
+    ".h5": xee_tf.Model.from_keras,
+    ".onnx": xee_tf.Model.from_onnx,
+}
 
 
 @inherit_descriptions(xee_tf.Model, xee_tf.Model.predict_image)
@@ -30,6 +37,7 @@ def predict(
     band_names: Names = None,
     bands: Names = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
+    unit: ModelUnit = "tile",
     input_tile_size: Size = None,
     input_overlap_size: Size = None,
     output_tile_size: Size = None,
@@ -38,19 +46,22 @@ def predict(
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
+    nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
     overview_resampling: Resampling = "nearest",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     overwrite: Flag = False,
+    resume: Flag = False,
 ) -> None:
     """Predict every pixel of rasters on one grid with a model on disk or in a bucket.
 
-    A Zarr store is resumed after an interruption.
+    A Zarr store is resumed after an interruption; a .tif with --resume.
 
     Parameters
     ----------
     model
-        Folder of a SavedModel, or a .keras or .h5 file: a path or a URL, such as s3://bucket/model.keras.
+        Folder of a SavedModel, or a .keras, .h5 or .onnx file: a path or a URL, such as
+        s3://bucket/model.keras.
     rasters
         Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
         band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,
@@ -64,6 +75,9 @@ def predict(
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
         the dimensions of the model's input.
+    unit
+        What the model takes: tiles, or single pixels, for a model without spatial context, such as a dense or
+        recurrent network. Masked pixels are not sent then, and there are no sizes of tiles.
     input_overlap_size
         Pixels added along each edge of a tile, as in Earth Engine's reference and code samples: the model
         takes the tile size plus twice the overlap. The overlap may be larger than the tile: a classifier of
@@ -75,6 +89,8 @@ def predict(
         Write a band "class" of the most probable class of each pixel, instead of the probabilities, which
         are the channels of the model's only output. Names of the classes in their order, with colours or
         without: "forest=#2f7d4f,water=#2e7ebf".
+    nodata
+        Value of masked pixels of a .tif, the same for all bands. Default: a value that no band can have.
     overview_resampling
         How the overviews of a .tif are computed from pixels that are not missing: mean for measurements, mode
         for classes.
@@ -84,15 +100,22 @@ def predict(
         Width and height, in pixels, of the chunks that are read from disk.
     overwrite
         Replace an existing destination.
+    resume
+        Keep finished predictions for a .tif in a hidden folder beside it until it is complete, and continue
+        an interrupted run with them. The folder needs up to the size of all bands without compression. Each
+        call with this option can be continued; a Zarr store always can.
     """
     location = Location.of(destination)
     output_format = raster_format(location)
     if output_format != "tif":
         require_no_overviews(overview_resampling)
+        if nodata is not None:
+            raise OptionError("nodata is for a .tif; a Zarr store has a value for each band. Omit it.")
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
         "array_dims": parse_names(array_dims, image.dims),
+        "unit": unit,
         "input_tile_size": input_tile_size,
         "input_overlap_size": input_overlap_size,
         "output_tile_size": output_tile_size,
@@ -104,16 +127,20 @@ def predict(
         if outputs:
             raise OptionError("output_bands and class_map exclude each other: pass one of them.")
         options["output_bands"] = {"class": _declare_classes(classes)}
-    is_file = PurePath(Location.of(model).file_name).suffix in (".keras", ".h5")
-    load = xee_tf.Model.from_keras if is_file else xee_tf.Model.from_saved_model
+    suffix = PurePath(Location.of(model).file_name).suffix
+    load = _LOADERS.get(suffix, xee_tf.Model.from_saved_model)
     opened = load(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
-    to: dict[str, Any] = {"if_exists": if_exists(overwrite), "progress": sys.stderr.isatty()}
+    of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}
+    to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": sys.stderr.isatty()}
+    choices = parse(PredictOptions, how)
     if output_format == "tif":
-        xee_tf.predict_to_cog(opened, image, location, overview_resampling=overview_resampling, **how, **to)
-        print(f"Wrote {location}")
+        file = write_cog(opened, image, location, choices, **of_file, **to)
+        print(_describe(location, file.chunks, file.finished))
+    elif (store := write_zarr(opened, image, location, choices, **to)).finished == store.chunks:
+        print(f"{location} was already complete: nothing was predicted.")
     else:
-        print(_describe(write_zarr(opened, image, location, parse(PredictOptions, how), **to)))
+        print(_describe(location, store.chunks, store.finished))
 
 
 def _declare_classes(texts: list[str]) -> dict[str, Any]:
@@ -126,11 +153,8 @@ def _declare_classes(texts: list[str]) -> dict[str, Any]:
     return {"argmax": names, "colors": colors or None}
 
 
-def _describe(written: WrittenZarr) -> str:
+def _describe(written: Location, chunks: int, finished: int) -> str:
     """Say what was written, and what an earlier run had finished."""
-    if written.finished == written.chunks:
-        return f"{written.store} was already complete: nothing was predicted."
-    if written.finished:
-        continued = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
-        return f"Wrote {written.store}. Continued: {continued}."
-    return f"Wrote {written.store}"
+    if not finished:
+        return f"Wrote {written}"
+    return f"Wrote {written}. Continued: {finished:,} of {chunks:,} chunks were already finished."

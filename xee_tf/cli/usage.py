@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import takewhile
 
@@ -26,6 +26,9 @@ _BANDS = ("--bands", "--columns", "--selectors")
 
 _PATHS = ("--path", "--store", "--destination", "--prefix", "--file-name-prefix", "--output-prefix")
 """Options of other commands and functions for the output, which is the last argument here."""
+
+_RESUMED: Mapping[tuple[str, ...], str] = {("export",): "export", ("predict",): "prediction"}
+"""Commands with ``--resume``, and what they continue."""
 
 
 def describe_usage_error(
@@ -82,8 +85,8 @@ def _unknown_option(command: Sequence[str], flag: str, typed: str, arguments: Se
     if replacement := find_replacement(command, flag):
         if command == ("export",):
             replacement = replacement.replace("the destination", "PREFIX")
-            if flag == "--if-exists":
-                replacement += ", or --resume to continue an interrupted export"
+        if flag == "--if-exists" and (interrupted := _RESUMED.get(tuple(command))):
+            replacement += f", or --resume to continue an interrupted {interrupted}"
         return f"Unknown option {typed}: {options_to_flags(replacement, arguments, ())}."
     names = {name.removeprefix("--"): name for name in flags}
     close = get_close_matches(flag.lstrip("-"), names, n=1)

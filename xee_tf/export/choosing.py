@@ -22,6 +22,7 @@ from xee_tf.sampling import (
     check_side_names,
     on_grid,
     require_margin,
+    require_no_common_pixel,
     sample_patches,
     split_patches,
 )
@@ -107,6 +108,7 @@ class PatchChoice:
             own = on_grid(given, grid, f"split[{side!r}]")
             require_margin(given.grid, grid, f"split[{side!r}]")
             found[side] = _not_empty(_common(own, chosen), f"split[{side!r}]")
+        require_no_common_pixel(found, "split")
         lost = PatchSelection(grid, np.empty(0, np.int64))
         if isinstance(self.split, PatchSplit):
             lost = _common(on_grid(self.split.lost, grid, "split"), chosen)

@@ -21,8 +21,11 @@ from xee_tf.models.inputs import (
     plan_feeds,
 )
 from xee_tf.models.keras import keras_connector
+from xee_tf.models.mlm import read_mlm
+from xee_tf.models.mlm_items import describe_model
 from xee_tf.models.model_files import ModelFiles
-from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords
+from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
+from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords, ModelUnit, lead_axes
 from xee_tf.models.outputs import Output, plan_outputs
 from xee_tf.models.projection import Projection
 from xee_tf.models.rows import spec_rows
@@ -44,6 +47,9 @@ __all__ = [
     "ModelFiles",
     "ModelKeywords",
     "ModelSpec",
+    "ModelUnit",
+    "OnnxBytesConnector",
+    "OnnxConnector",
     "Output",
     "PixelType",
     "Projection",
@@ -52,17 +58,21 @@ __all__ = [
     "ai_platform_connector",
     "check_overrides",
     "check_required",
+    "describe_model",
     "fill_outside",
     "find_array_dims",
     "group_inputs",
     "is_prepared",
     "keras_connector",
+    "lead_axes",
     "listed",
     "load_signatures",
     "missing_error",
+    "onnx_connector",
     "plan_feeds",
     "plan_outputs",
     "read_meta_graph",
+    "read_mlm",
     "require_saved_model",
     "spec_rows",
     "tensorflow_message",

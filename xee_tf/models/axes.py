@@ -8,13 +8,14 @@ from itertools import permutations
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import OptionError
 from xee_tf.models.feeds import arrangements, fits
-from xee_tf.models.inputs import listed, tile_axes_error
+from xee_tf.models.inputs import listed, of_tiles, tile_axes_error
+from xee_tf.models.options import lead_axes
 from xee_tf.models.spec import ModelSpec
 
 __all__ = ["find_array_dims"]
 
 Dims = tuple[Hashable, ...]
-_LEAD = 3  # axes of tiles, height and width
+_TILE = lead_axes("tile")
 
 
 def find_array_dims(
@@ -50,6 +51,8 @@ def find_array_dims(
     a, b     ``(?, 7, ?, ?, 2)``            error: steps before height and width
     =======  =============================  ==============================  ======  ==========
 
+    With ``unit="pixel"``, the same applies without h and w: a model ``(?, 7, 2)`` takes ``(n, 7, 2)``.
+
     Parameters
     ----------
     spec : ModelSpec
@@ -71,7 +74,7 @@ def find_array_dims(
     OptionError
         If array_dims does not fit the bands, or if no dimensions or several choices fit the model.
     ModelError
-        If the model takes single pixels.
+        If the model takes single pixels, but its `unit` is not "pixel".
 
     Examples
     --------
@@ -105,14 +108,15 @@ def find_array_dims(
                 f"input_shapes is {list(shape)} for {name!r}, but the band has "
                 f"{_steps(taken[name]) or 'no dimensions'} other than y and x."
             )
+    lead = lead_axes(spec.unit)
     for target, info in inputs.items():
         members = groups[target]
         sides = tuple(info.shape or ())
-        if len(sides) < _LEAD or _of_single_pixels(sides, len(members), sizes):
+        if len(sides) < lead or (lead == _TILE and _of_single_pixels(sides, len(members), sizes)):
             raise tile_axes_error(spec, target, info)
         explicit = all(name in declared for name in members if taken.get(name))
-        fitting = [dims for dims in choices if _takes(dims, members, taken, sides[_LEAD:], flat=explicit)]
-        if _steps_first(sides, len(members), sizes):
+        fitting = [dims for dims in choices if _takes(dims, members, taken, sides[lead:], flat=explicit)]
+        if lead == _TILE and _steps_first(sides, len(members), sizes):
             raise OptionError(
                 f"The input {target!r} of {spec.connector} is {info}, with steps before height and width. "
                 "Tiles are sent as (n, height, width, steps, bands): use Model.from_function with a "
@@ -190,7 +194,7 @@ def _only(
 
 def _of_single_pixels(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashable, int]) -> bool:
     """Return whether a shape is more likely ``(n, steps, bands)`` than ``(n, height, width)``."""
-    if len(shape) != _LEAD:
+    if len(shape) != _TILE:
         return False
     _, steps, last = shape
     return bands > 1 or (last == 1 and (steps is None or steps in sizes.values()))
@@ -198,7 +202,7 @@ def _of_single_pixels(shape: Sequence[int | None], bands: int, sizes: Mapping[Ha
 
 def _steps_first(shape: Sequence[int | None], bands: int, sizes: Mapping[Hashable, int]) -> bool:
     """Return whether a shape can only be ``(n, steps, height, width, bands)``, as in ConvLSTM models."""
-    if len(shape) != _LEAD + 2:
+    if len(shape) != _TILE + 2:
         return False
     _, first, second, behind, last = shape
     first_only = first in sizes.values() and first not in (second, behind)
@@ -213,12 +217,13 @@ def _shape_error(
     taken: Mapping[str, Mapping[Hashable, int]],
 ) -> OptionError:
     sizes = {dim: size for name in members for dim, size in taken.get(name, {}).items()}
-    inner = ", ".join("any" if side is None else str(side) for side in (info.shape or ())[_LEAD:])
+    inner = (info.shape or ())[lead_axes(spec.unit) :]
+    shown = ", ".join("any" if side is None else str(side) for side in inner)
     return OptionError(
-        f"The input {target!r} of {spec.connector} is {info}, [{inner}] in each pixel. This is neither "
+        f"The input {target!r} of {spec.connector} is {info}, [{shown}] in each pixel. This is neither "
         f"[{len(members)}], the bands {listed(members)} in one step, nor these bands preceded by "
         f"{_steps(sizes)}. Select the bands (bands=[...]) or the steps that the model takes, or set the "
-        "dimensions that it takes, in its order: array_dims=[...]."
+        f"dimensions that it takes, in its order: array_dims=[...].{of_tiles(spec, info)}"
     )
 
 

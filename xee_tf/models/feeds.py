@@ -31,7 +31,7 @@ class Item:
     shape : tuple of int
         The shape of its value in a pixel or row; empty for a scalar.
     tiled : bool
-        Whether it is a band, with a value for each pixel of a tile; otherwise it has one value per instance.
+        Whether it is a band, with a value for each pixel; otherwise it has one value per instance.
     """
 
     dtype: np.dtype[Any]
@@ -83,15 +83,17 @@ class Feed:
         Parameters
         ----------
         values : mapping of str to ndarray
-            Values of the members: ``(n, height, width, *shape)`` for bands, ``(n, *shape)`` for others.
+            Values of the members: ``(n, height, width, *shape)`` for bands in tiles, ``(n, *shape)`` for
+            others.
 
         Returns
         -------
         ndarray
-            An array ``(n, height, width, *self.shape)`` or ``(n, *self.shape)``.
+            An array with the first axes of the values, followed by `shape`.
         """
         arrays = [self._converted(name, values[name]) for name in self.members]
-        lead = arrays[0].shape[: 3 if self.tiled else 1]
+        first = next(iter(self.members.values()))
+        lead = arrays[0].shape[: arrays[0].ndim - len(first.shape)]
         if len(arrays) == 1:
             return coerce(arrays[0], self.dtype).reshape(lead + self.shape)
         out = np.empty(lead + self.shape, self.dtype)

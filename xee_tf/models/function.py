@@ -160,9 +160,9 @@ class _FunctionConnection:
                     problem = f" of dtype {array.dtype}, which is not a number"
         raise PredictionError(
             f"The function {self._name} returned {_describe(values)}{output}{problem}; expected an array "
-            "with one element per tile or row: of shape (n, y, x) or (n, y, x, channel) for tiles, (n,) or "
-            "(n, channel) for rows. Return such an array or, for several outputs, a mapping of output names "
-            "to arrays, such as {'a': a, 'b': b}."
+            "with one element per tile, pixel or row: of shape (n, y, x) or (n, y, x, channel) for tiles, "
+            "(n,) or (n, channel) for pixels and rows. Return such an array or, for several outputs, a "
+            "mapping of output names to arrays, such as {'a': a, 'b': b}."
         )
 
     def close(self) -> None:

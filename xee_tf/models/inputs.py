@@ -12,6 +12,7 @@ import numpy as np
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.models.feeds import Feed, Item, Shape, arrangements, fits
+from xee_tf.models.options import lead_axes
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, type_name
 from xee_tf.options import did_you_mean
@@ -23,6 +24,7 @@ __all__ = [
     "group_inputs",
     "listed",
     "missing_error",
+    "of_tiles",
     "plan_feeds",
     "tile_axes_error",
 ]
@@ -216,7 +218,7 @@ class _Plan:
         """Return the shape of a tensor in each pixel or row, of a single array band or of a stack."""
         names, shapes = list(members), [item.shape for item in members.values()]
         tiled = members[names[0]].tiled
-        lead = 3 if tiled else 1
+        lead = lead_axes(self.spec.unit) if tiled else 1
         found = arrangements(shapes, tiled=tiled, flat=not tiled or self.spec.array_dims is None)
         if not found:
             raise OptionError(
@@ -238,7 +240,7 @@ class _Plan:
             # does not have it. A property does not have that axis.
             if math.prod(shape) == 1 and all(side in (None, 1) for side in expected):
                 return (1,) * len(expected)
-        if rank < lead or (rank == lead and tiled):
+        if rank < lead or rank == lead == lead_axes("tile"):
             raise tile_axes_error(self.spec, target, info)
         if len(expected) == 1 and len(shape) <= 1:
             raise OptionError(
@@ -248,25 +250,25 @@ class _Plan:
             )
         raise OptionError(
             f"The input {target!r} of {self.spec.connector} is {info}, but {listed(names)} have the shape "
-            f"{shape} in each {'pixel' if lead == 3 else 'row'}. {self.available}"
+            f"{shape} in each {'pixel' if tiled else 'row'}. {self.available}"
+            f"{of_tiles(self.spec, info) if tiled else ''}"
         )
 
 
 def tile_axes_error(spec: ModelSpec, target: str, info: TensorInfo) -> ModelError:
     """Build the error for a model of single pixels or rows that is used with tiles."""
-    inner = ", ".join("?" if side is None else str(side) for side in (info.shape or ())[1:]) or "channels"
-    layers = ""
-    if str(spec.connector).startswith("Keras") and len(info.shape or ()) == 2:
-        layers = (
-            f", such as keras.Sequential([keras.Input((None, None, {inner})), *m.layers]) of Dense layers"
-        )
     return ModelError(
         f"The input {target!r} of {spec.connector} is {info}, without axes for the height and width of a "
-        "tile. Models of single pixels or rows predict from tables. For images, use a model that takes and "
-        f"returns (n, height, width, {inner}){layers}, or Model.from_function with a function that reshapes "
-        f"tiles to (-1, {inner}), calls the model and reshapes its result to (n, height, width, ...), with "
-        "array_dims=[...] if the model takes the steps of a dimension."
+        "tile. Pass unit='pixel' for a model that takes single pixels of an image, as (n, band) or (n, "
+        "steps, band); models of rows also predict from tables."
     )
+
+
+def of_tiles(spec: ModelSpec, info: TensorInfo) -> str:
+    """Return a hint for a model of tiles that is used with ``unit="pixel"``; otherwise nothing."""
+    if spec.unit != "pixel" or info.shape is None or len(info.shape) <= lead_axes("tile"):
+        return ""
+    return " If the model takes tiles, (n, height, width, ...), omit unit='pixel'."
 
 
 def listed(names: Sequence[Hashable]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import xarray as xr
 
@@ -18,6 +18,8 @@ __all__ = [
     "MODEL_SPELLING",
     "REPLACED",
     "ModelKeywords",
+    "ModelUnit",
+    "lead_axes",
     "read_inputs",
     "read_name",
     "read_outputs",
@@ -38,13 +40,22 @@ MODEL_SPELLING = Spelling("model options", replaced=REPLACED)
 """The names of the options of a model, in ``ee.Model`` and here."""
 
 
+ModelUnit = Literal["tile", "pixel"]
+"""What a model predicts at once from an image: tiles, or single pixels."""
+
 _OUTPUTS = ("forest", "water")  # an example for error messages
 _OF_CLASSES = ("values", "colors", "nodata")  # options of a map of classes, as in `xee_tf.class_map`
+
+
+def lead_axes(unit: ModelUnit) -> int:
+    """Return the number of axes before the value of a pixel: (n, height, width) or (n,)."""
+    return 3 if unit == "tile" else 1
 
 
 class ModelKeywords(TypedDict, total=False):
     """Types of the options of a model, as users pass them; `ModelSpec` contains the parsed values."""
 
+    unit: ModelUnit
     inputs: Mapping[str, str] | None
     input_name: str | None
     bands: Sequence[str] | None

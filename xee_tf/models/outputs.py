@@ -112,8 +112,7 @@ class Output:
             channels = "" if channel is None else f", a channel for each of {self.channels} declared outputs"
             raise PredictionError(
                 f"{connector} returned {name!r} with shape {values.shape}; expected {allowed} for "
-                f"{self.name!r}{channels}. Fix output_bands, output_properties or output_tile_size, or the "
-                "model."
+                f"{self.name!r}{channels}. Fix {_options(lead)}, or the model."
             )
         if channel is not None:
             values = values[..., channel]
@@ -164,6 +163,12 @@ class Output:
             f"{connector} returned NaN for {self.name!r}, which is declared as {self.dtype}{where}. Integers "
             "cannot be NaN: declare a float type, or fix the model."
         )
+
+
+def _options(lead: Sequence[Shape]) -> str:
+    """Return the options that declare the shape of an output with the axes `lead` before it."""
+    tiled = any(len(front) > 1 for front in lead)
+    return "output_bands or output_tile_size" if tiled else "output_bands or output_properties"
 
 
 def plan_outputs(

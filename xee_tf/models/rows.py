@@ -18,6 +18,8 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     """Return the repr of a model as rows (name, value): its options. The model is not loaded."""
     rows: list[tuple[str, str]] = []
     overlap = spec.input_overlap_size
+    if spec.unit == "pixel":
+        rows.append(("unit", "pixel"))
     tiles = [] if spec.input_tile_size is None else [f"{by(*spec.input_tile_size.xy)} px"]
     if overlap != Size(x=0, y=0):
         tiles.append(f"with {by(*overlap.xy)} px overlap along each edge")

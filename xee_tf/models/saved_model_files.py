@@ -121,5 +121,7 @@ def _describe_file(name: str) -> str:
         return f"it is a Keras file. Export it with keras.models.load_model({name!r}).export('folder')."
     if name in ("saved_model.pb", "saved_model.pbtxt"):
         return "it is a file of a SavedModel; use the folder that contains it."
-    known = {"pb": "a frozen graph", "tflite": "a TensorFlow Lite model", "onnx": "an ONNX model"}
+    if suffix == "onnx":
+        return "it is an ONNX model. Use Model.from_onnx."
+    known = {"pb": "a frozen graph", "tflite": "a TensorFlow Lite model"}
     return f"it is {known.get(suffix, 'a file')}. {_EXPORT}"

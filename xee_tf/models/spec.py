@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from xee_tf.connector import Connector
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.models.options import (
     ModelKeywords,
+    ModelUnit,
     read_inputs,
     read_name,
     read_outputs,
@@ -21,7 +22,7 @@ from xee_tf.models.options import (
 )
 from xee_tf.models.projection import Projection
 from xee_tf.models.types import PixelType
-from xee_tf.options import Options, flag, number, option, read_names
+from xee_tf.options import Options, choice, flag, number, option, read_names
 from xee_tf.training import Scales, read_scales
 
 __all__ = ["ModelSpec"]
@@ -37,6 +38,11 @@ class ModelSpec(Options):
     ----------
     connector : Connector
         Where the model is and how it is called.
+    unit : {"tile", "pixel"}, default "tile"
+        What the model takes of an image (Earth Engine has only tiles). "pixel" is for models without spatial
+        context, such as dense, recurrent and 1-D convolutional networks and those of scikit-learn: the model
+        takes ``(n, band)`` or, with `array_dims`, ``(n, time, band)``, and returns ``(n,)`` or ``(n,
+        channel)``. Masked pixels are not sent. There are no sizes of tiles then.
     inputs : mapping of str to str, optional
         The model input that each band, property or column goes to. Bands with the same input are stacked
         along its last axis, in the order of the mapping. Default: the inputs of the same names or, if the
@@ -56,7 +62,7 @@ class ModelSpec(Options):
     input_shapes : mapping of str to sequence of int, optional
         Shapes of array bands, such as ``{"ndvi": [12]}``. The dimensions of the band that have these sizes
         go to the model, as ``(n, height, width, *shape)`` if the band has an input of its own, and are not
-        mapped over.
+        mapped over. Single pixels have no height and width here and below.
     array_dims : str or sequence of str, optional
         Dimensions other than y and x, such as ``("time",)``, that go to the model as a whole, in this order:
         ``(n, height, width, time, band)``, just as `xee_tf.tf_dataset` yields ``[time, band]`` for training.
@@ -119,6 +125,7 @@ class ModelSpec(Options):
 
     connector: Connector
     _: KW_ONLY
+    unit: ModelUnit = option("tile", choice(*get_args(ModelUnit)))
     inputs: Mapping[str, str] | None = option(None, read_inputs)
     input_name: str | None = option(None, read_name)
     bands: tuple[str, ...] | None = option(None, read_names)
@@ -146,16 +153,33 @@ class ModelSpec(Options):
         if not all(callable(getattr(connector, name, None)) for name in ("open", "signature")):
             raise OptionError(
                 f"connector must be a Connector; got {connector!r}. Use Model.from_function for a function, "
-                "Model.from_keras for a Keras model or Model.from_saved_model for a SavedModel."
+                "Model.from_keras for a Keras model, Model.from_saved_model for a SavedModel or "
+                "Model.from_onnx for an ONNX model."
             )
         super().__post_init__()
         if overlap_is_total is not None and flag(overlap_is_total, "overlap_is_total"):
             object.__setattr__(self, "input_overlap_size", _half(self.input_overlap_size))
+        if self.unit == "pixel":
+            _require_no_tiles(self)
         if self.inputs is not None and (self.bands is not None or self.input_name is not None):
             raise OptionError(
                 "inputs cannot be combined with bands or input_name: it already assigns each band to an "
                 "input. Bands with the same input are stacked in the order of inputs."
             )
+
+
+def _require_no_tiles(spec: ModelSpec) -> None:
+    """Check that a model of single pixels has no sizes of tiles."""
+    sizes = {
+        "input_tile_size": spec.input_tile_size,
+        "input_overlap_size": spec.input_overlap_size if max(spec.input_overlap_size.xy) else None,
+        "output_tile_size": spec.output_tile_size,
+    }
+    if given := [f"{name}={size.xy}" for name, size in sizes.items() if size is not None]:
+        raise OptionError(
+            f"unit='pixel' sends single pixels, which have no tiles; got {', '.join(given)}. Omit the sizes "
+            "or, for a model of tiles, unit."
+        )
 
 
 def _half(total: Size) -> Size:

@@ -5,7 +5,7 @@ from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.properties import predict_properties
 from xee_tf.predict.resampling import Resampling
-from xee_tf.predict.to_cog import predict_to_cog
+from xee_tf.predict.to_cog import WrittenCog, predict_to_cog, write_cog
 from xee_tf.predict.to_zarr import WrittenZarr, predict_to_zarr, write_zarr
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "PredictKeywords",
     "PredictOptions",
     "Resampling",
+    "WrittenCog",
     "WrittenZarr",
     "predict_image",
     "predict_properties",
     "predict_to_cog",
     "predict_to_zarr",
+    "write_cog",
     "write_zarr",
 ]

@@ -12,70 +12,29 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble
-from xee_tf.classes import Classes, highest
 from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.predict.averaging import SPREAD, Blend, average_symmetries, blend_weights
 from xee_tf.predict.calling import TileCaller
+from xee_tf.predict.output_bands import (
+    DerivedBand,
+    OutputBand,
+    any_masked,
+    count_unmasked,
+    fill_error,
+    invalid_fill,
+    mapped_hint,
+    with_derived,
+)
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["BlockPredictor", "DerivedBand", "OutputBand"]
+__all__ = ["BlockPredictor"]
 
 TileIndex = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Rows and columns of tiles in a block."""
 
 _SMALL = 64 * 64  # pixels; smaller tiles from several rows are sent in one call
-
-
-@dataclass(frozen=True)
-class OutputBand:
-    """A band of the result.
-
-    Parameters
-    ----------
-    name : str
-        Name of the band.
-    dims : tuple of str
-        Dimensions of the values of a pixel; empty for a scalar band.
-    shape : tuple of int
-        Lengths of `dims`.
-    dtype : numpy.dtype
-        Integer or float dtype.
-    fill : number or None
-        The value of masked pixels, ``_FillValue``. None if no pixel can be masked.
-    """
-
-    name: str
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fill: float | None
-
-
-@dataclass(frozen=True)
-class DerivedBand(OutputBand):
-    """A band of the result that is made from an output with the probabilities of classes.
-
-    Parameters
-    ----------
-    source : str
-        The name of the output, `name` if this band is the map of classes.
-    classes : Classes
-        The classes.
-    """
-
-    source: str
-    classes: Classes
-
-    @property
-    def is_map(self) -> bool:
-        """Whether this band is the map of classes, and not their highest probabilities."""
-        return self.name == self.source
-
-    def finish(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the band of the probabilities (class, y, x), of which those of masked pixels are NaN."""
-        return self.classes.assign(planes) if self.is_map else highest(planes)
 
 
 @dataclass(frozen=True)
@@ -139,11 +98,7 @@ class BlockPredictor:
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
         maskable = any(band.fill is not None for band in self.outputs)
         arrays, masks = assemble(layout.window(*block), pieces, self.rules, want_masks=maskable)
-        # A mask without masked pixels is a view of a single False, whose strides are 0.
-        planes = [
-            mask[0] if len(mask) == 1 else mask.any(axis=0) for mask in masks or () if any(mask.strides)
-        ]
-        masked = np.logical_or.reduce(planes) if planes else None
+        masked = any_masked(masks)
         views = {
             band.name: self._tiles(array, band.shape) for band, array in zip(self.bands, arrays, strict=True)
         }
@@ -163,7 +118,7 @@ class BlockPredictor:
                 predicted = call(tiles)
             except PredictionError as error:
                 positions = [(rows[row], columns[column]) for row, column in zip(*index, strict=True)]
-                raise self._add_location(error, positions, self._hint) from error
+                raise self._add_location(error, positions, mapped_hint(self.mapped)) from error
             for name, values in predicted.items():
                 if values.dtype.kind == "f" and out[name].dtype.kind != "f":  # integers with NaN
                     nan = np.isnan(values)
@@ -180,8 +135,7 @@ class BlockPredictor:
             self._check_fill(out[band.name], output_mask, band, rows, columns)
             if output_mask is not None:
                 out[band.name][..., output_mask] = band.fill
-        made = {band.name: band.finish(out[band.source]) for band in self.derived}
-        return {**out, **made}
+        return with_derived(out, self.derived)
 
     @property
     def _spreads(self) -> list[str]:
@@ -209,7 +163,7 @@ class BlockPredictor:
         nan[..., max(right - window.left, 0) :] = False
         if count := int(nan.sum()):
             [output] = [output for output in self.caller.outputs if output.name == name]
-            where = f", in {_count_unmasked(count)}"
+            where = f", in {count_unmasked(count)}"
             error = output.nan_error(self.caller.connector, where)
             raise self._add_location(error, self._tiles_of(nan, rows, columns))
 
@@ -227,38 +181,10 @@ class BlockPredictor:
         rows: range,
         columns: range,
     ) -> None:
-        """Raise an error if a pixel that is not masked has the value of masked pixels.
-
-        This applies to blocks without masked pixels, too, because ``_FillValue`` applies to the whole band.
-        """
-        if band.fill is None or values.dtype.kind == "f":
-            return
-        invalid = values == band.fill
-        if mask is not None:
-            invalid &= ~mask
-        if not invalid.any():
-            return
-        limits, bits = np.iinfo(values.dtype), 8 * values.dtype.itemsize
-        wider = "int32" if bits < 32 else "int64" if bits < 64 else "float64"
-        ranged = f"{{'type': {{'precision': 'int', 'min': {limits.min}, 'max': {limits.max}}}}}"
-        fixes = [f"declare a wider type, output_bands={{{band.name!r}: {wider!r}}}"]
-        if bits < 64:
-            fixes.insert(0, f"declare the range of the output, output_bands={{{band.name!r}: {ranged}}}")
-        error = PredictionError(
-            f"The output {band.name!r} is {band.fill} in {_count_unmasked(int(invalid.sum()))}, but this "
-            f"value marks masked pixels of {values.dtype} bands. Fix: {', or '.join(fixes)}."
-        )
-        raise self._add_location(error, self._tiles_of(invalid, rows, columns))
-
-    @property
-    def _hint(self) -> str:
-        """A possible reason why the model failed on its input."""
-        if not self.mapped:
-            return ""
-        return (
-            f" Each step of {' and '.join(map(repr, self.mapped))} is predicted separately; a model that "
-            f"takes all steps together requires array_dims={self.mapped!r}."
-        )
+        """Raise an error if a pixel that is not masked has the value of masked pixels."""
+        if (invalid := invalid_fill(values, mask, band)) is not None:
+            error = fill_error(band, int(invalid.sum()))
+            raise self._add_location(error, self._tiles_of(invalid, rows, columns))
 
     def _add_location(
         self, error: PredictionError, tiles: Sequence[tuple[int, int]], hint: str = ""
@@ -365,7 +291,3 @@ class BlockPredictor:
                 starts = np.arange(mask.shape[axis] * output // core) * core // output
                 mask = np.logical_and.reduceat(mask, starts, axis=axis)
         return mask
-
-
-def _count_unmasked(count: int) -> str:
-    return "1 pixel that is not masked" if count == 1 else f"{count} pixels that are not masked"

@@ -1,10 +1,10 @@
-"""Call a model with tiles of bands in batches, and check the tiles that it returns."""
+"""Call a model with tiles or pixels of bands in batches, and check what it returns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,39 +12,53 @@ import numpy.typing as npt
 from xee_tf.connector import Arrays, Connector, Signature, connected, join_batches
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError, PredictionError
+from xee_tf.geometry import Size
 from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
 from xee_tf.options import integer
 from xee_tf.predict.tiles import Tiles, check_tile_size, plan_tiles
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["TileCaller", "choose_batch_size", "pinned_spec", "predict_batches", "tile_caller"]
+__all__ = [
+    "Caller",
+    "TileCaller",
+    "choose_batch_size",
+    "pinned_spec",
+    "pixel_caller",
+    "predict_batches",
+    "predict_rows",
+    "tile_caller",
+]
 
 # Limits of a batch if the user does not set its size: larger batches are hardly faster, and the layers of the
 # model need more memory.
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 8192
+# Forests that start threads in every call need a quarter of the time with as many pixels (scikit-learn 1.9).
+_BATCH_PIXELS = 65536
+
+_PIXEL, _NO_OVERLAP = Size(x=1, y=1), Size(x=0, y=0)
 
 
 @dataclass(frozen=True)
-class TileCaller:
-    """Call a model with tiles. Small and picklable: every process opens the model itself.
+class Caller:
+    """A model with its inputs and outputs. Small and picklable: every process opens the model itself.
 
     Parameters
     ----------
     connector : Connector
         The model.
     tiles : Tiles
-        Tile sizes.
+        Tile sizes; tiles of one pixel for a model of single pixels.
     feeds : tuple of Feed
         Inputs of the model and the bands and properties that they are made from.
     outputs : tuple of Output
         Output bands.
     properties : mapping of str to ndarray
-        Values that are sent with every tile.
+        Values that are sent with every tile or pixel.
     batch_size : int
-        Number of tiles per call.
+        Number of tiles or pixels per call.
     fixed : bool
-        Whether the model requires exactly `batch_size` tiles per call.
+        Whether the model requires exactly `batch_size` of them per call.
     """
 
     connector: Connector
@@ -59,6 +73,10 @@ class TileCaller:
     def bands(self) -> tuple[str, ...]:
         """Names of the bands that the model takes."""
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
+
+
+class TileCaller(Caller):
+    """Call a model with tiles."""
 
     def call(self, tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Predict tiles.
@@ -148,6 +166,46 @@ def tile_caller(
     >>> caller.call({"B4": np.full((1, 2, 2), 3, "uint8"), "B3": np.full((1, 2, 2), 4, "uint8")})
     {'sum': array([[[7., 7.], [7., 7.]]], dtype=float32)}
     """
+    feeds, kept = _feeds(spec, signature, bands, properties)
+    tiles = plan_tiles(spec, signature, feeds)
+    outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
+    size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
+    batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size)
+    check_tile_size(spec.connector, feeds, tiles, batch if fixed else 1)
+    return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
+
+
+def pixel_caller(
+    spec: ModelSpec,
+    signature: Signature,
+    bands: Sequence[BandSpec],
+    properties: Mapping[str, Any],
+    *,
+    batch_size: int | None = None,
+) -> Caller:
+    """Check a model of single pixels against an image and return its inputs and outputs.
+
+    Parameters and errors are those of `tile_caller`.
+    """
+    feeds, kept = _feeds(spec, signature, bands, properties)
+    outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=1)
+    size = sum(feed.itemsize for feed in feeds)
+    batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size, _BATCH_PIXELS)
+    items = {feed.input: (feed.dtype, feed.shape) for feed in feeds}
+    count = batch if fixed else 1
+    if reason := spec.connector.size_problem(items, count):
+        sent = "Not even a single pixel" if count == 1 else f"The {count} pixels of a call"
+        raise OptionError(
+            f"{sent} can{'' if count == 1 else 'not'} be sent to {spec.connector}: {reason}. If the server "
+            "accepts larger requests, increase max_payload_bytes."
+        )
+    return Caller(spec.connector, Tiles(_PIXEL, _NO_OVERLAP, _PIXEL), feeds, outputs, kept, batch, fixed)
+
+
+def _feeds(
+    spec: ModelSpec, signature: Signature, bands: Sequence[BandSpec], properties: Mapping[str, Any]
+) -> tuple[tuple[Feed, ...], dict[str, npt.NDArray[Any]]]:
+    """Return the inputs of a model, and the properties of the image that are sent."""
     values = {name: np.asarray(properties[name]) for name in spec.input_properties if name in properties}
     items = {band.name: Item(np.dtype(band.dtype), band.shape, tiled=True) for band in bands}
     for name, value in values.items():
@@ -168,20 +226,18 @@ def tile_caller(
             f"No band of the image is an input of {spec.connector}, only the properties "
             f"{quoted(spec.input_properties)}."
         )
-    tiles = plan_tiles(spec, signature, feeds)
-    outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=3)
-    size = sum(feed.itemsize * (tiles.sent.pixels if feed.tiled else 1) for feed in feeds)
-    batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size)
-    check_tile_size(spec.connector, feeds, tiles, batch if fixed else 1)
     used = {name for feed in feeds for name in feed.members}
-    kept = {name: value for name, value in values.items() if name in used}
-    return TileCaller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
+    return feeds, {name: value for name, value in values.items() if name in used}
 
 
 def choose_batch_size(
-    connector: Connector, signature: Signature, batch_size: int | None, instance_bytes: int
+    connector: Connector,
+    signature: Signature,
+    batch_size: int | None,
+    instance_bytes: int,
+    most: int = _BATCH_ROWS,
 ) -> tuple[int, bool]:
-    """Return the number of instances per call and whether the model requires exactly this number.
+    """Return the number of instances per call, by default at most `most`, and whether the model requires it.
 
     Raises
     ------
@@ -190,7 +246,7 @@ def choose_batch_size(
     """
     fixed = signature.fixed_batch
     if batch_size is None:
-        automatic = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(instance_bytes, 1)))
+        automatic = max(1, min(most, _BATCH_BYTES // max(instance_bytes, 1)))
         return (automatic, False) if fixed is None else (fixed, True)
     size = integer(1)(batch_size, "batch_size")
     if fixed not in (None, size):
@@ -201,10 +257,17 @@ def choose_batch_size(
     return size, fixed is not None
 
 
+class Rows(Protocol):
+    """An array, or what returns one when it is sliced along the first axis."""
+
+    def __getitem__(self, rows: slice, /) -> npt.NDArray[Any]:
+        """Return some rows, tiles or pixels."""
+
+
 def predict_batches(
     connector: Connector,
     feeds: tuple[Feed, ...],
-    values: Arrays,
+    values: Mapping[str, Rows],
     properties: Mapping[str, npt.NDArray[Any]],
     count: int,
     batch_size: int,
@@ -243,3 +306,30 @@ def predict_batches(
             failed = range(start + error.instances.start, min(start + error.instances.stop, count))
             raise PredictionError(f"{error} The input was {inputs}.", instances=failed) from error
         yield start, sent, response
+
+
+def predict_rows(
+    connector: Connector,
+    feeds: tuple[Feed, ...],
+    outputs: Sequence[Output],
+    values: Mapping[str, Rows],
+    properties: Mapping[str, npt.NDArray[Any]],
+    count: int,
+    batch_size: int,
+    *,
+    fixed: bool,
+    keep_nan: bool = False,
+) -> Iterator[tuple[slice, dict[str, npt.NDArray[Any]]]]:
+    """Predict `count` rows or pixels in batches and yield the rows of each with an array for each output.
+
+    `keep_nan` is that of `Output.take`.
+    """
+    for start, sent, response in predict_batches(
+        connector, feeds, values, properties, count, batch_size, fixed=fixed
+    ):
+        stop = min(start + sent, count)
+        try:
+            taken = {out.name: out.take(response, [(sent,)], connector, keep_nan=keep_nan) for out in outputs}
+        except PredictionError as error:
+            raise PredictionError(str(error), instances=range(start, stop)) from error
+        yield slice(start, stop), {name: array[: stop - start] for name, array in taken.items()}

@@ -44,9 +44,11 @@ from xee_tf.models import (
 from xee_tf.names import check_key, check_variables
 from xee_tf.options import check_flags
 from xee_tf.predict.averaging import SPREAD, Blend
-from xee_tf.predict.block import BlockPredictor, DerivedBand, OutputBand
-from xee_tf.predict.calling import TileCaller, pinned_spec, tile_caller
+from xee_tf.predict.block import BlockPredictor
+from xee_tf.predict.calling import Caller, TileCaller, pinned_spec, pixel_caller, tile_caller
 from xee_tf.predict.options import PredictOptions
+from xee_tf.predict.output_bands import DerivedBand, OutputBand
+from xee_tf.predict.pixels import PixelPredictor, require_tiles
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
 
@@ -68,7 +70,7 @@ class Prediction:
     ----------
     dataset : Dataset
         The prediction.
-    caller : TileCaller
+    caller : Caller
         The model with its inputs, outputs, properties and tile sizes.
     bands : mapping of str to BandSpec
         Bands of the image that the model takes, with the dimensions that go to the model as a whole.
@@ -83,7 +85,7 @@ class Prediction:
     """
 
     dataset: xr.Dataset
-    caller: TileCaller
+    caller: Caller
     bands: Mapping[str, BandSpec]
     variables: Mapping[str, xr.DataArray]
     outputs: tuple[OutputBand, ...]
@@ -97,6 +99,8 @@ def predict_image(
     """Predict every pixel of a raster lazily, tile by tile; see `xee_tf.Model.predict_image`."""
     require_model(spec)
     check_flags(merge=merge)
+    if spec.unit == "pixel":
+        require_tiles(options)
     spec = pinned_spec(spec)
     dataset = image_dataset(image, split="band" not in (spec.array_dims or ()))
     georef = read_georef(dataset, options.crs, options.transform)
@@ -108,7 +112,8 @@ def predict_image(
     variables = _variables(dataset, georef)
     sampled = variables if source is dataset else _variables(source, place)
     bands = _bands(spec, signature, sampled, place, values)
-    caller = tile_caller(spec, signature, bands, values, batch_size=options.batch_size)
+    plan = pixel_caller if spec.unit == "pixel" else tile_caller
+    caller = plan(spec, signature, bands, values, batch_size=options.batch_size)
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
     taken = _outputs(caller, options.blend, options.augment, maskable)
@@ -144,8 +149,9 @@ def require_model(model: Any) -> None:
     is_plain = model is None or isinstance(model, str | os.PathLike | int | float)
     shown = shorten(repr(model)) if is_plain else f"an object of type {type(model).__name__}"
     if isinstance(model, str | os.PathLike):
-        is_keras = str(model).endswith((".keras", ".h5"))
-        hint = f" Use xee_tf.Model.{'from_keras' if is_keras else 'from_saved_model'}({str(model)!r})."
+        kinds = {".keras": "from_keras", ".h5": "from_keras", ".onnx": "from_onnx"}
+        kind = kinds.get(os.path.splitext(str(model))[1], "from_saved_model")
+        hint = f" Use xee_tf.Model.{kind}({str(model)!r})."
     elif all(callable(getattr(model, name, None)) for name in ("open", "signature")):
         hint = " Use xee_tf.Model.from_connector(connector)."
     elif callable(getattr(model, "export", None)):
@@ -218,7 +224,7 @@ def _bands(
     return bands
 
 
-def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
+def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
     """Return the outputs of the model, with their spreads, as the blocks compute them."""
     averaged = [
         name for name, enabled in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if enabled
@@ -253,7 +259,7 @@ def _outputs(caller: TileCaller, blend: Blend, augment: str | None, maskable: bo
     return tuple(outputs)
 
 
-def _derive(caller: TileCaller, taken: Sequence[OutputBand]) -> tuple[OutputBand, ...]:
+def _derive(caller: Caller, taken: Sequence[OutputBand]) -> tuple[OutputBand, ...]:
     """Return the bands of the result: maps of classes replace the probabilities."""
     declared = {output.name: output for output in caller.outputs}
     bands: list[OutputBand] = []
@@ -263,10 +269,10 @@ def _derive(caller: TileCaller, taken: Sequence[OutputBand]) -> tuple[OutputBand
             bands.append(band)
             continue
         classes = output.classes
-        bands.append(DerivedBand(band.name, (), (), classes.dtype, classes.nodata, band.name, classes))
+        bands.append(DerivedBand(band.name, (), (), classes.dtype, classes.nodata, band.name, classes, True))
         if output.confidence is not None:
             highest = (output.confidence, (), (), np.dtype(np.float32), math.nan)
-            bands.append(DerivedBand(*highest, band.name, classes))
+            bands.append(DerivedBand(*highest, band.name, classes, False))
     return tuple(bands)
 
 
@@ -302,7 +308,7 @@ def input_files(image: xr.Dataset | xr.DataArray) -> list[Any]:
 
 
 def _predict(
-    caller: TileCaller,
+    caller: Caller,
     bands: Sequence[BandSpec],
     taken: tuple[OutputBand, ...],
     outputs: tuple[OutputBand, ...],
@@ -349,18 +355,23 @@ def _predict(
     )
     derived = tuple(band for band in outputs if isinstance(band, DerivedBand))
     added_up = blend == "hann"  # the classes are known when all blocks around a chunk are
-    predictor = BlockPredictor(
-        caller=caller,
-        grid=grid,
-        bands=tuple(bands),
-        rules=rules,
-        outputs=taken,
-        derived=() if added_up else derived,
-        blend=blend,
-        skip_masked=options.skip_masked,
-        augment=options.augment is not None,
-        mapped=tuple(map(str, mapped)),
-    )
+    names = tuple(map(str, mapped))
+    predictor: BlockPredictor | PixelPredictor
+    if isinstance(caller, TileCaller):
+        predictor = BlockPredictor(
+            caller=caller,
+            grid=grid,
+            bands=tuple(bands),
+            rules=rules,
+            outputs=taken,
+            derived=() if added_up else derived,
+            blend=blend,
+            skip_masked=options.skip_masked,
+            augment=options.augment is not None,
+            mapped=names,
+        )
+    else:
+        predictor = PixelPredictor(caller, grid.affine, tuple(bands), rules, taken, derived, names)
     layout = lay_out_blocks(
         grid,
         georef.shape,

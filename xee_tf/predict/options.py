@@ -60,8 +60,8 @@ class PredictOptions(Options):
         Values of the model's ``input_properties``, which are sent with every tile. Default: the attributes of
         `image`.
     batch_size : int, optional
-        Number of tiles per call of the model. Default: as many as fit in about 8 MiB, or the number that the
-        model requires.
+        Number of tiles, or of pixels with ``unit="pixel"``, per call of the model. Default: as many as fit in
+        about 8 MiB, or the number that the model requires.
     blend : {"crop", "hann"}, default "crop"
         What to do with the overlap of predictions. "crop" cuts it off. "hann" averages the predictions of
         overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine). It

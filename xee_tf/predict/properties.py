@@ -29,7 +29,7 @@ from xee_tf.models import (
     plan_outputs,
 )
 from xee_tf.names import check_key, check_variables
-from xee_tf.predict.calling import choose_batch_size, pinned_spec, predict_batches
+from xee_tf.predict.calling import choose_batch_size, pinned_spec, predict_rows
 from xee_tf.tables import (
     Table,
     check_partition,
@@ -93,11 +93,11 @@ class RowCaller:
         feeds = plan_feeds(self.spec, signature, items, table=True)
         size = sum(feed.itemsize for feed in feeds)
         batch, fixed = choose_batch_size(connector, signature, self.batch_size, size)
-        batches = predict_batches(connector, feeds, columns, {}, count, batch, fixed=fixed)
-        for start, sent, response in batches:
-            stop = min(start + sent, count)
-            for out in self.outputs:
-                predicted[out.name][start:stop] = out.take(response, [(sent,)], connector)[: stop - start]
+        for rows, found in predict_rows(
+            connector, feeds, self.outputs, columns, {}, count, batch, fixed=fixed
+        ):
+            for name, array in found.items():
+                predicted[name][rows] = array
         return predicted
 
 

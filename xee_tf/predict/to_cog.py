@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
+import dask.array as da
 import xarray as xr
 
+from xee_tf.identity import IdentityOptions
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import input_files, predict_image, require_model
+from xee_tf.predict.keeping import keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
+from xee_tf.predict.resuming import identify_run
+from xee_tf.predict.to_zarr import count_chunks
 from xee_tf.signals import interruptible
-from xee_tf.storage import Location, PathLike, require_free, require_other, require_writable
-from xee_tf.upload import POLICIES, OverviewResampling, check_resampling, require_format, write_raster
+from xee_tf.storage import (
+    Location,
+    PathLike,
+    require_free,
+    require_other,
+    require_reachable,
+    require_writable,
+)
+from xee_tf.upload import (
+    POLICIES,
+    Nodata,
+    OverviewResampling,
+    check_resampling,
+    one_nodata,
+    require_format,
+    write_raster,
+)
 
-__all__ = ["predict_to_cog"]
+__all__ = ["WrittenCog", "predict_to_cog", "write_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
@@ -25,22 +45,25 @@ _SPELLING = replace(
 )
 
 
-@spelled(_SPELLING, PredictOptions)
+@spelled(_SPELLING, PredictOptions, IdentityOptions)
 @interruptible()
 def predict_to_cog(
     model: ModelSpec,
     image: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
     *,
+    nodata: Nodata | None = None,
     overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
+    identity: str | None = None,
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
 ) -> Location:
     """Predict every pixel of a raster and write a cloud-optimized GeoTIFF (COG).
 
-    Each chunk is written when it is predicted, so that the whole result is never in memory.
+    Each chunk is written when it is predicted, all bands from one call of the model, so that the whole result
+    is never in memory.
 
     Parameters
     ----------
@@ -53,12 +76,16 @@ def predict_to_cog(
         it is complete.
     **options
         Options of `xee_tf.Model.predict_image`, except `merge`.
+    nodata : float or mapping of str to float, optional
+        Value that marks missing pixels in the file, the same for all bands; see `xee_tf.to_cog`. By default,
+        a value that is not a valid value of any band: NaN for floats.
     overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
         How the overviews are computed, for all bands or by band; see `xee_tf.to_cog`.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
-        RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
-        missing; an existing GeoTIFF does not tell what it was written from, so that it is an error.
+        RPCs) exists, or a run was interrupted. "overwrite" replaces them when the new file is complete.
+        "resume" keeps finished predictions until the file is complete, and continues an interrupted run with
+        them; an existing GeoTIFF does not tell what it was written from, so that it is an error.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -72,21 +99,31 @@ def predict_to_cog(
     Raises
     ------
     DestinationExistsError, DestinationError
-        If the destination exists or cannot be written.
+        If the destination exists or cannot be written, or an interrupted run wrote other predictions; the
+        message contains the difference.
     OptionError, GeoreferenceError, ModelError
         As raised by `xee_tf.Model.predict_image` and `xee_tf.to_cog`.
     PredictionError
         If the model fails or returns something other than what was declared.
     RecordError
-        If the common dtype of the bands cannot represent a value.
+        If the common dtype of the bands cannot represent a value, or a valid pixel has the value `nodata`.
 
     See Also
     --------
-    predict_to_zarr : Keep the dtype of each band and continue an interrupted run.
+    predict_to_zarr : Keep the dtype of each band.
+    xee_tf.to_cog : Write any lazy raster.
 
     Notes
     -----
     All bands of a GeoTIFF have the same dtype and the same nodata value; see `xee_tf.to_cog`.
+
+    With ``if_exists="resume"``, predictions are first written to a Zarr store in a hidden folder beside the
+    destination, also in a bucket, and the file is made from this store, which is then deleted. It needs up to
+    the size of all bands without compression, in addition to what `xee_tf.to_cog` needs. If the call fails
+    or is interrupted, or its process is killed, call it again with the same arguments: finished chunks are
+    not predicted again. `nodata`, `overview_resampling`, `batch_size` and `skip_masked` may differ; for
+    everything else that must be the same, see `xee_tf.predict_to_zarr`. With "error" or "overwrite", nothing
+    is kept, and what an interrupted run has kept is deleted.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
@@ -103,7 +140,46 @@ def predict_to_cog(
     ...     opened.descriptions, float(opened.read(1)[3, 3])
     (('twice',), 30.0)
     """
+    written = write_cog(
+        model,
+        image,
+        destination,
+        parse(PredictOptions, options),
+        nodata=nodata,
+        overview_resampling=overview_resampling,
+        if_exists=if_exists,
+        identity=identity,
+        progress=progress,
+        storage_options=storage_options,
+    )
+    return written.file
+
+
+@dataclass(frozen=True)
+class WrittenCog:
+    """A GeoTIFF of predictions, its number of chunks, and how many were finished before the call."""
+
+    file: Location
+    chunks: int
+    finished: int
+
+
+def write_cog(
+    model: ModelSpec,
+    image: xr.Dataset | xr.DataArray,
+    destination: PathLike | Location,
+    options: PredictOptions,
+    *,
+    nodata: Nodata | None = None,
+    overview_resampling: OverviewResampling = "nearest",
+    if_exists: IfExists = "error",
+    identity: str | None = None,
+    progress: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> WrittenCog:
+    """Write predictions and say what an earlier run had finished; see `predict_to_cog`."""
     check_flags(progress=progress)
+    identity = IdentityOptions(identity=identity).identity
     location = Location.of(destination, storage_options)
     require_format(location, "tif", "Use xee_tf.predict_to_zarr for a .zarr.")
     require_other(location, input_files(image))
@@ -111,13 +187,39 @@ def predict_to_cog(
     require_writable(location)
     require_model(model)
     check_resampling(overview_resampling, _declared_bands(model))
-    predicted = predict_image(model, image, parse(PredictOptions, options), merge=False).dataset
+    one_nodata(nodata, _declared_bands(model))
+    prediction = predict_image(model, image, options, merge=False)
+    predicted = prediction.dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."
-    write_raster(
-        predicted, location, overview_resampling, if_exists=if_exists, progress=progress, remedy=remedy
-    )
-    return location
+
+    def write(computed: Callable[[], Mapping[str, da.Array]] | None = None) -> None:
+        write_raster(
+            predicted,
+            location,
+            overview_resampling,
+            nodata=nodata,
+            if_exists=if_exists,
+            progress=progress,
+            remedy=remedy,
+            computed=computed,
+        )
+
+    chunks, finished = count_chunks(prediction), 0
+    if if_exists != "resume":
+        write()
+        return WrittenCog(location, chunks, finished)
+    require_reachable(location, zarr=True)
+    description = identify_run(model, prediction, identity)
+
+    def kept_arrays() -> Mapping[str, da.Array]:
+        nonlocal finished
+        finished = kept.write(description, progress)
+        return kept.arrays()
+
+    with keep_predictions(prediction, location, description) as kept:
+        write(kept_arrays)
+    return WrittenCog(location, chunks, finished)
 
 
 def _declared_bands(model: ModelSpec) -> list[str] | None:

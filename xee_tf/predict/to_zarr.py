@@ -58,7 +58,14 @@ from xee_tf.storage import (
 )
 from xee_tf.upload import require_format
 
-__all__ = ["WrittenZarr", "predict_to_zarr", "write_zarr"]
+__all__ = [
+    "WrittenZarr",
+    "count_chunks",
+    "finished_chunks",
+    "predict_to_zarr",
+    "write_store",
+    "write_zarr",
+]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
@@ -222,7 +229,7 @@ def write_zarr(
         done = target == run.destination and _is_complete(target, predicted.data_vars)
         remove_other_runs(run, _other_predictions(run, description) if done else ())
         try:
-            finished = _write_store(prediction, target, run, description, progress)
+            finished = write_store(prediction, target, run, description, progress)
             if target != run.destination:
                 replace_store(run, earlier)
         except BaseException as error:
@@ -234,7 +241,7 @@ def write_zarr(
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
-    return WrittenZarr(location, math.prod(map(len, _outer_chunks(prediction))), finished)
+    return WrittenZarr(location, count_chunks(prediction), finished)
 
 
 def _find_target(
@@ -250,7 +257,7 @@ def _find_target(
         return run, store
     if not overwrite:
         if resume and _DESCRIPTION in read_record(store) and not is_finished(store):
-            finished = counted(len(_finished_chunks(store)), "finished chunk")
+            finished = counted(len(finished_chunks(store)), "finished chunk")
             raise DestinationExistsError(
                 f"{store} is an unfinished prediction with {finished}, which cannot be continued: "
                 f"{difference}. Begin again with if_exists='overwrite', or choose another name."
@@ -288,7 +295,7 @@ def _interrupted_run(run: Staging, description: RunIdentity) -> Staging | None:
     return None
 
 
-def _write_store(
+def write_store(
     prediction: Prediction, store: Location, run: Staging, description: RunIdentity, progress: bool
 ) -> int:
     """Write all chunks that are missing in a store that is new or contains a part of the same prediction.
@@ -301,7 +308,7 @@ def _write_store(
     chunks = _outer_chunks(prediction)
     if _is_complete(store, bands):
         _remove_markers(store)
-        return math.prod(map(len, chunks))
+        return count_chunks(prediction)
     record = read_record(store)
     if record.get("state") == COMPLETE:  # files are missing, and it is unknown of which chunks
         hide_store(store)
@@ -309,7 +316,7 @@ def _write_store(
     elif "root" not in record or record.get("state", BEGUN) == BEGUN:
         clear_store(store, run)
         prepare_store(to_storable(predicted), store, run, **{_DESCRIPTION: description.to_json()})
-    finished = _finished_chunks(store)
+    finished = finished_chunks(store)
     indices = [index for index in np.ndindex(*map(len, chunks)) if _chunk_name(index) not in finished]
     if indices:
         if has_root(store):
@@ -345,14 +352,15 @@ def _markers(store: Location) -> Location:
     return store.child(RECORD).child(_FINISHED)
 
 
-def _finished_chunks(store: Location) -> set[str]:
+def finished_chunks(store: Location) -> set[str]:
+    """Return the names of the finished chunks of an unfinished store."""
     return set(_markers(store).entries()) if _markers(store).exists() else set()
 
 
 def _advice(store: Location) -> str:
     """Say how to go on after an interruption."""
     with suppress(XeeTFError):
-        if _finished_chunks(store) or is_finished(store):
+        if finished_chunks(store) or is_finished(store):
             return "Finished chunks are kept: run it again to continue."
     return "No chunk was finished. Run it again."
 
@@ -380,6 +388,11 @@ def _is_complete(store: Location, bands: Iterable[Hashable]) -> bool:
 
 def _count_files(store: Location, bands: Iterable[Hashable]) -> int:
     return sum(store.child(str(band)).count_files() for band in bands)
+
+
+def count_chunks(prediction: Prediction) -> int:
+    """Return how many chunks of a prediction are written one by one, each with all bands."""
+    return math.prod(map(len, _outer_chunks(prediction)))
 
 
 def _outer_chunks(prediction: Prediction) -> tuple[tuple[int, ...], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from xee_tf.display import abbreviated, counted
+from xee_tf.display import abbreviated, by, counted
 from xee_tf.errors import OptionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import read_names
@@ -42,7 +42,7 @@ from xee_tf.shards import (
     read_records,
     whole_frames,
 )
-from xee_tf.sidecars import DescribedFile, describe_files
+from xee_tf.sidecars import DescribedFile, TablePatches, describe_files
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]
@@ -86,10 +86,13 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
         features = _find_features(shards, requested)
         names = choose_bands([feature.name for feature in features.layout.features], requested)
         patch, kernel, depths = options.patch, options.kernel, options.tensor_depths
-        if patch is None:
-            patch = _patch_of_tables(described, features, names)
+        tables = _patches_of_tables(described, features, names)
+        if patch is None and tables is not None:
+            patch = tables.size
         with first.error_context():
             content, size = _describe(features, names, patch, kernel, depths, every=requested is None)
+        if tables is not None:
+            content = _with_patches(content, size, tables, options)
     known = {band.name: band for band in content.bands}
     return OpenedExport(
         content,
@@ -101,17 +104,44 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
     )
 
 
-def _patch_of_tables(
+def _patches_of_tables(
     described: Sequence[DescribedFile | None], features: Content, names: Sequence[str]
-) -> Size | None:
-    """Return the size of the patches that all tables have; None if no chosen feature is a patch."""
-    sizes = {None if known is None else known.patch for known in described}
-    patch = next(iter(sizes)) if len(sizes) == 1 else None
-    if patch is None or not any(
-        is_patch(each, patch, {}) for each in choose_features(features.layout, names).features
-    ):
+) -> TablePatches | None:
+    """Return what the manifests of all tables say of their patches; None if no chosen feature is a patch.
+
+    Raises
+    ------
+    OptionError
+        If tables have patches of different sizes.
+    """
+    tables = [None if known is None else known.patches for known in described]
+    chosen = choose_features(features.layout, names).features
+    found = {known.patches.size: known.manifest for known in described if known and known.patches}
+    if not any(is_patch(each, size, {}) for each in chosen for size in found):
         return None
-    return patch
+    if len(found) > 1:
+        sizes = " and ".join(f"{by(*size.xy)} pixels ({manifest})" for size, manifest in found.items())
+        raise OptionError(f"The tables have patches of different sizes: {sizes}. Read them one by one.")
+    if None in tables:
+        return None
+    [size] = found
+    defaults = {str(table.default): table.default for table in tables if table is not None}  # NaN is not NaN
+    return TablePatches(size, defaults.popitem()[1] if len(defaults) == 1 else None)
+
+
+def _with_patches(content: Content, size: Size, tables: TablePatches, options: ReadOptions) -> Content:
+    """Add the default value of patches to their bands; raise an error if they have another size."""
+    stored = size.with_margin(content.margin)
+    if stored != tables.size:
+        raise OptionError(
+            f"patch_dimensions={options.patch_dimensions!r} is not the size of these patches, which is "
+            f"{by(*tables.size.xy)} according to the manifest of the table. Omit patch_dimensions."
+        )
+    bands = (
+        band if band.feature in content.labels else replace(band, default=tables.default)
+        for band in content.bands
+    )
+    return replace(content, bands=tuple(bands))
 
 
 def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Content:

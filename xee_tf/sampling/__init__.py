@@ -6,7 +6,13 @@ from xee_tf.sampling.patch_blocks import PatchBlock, read_block
 from xee_tf.sampling.patch_sample import sample_patches
 from xee_tf.sampling.places import FindPixels, SamplePixels, find_sample_pixels
 from xee_tf.sampling.selection import PatchSelection
-from xee_tf.sampling.splitting import PatchSplit, check_shares, check_side_names, split_patches
+from xee_tf.sampling.splitting import (
+    PatchSplit,
+    check_shares,
+    check_side_names,
+    require_no_common_pixel,
+    split_patches,
+)
 from xee_tf.sampling.statistics import BandStatistics, band_statistics, statistics_dataset
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "on_grid",
     "read_block",
     "require_margin",
+    "require_no_common_pixel",
     "sample_patches",
     "split_patches",
     "statistics_dataset",

@@ -22,7 +22,7 @@ from xee_tf.sampling.patch_polygons import PatchPolygons, is_geometry
 from xee_tf.sampling.randomness import random_numbers
 from xee_tf.sampling.selection import PatchSelection
 
-__all__ = ["PatchSplit", "check_shares", "check_side_names", "split_patches"]
+__all__ = ["PatchSplit", "check_shares", "check_side_names", "require_no_common_pixel", "split_patches"]
 
 _COMPARED = 3  # sides, of which all orders are compared
 _NO_SIDE = -1
@@ -218,10 +218,13 @@ def _shares(sides: Mapping[Any, Any], name: str = "sides") -> tuple[tuple[str, .
     return tuple(sides), shares
 
 
+_NOT_IN_NAMES = frozenset('/\\:*?[]"<>|')  # in names of files on some systems, and in patterns of files
+
+
 def check_side_names(names: Collection[Any], name: str) -> None:
     """Check names of sides, which are part of file names."""
     for each in names:
-        if not isinstance(each, str) or not each or set(each) & set("/\\"):
+        if not isinstance(each, str) or not each.isprintable() or not each or set(each) & _NOT_IN_NAMES:
             raise OptionError(
                 f"{name} must have names that can be part of a file name, such as 'train'; got {each!r}."
             )
@@ -344,6 +347,22 @@ def _keep_in_turn(of_patch: NDArray[np.int64], order: Sequence[int], near: Size)
         found[lost] = _BORDER
         taken |= own & ~lost
     return found
+
+
+def require_no_common_pixel(sides: Mapping[str, PatchSelection], name: str) -> None:
+    """Raise an error if a patch of one side, with its margin, has a pixel of a patch of another side."""
+    earlier: list[tuple[str, NDArray[np.bool_]]] = []
+    for side, chosen in sides.items():
+        mask = chosen.mask
+        for other, near in earlier:
+            common = np.flatnonzero(mask & near)
+            if common.size:
+                raise OptionError(
+                    f"{name}[{other!r}] and {name}[{side!r}] have common pixels: patch {common[0]} of the "
+                    "second is also in the first, or overlaps a patch of it, margins included. Use "
+                    "split_patches, which leaves out such patches, or other selections."
+                )
+        earlier.append((side, _widened(mask, reach(chosen.grid))))
 
 
 def _distance(of_patch: NDArray[np.int64], shares: NDArray[np.float64]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from dask.tokenize import tokenize
 
 from xee_tf.errors import MissingShardError, RecordError
 from xee_tf.storage import Location
@@ -78,7 +78,10 @@ class Shard:
     @cached_property
     def identity(self) -> str:
         """Token of this version of the file."""
-        return str(tokenize(self.location.url, self.stamp))
+        # Not by Dask's tokenize, which takes a lock: until Python 3.11, cached_property has one for all
+        # shards, and a thread in tokenize would wait for it in __dask_tokenize__.
+        parts = (self.location.url, self.stamp)
+        return hashlib.blake2b(repr(parts).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
     @property
     def same_features(self) -> bool:

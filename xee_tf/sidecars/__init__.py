@@ -22,7 +22,7 @@ from xee_tf.sidecars.find import (
     require_missing,
 )
 from xee_tf.sidecars.interrupted import require_whole
-from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest
+from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest, TablePatches
 from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
 from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.mixer import Mixer
@@ -73,6 +73,7 @@ __all__ = [
     "ShardInfo",
     "TableColumn",
     "TableManifest",
+    "TablePatches",
     "check_order",
     "deleted_error",
     "describe_export",

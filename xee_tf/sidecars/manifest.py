@@ -39,6 +39,7 @@ __all__ = [
     "Manifest",
     "TableColumn",
     "TableManifest",
+    "TablePatches",
 ]
 
 FORMAT_VERSION = "1.0"  # readers reject other major versions and ignore unknown keys
@@ -207,6 +208,22 @@ class TableColumn:
         return f"arrays of shape {self.shape}" if self.shape else "numbers"
 
 
+@dataclass(frozen=True)
+class TablePatches:
+    """The patches of a table, which are the last two axes of the columns that have at least two.
+
+    Parameters
+    ----------
+    size : Size
+        Width and height.
+    default : float, optional
+        The value of pixels that are masked or outside the raster; None if an older version wrote the table.
+    """
+
+    size: Size
+    default: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class TableManifest:
     """The manifest of a table export.
@@ -225,8 +242,8 @@ class TableManifest:
         Columns with integers that were rounded.
     identity : mapping, optional
         What the table was written from, if it can be resumed.
-    patch : Size, optional
-        The size of patches, which are the last two axes of the columns that have at least two.
+    patches : TablePatches, optional
+        The patches of a table of patches around points.
 
     Examples
     --------
@@ -243,7 +260,7 @@ class TableManifest:
     dropped: int = 0
     rounded: tuple[str, ...] = ()
     identity: Mapping[str, Any] | None = None
-    patch: Size | None = None
+    patches: TablePatches | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -262,8 +279,10 @@ class TableManifest:
         }
         if self.identity is not None:
             document |= {"dropped": self.dropped, "rounded": list(self.rounded), "identity": self.identity}
-        if self.patch is not None:
-            document["patchDimensions"] = list(self.patch.xy)
+        if self.patches is not None:
+            document["patchDimensions"] = list(self.patches.size.xy)
+            if self.patches.default is not None:
+                document["defaultValue"] = write_number(self.patches.default)
         return render(document)
 
     @classmethod
@@ -277,7 +296,13 @@ class TableManifest:
             shape = tuple(read_count(length, "the shape of a column") for length in column.get("shape", ()))
             columns.append(TableColumn(read_text(column["name"], "the name of a column"), kind, shape))
         shards = tuple(ManifestShard.of(shard) for shard in document.get("shards", ()))
-        patch = document.get("patchDimensions")
+        patches = None
+        if "patchDimensions" in document:
+            default = document.get("defaultValue")
+            patches = TablePatches(
+                read_size(document["patchDimensions"], "patchDimensions"),
+                None if default is None else read_number(default),
+            )
         return cls(
             tuple(columns),
             shards,
@@ -285,7 +310,7 @@ class TableManifest:
             int(document.get("dropped", 0)),
             tuple(map(str, document.get("rounded", ()))),
             document.get("identity"),
-            None if patch is None else read_size(patch, "patchDimensions"),
+            patches,
         )
 
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from xee_tf.display import counted
 from xee_tf.errors import MissingShardError, OptionError, RecordError
-from xee_tf.geometry import Size
 from xee_tf.sidecars.documents import ManifestShard
 from xee_tf.sidecars.interrupted import require_whole
-from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableManifest
+from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableManifest, TablePatches
 from xee_tf.sidecars.manifest_files import read_manifest
 from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.names import (
@@ -174,11 +173,11 @@ def image_manifests(files: Sequence[Location]) -> dict[Location, ImageManifest]:
 
 
 class DescribedFile(NamedTuple):
-    """How a manifest describes a file, the manifest, and the size of the patches in a table of patches."""
+    """How a manifest describes a file, the manifest, and the patches of a table of patches."""
 
     shard: ManifestShard
     manifest: Location
-    patch: Size | None = None
+    patches: TablePatches | None = None
 
 
 def describe_files(files: Sequence[Location]) -> list[DescribedFile | None]:
@@ -217,7 +216,7 @@ def describe_files(files: Sequence[Location]) -> list[DescribedFile | None]:
         if described is None and file.name.endswith(RECORDS):
             side = manifest_location(file)
             if isinstance(table := read(side), TableManifest) and len(table.shards) == 1:
-                described = DescribedFile(table.shards[0], side, table.patch)
+                described = DescribedFile(table.shards[0], side, table.patches)
         found.append(described)
     return found
 

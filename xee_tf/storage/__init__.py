@@ -25,7 +25,7 @@ from xee_tf.storage.destinations import (
     require_reachable,
     require_writable,
 )
-from xee_tf.storage.failures import NO_TLS, USE_HTTP, is_inaccessible, storage_errors
+from xee_tf.storage.failures import NO_TLS, USE_HTTP, disk_usage, is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.recovery import interruption, recover
@@ -83,6 +83,7 @@ __all__ = [
     "clear_store",
     "commit",
     "discard",
+    "disk_usage",
     "earlier_store",
     "explain_changes",
     "explain_unfinished",

@@ -17,6 +17,7 @@ from xee_tf.storage.processes import TOKEN
 __all__ = [
     "NO_TLS",
     "USE_HTTP",
+    "disk_usage",
     "explain_store",
     "is_inaccessible",
     "is_missing",
@@ -284,7 +285,7 @@ def _explain_disk(error: Exception, action: str, url: str) -> str:
     number = getattr(error, "errno", None)
     if number is None and isinstance(error, FileNotFoundError):
         number = errno.ENOENT  # Zarr's own errors have no number
-    usage = _disk_usage(url)
+    usage = disk_usage(url)
     if number not in _DISK and action not in ("read", "list") and usage and usage[0] < _FULL:
         number = errno.ENOSPC  # libraries such as GDAL do not say why they cannot write
     what, advice = _DISK.get(number or 0, (_text(error).rstrip("."), ""))
@@ -295,7 +296,7 @@ def _explain_disk(error: Exception, action: str, url: str) -> str:
     return f"{what} on {socket.gethostname()}. {advice.format(action=action)}"
 
 
-def _disk_usage(path: str) -> tuple[int, int] | None:
+def disk_usage(path: str) -> tuple[int, int] | None:
     """Return the free and the total bytes of the disk of a path, which need not exist."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)

@@ -228,7 +228,7 @@ def clear_store(store: Location, run: Staging) -> None:
     if not store.exists():
         return
     if store.is_local:
-        aside = run.folder.child("cleared").path
+        aside = run.folder.child("cleared").temporary().path  # an earlier one may have been left
         os.makedirs(run.folder.path, exist_ok=True)
         os.rename(store.path, aside)
         shutil.rmtree(aside)

@@ -16,7 +16,6 @@ from xee_tf.display import Listing, Summarized, Summary, counted, quoted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
-from xee_tf.geometry import Size
 from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, spelled
@@ -34,6 +33,7 @@ from xee_tf.sidecars import (
     ShardInfo,
     TableColumn,
     TableManifest,
+    TablePatches,
     deleted_error,
     export_prefix,
     find_complete,
@@ -392,7 +392,7 @@ def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> De
     ]
     uploaded = upload_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
     result = add_task(
-        tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.dropped, source.patch
+        tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.dropped, source.patches
     )
     return source.graph.delayed(f"table-export-{token}", result)
 
@@ -402,7 +402,7 @@ def _commit(
     parts: Sequence[TablePart],
     uploaded: Uploaded | None,
     dropped: int,
-    patch: Size | None,
+    patches: TablePatches | None,
 ) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
     columns = _common_columns(parts)
@@ -418,7 +418,7 @@ def _commit(
             dropped=dropped + sum(part.dropped for part in parts),
             rounded=tuple(column.name for column in columns if column.name in rounded),
             identity=identity,
-            patch=patch,
+            patches=patches,
         )
         store.commit([written], [(manifest, described.text().encode())])
         return _result_of(target, described)

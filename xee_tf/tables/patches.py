@@ -44,7 +44,7 @@ from xee_tf.graph import (
     work_on_blocks,
 )
 from xee_tf.sampling import Sample
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import TableColumn, TablePatches
 from xee_tf.storage import RowFile, Staging
 from xee_tf.tables.joining import TableStore
 from xee_tf.tables.pixels import SourceBands
@@ -137,7 +137,8 @@ class PatchTable:
             known = self._group(sample, start, stop, columns)
             value = add_value(graph.tasks, (f"patch-rows-{run}", number), known)
             groups.append([value, *parts[number]])
-        return LazyTable(groups, graph, _ReadGroup(tuple(self.names), file), local, self.size, sample.dropped)
+        patches = TablePatches(self.size, float(np.float32(self.default)))
+        return LazyTable(groups, graph, _ReadGroup(tuple(self.names), file), local, patches, sample.dropped)
 
     def _blocks(
         self, run: str, sample: Sample, cut: tuple[bool, ...], width: int, step: int, file: RowFile | None

@@ -21,11 +21,10 @@ from affine import Affine
 from xee_tf.chunks import check_chunks, checked_chunk
 from xee_tf.display import quoted
 from xee_tf.errors import ChunkError, GeoreferenceError, OptionError
-from xee_tf.geometry import Size
 from xee_tf.georef import GeoRef, apply_affine, point_transformer, read_crs, same_crs, wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of, read_names
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import TableColumn, TablePatches
 from xee_tf.storage import Staging
 from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
@@ -69,8 +68,8 @@ class LazyTable:
         Converts a row group and its number to `Rows`. By default, row groups are `Rows` already.
     local : Staging, optional
         The run on a local disk in whose folder tasks keep files, if it is not that of the table.
-    patch : Size, optional
-        The size of the patches, in a table of patches.
+    patches : TablePatches, optional
+        The patches, in a table of patches.
     dropped : int
         Number of masked pixels that were omitted before the row groups were formed.
     """
@@ -79,7 +78,7 @@ class LazyTable:
     graph: Graph
     read: Callable[[Any, int], Rows] = _return_rows
     local: Staging | None = None
-    patch: Size | None = None
+    patches: TablePatches | None = None
     dropped: int = 0
 
 

@@ -31,13 +31,14 @@ def masked_values(
     """
     found: dict[str, float] = {}
     for name in names:
-        values = {_value(export, name, default_value) for export in exports}
+        each_value = [_value(export, name, default_value) for export in exports]
+        values = {str(value): value for value in each_value}  # by text, because NaN is not equal to NaN
         if len(values) > 1:
             raise OptionError(
                 f"Masked pixels of {name!r} have different values in these exports: "
-                f"{sorted(values, key=str)}. Pass default_value, or create a dataset for each export."
+                f"{', '.join(sorted(values))}. Pass default_value, or create a dataset for each export."
             )
-        [value] = values
+        [value] = values.values()
         if value is not None:
             found[name] = value
     return found
@@ -47,8 +48,15 @@ def _value(export: OpenedExport, name: str, default_value: float | None) -> floa
     band = export.band(name)
     if default_value is None:
         return band.default
-    [dtype] = [feature.dtype for feature in export.layout.features if feature.name == band.feature]
-    return convert_number(default_value, np.dtype(dtype))
+    [stored] = [feature.dtype for feature in export.layout.features if feature.name == band.feature]
+    value = convert_number(default_value, np.dtype(stored))
+    if band.default is not None and str(value) != str(convert_number(band.default, np.dtype(stored))):
+        raise OptionError(
+            f"default_value={default_value:g} is not the value of masked pixels of {name!r} in {export}: "
+            f"according to the manifest, it is {band.default:g}. Omit default_value, or pass "
+            f"{band.default:g} if no valid pixel has this value."
+        )
+    return value
 
 
 def unambiguous_values(
@@ -86,9 +94,9 @@ def unambiguous_values(
     for name in pixels:
         if name not in found:
             raise OptionError(
-                f"{option} needs the value of masked pixels of {name!r}, but {exports[0]} has no manifest: "
-                "pass default_value, the value in the records, for example default_value=0; or a value that "
-                "does not occur if no pixel is masked."
+                f"{option} needs the value of masked pixels of {name!r}, but {exports[0]} has no manifest "
+                "that contains it: pass default_value, the value in the records, such as default_value=0; or "
+                "a value that does not occur if no pixel is masked."
             )
         if found[name] in (harmless or ()):
             continue

@@ -1,5 +1,6 @@
 """Write predictions to TFRecord, and convert records and rasters to GeoTIFF, Zarr and vector files."""
 
+from xee_tf.upload.casting import Nodata, one_nodata
 from xee_tf.upload.cog import (
     POLICIES,
     OverviewResampling,
@@ -10,6 +11,7 @@ from xee_tf.upload.cog import (
     write_raster,
 )
 from xee_tf.upload.destination import raster_format, require_format
+from xee_tf.upload.files import geotiff_files
 from xee_tf.upload.image import upload_image
 from xee_tf.upload.predictions import Predictions
 from xee_tf.upload.table import upload_table
@@ -17,11 +19,14 @@ from xee_tf.upload.writer import PredictionWriter
 
 __all__ = [
     "POLICIES",
+    "Nodata",
     "OverviewResampling",
     "PredictionWriter",
     "Predictions",
     "Resampling",
     "check_resampling",
+    "geotiff_files",
+    "one_nodata",
     "raster_format",
     "require_format",
     "require_no_overviews",

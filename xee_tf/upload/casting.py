@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import dask.array as da
@@ -11,10 +13,23 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.display import quoted
-from xee_tf.dtypes import FLOAT64_EXACT, nodata_candidates
-from xee_tf.errors import OptionError, RecordError
+from xee_tf.dtypes import FLOAT64_EXACT, convert_number, nodata_candidates
+from xee_tf.errors import OptionError, RecordError, shorten
+from xee_tf.options import is_number
 
-__all__ = ["cast", "common_dtype", "common_nodata"]
+__all__ = [
+    "Nodata",
+    "cast",
+    "common_dtype",
+    "common_nodata",
+    "dtype_with_nodata",
+    "is_representable",
+    "one_nodata",
+    "read_nodata",
+]
+
+Nodata = float | Mapping[str, float]
+"""A value that marks missing pixels of all bands, or one for each of some bands."""
 
 _REMEDY = (
     "choose another dtype=. If this value marks missing pixels, pass it as nodata= with a dtype= that can "
@@ -74,6 +89,81 @@ def common_nodata(
                 f"{dtype} and float64 can be valid in one of the bands {quoted(dtypes)}: {remedy}"
             )
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
+
+
+def read_nodata(nodata: Any) -> int | float:
+    """Convert a nodata value to a Python number.
+
+    Examples
+    --------
+    >>> read_nodata(np.float32(-1)), read_nodata("none")
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: nodata must be a number, such as -9999; got 'none'.
+    """
+    if not is_number(nodata):
+        raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
+    return int(nodata) if isinstance(nodata, Integral) else float(nodata)
+
+
+def is_representable(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype can represent a value, with the precision of float32."""
+    converted = convert_number(nodata, dtype)
+    return converted is not None and (math.isnan(converted) or math.isclose(converted, nodata, rel_tol=1e-7))
+
+
+def one_nodata(given: Nodata | None, bands: Iterable[str] | None) -> int | float | None:
+    """Return the nodata value of all bands of a GeoTIFF, which has no place for one for each band.
+
+    Raises
+    ------
+    OptionError
+        If a value is not a number, a name is none of `bands`, if these are known, or the values of two bands
+        differ.
+
+    Examples
+    --------
+    >>> one_nodata({"class": 255, "share": 255}, ["class", "share"])
+    255
+    """
+    if given is None or not isinstance(given, Mapping):
+        return None if given is None else read_nodata(given)
+    names = None if bands is None else list(bands)
+    found = {name: read_nodata(value) for name, value in given.items()}
+    for name in found:
+        if names is not None and name not in names:
+            raise OptionError(
+                f"nodata names the band {name!r}, which is not written. The bands are {quoted(names)}."
+            )
+    if len({repr(float(value)) for value in found.values()}) > 1:
+        shown = ", ".join(f"{value!r} for {name!r}" for name, value in found.items())
+        raise OptionError(
+            f"A GeoTIFF has one nodata value for all bands, but nodata has {shorten(shown, 200)}. Pass one "
+            "value that no valid pixel of any band has; omit nodata, so that such a value is found; or write "
+            "a Zarr store, which has one for each band."
+        )
+    return next(iter(found.values()), None)
+
+
+def dtype_with_nodata(dtypes: Mapping[str, npt.DTypeLike], nodata: float) -> tuple[np.dtype[Any], Any]:
+    """Return the common dtype of bands, and a nodata value that was chosen for all of them in this dtype.
+
+    Raises
+    ------
+    OptionError
+        If the dtype cannot represent the value.
+
+    Examples
+    --------
+    >>> dtype_with_nodata({"a": np.dtype("uint8"), "b": np.dtype("int16")}, -9999)
+    (dtype('int16'), np.int16(-9999))
+    """
+    dtype = common_dtype(dtypes.values())
+    if not is_representable(nodata, dtype):
+        raise OptionError(
+            f"nodata={nodata!r} cannot be represented as {dtype}, the common dtype of the bands "
+            f"{quoted(dtypes)}. Choose another value, or a larger dtype for one of them, such as 'float32'."
+        )
+    return dtype, dtype.type(nodata)
 
 
 def cast(
@@ -139,6 +229,7 @@ class _Cast:
         missing = np.isnan(block) if block.dtype.kind == "f" else np.zeros(block.shape, bool)
         if self.fill is not None:
             missing |= block == self.fill
+            self._check_valid(block, missing)
         if missing.any() and (self.nodata is not None or self.dtype.kind != "f"):
             if self.nodata is None:
                 info = np.iinfo(self.dtype)
@@ -157,6 +248,16 @@ class _Cast:
             )
         out[missing] = self.nodata
         return out
+
+    def _check_valid(self, block: npt.NDArray[Any], missing: npt.NDArray[np.bool_]) -> None:
+        """Raise an error if a pixel that is not missing has the nodata value of the result."""
+        if self.nodata is None or np.isnan(self.nodata) or self.fill == self.nodata:
+            return
+        if ((block == self.nodata) & ~missing).any():
+            raise RecordError(
+                f"Band {self.name!r} contains {self.nodata} as a valid value, because its missing pixels "
+                f"have {self.fill}: choose another nodata=, which no valid pixel has, or omit it."
+            )
 
     def _rounded(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if block.dtype.kind == "b":

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, get_args
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import convert_number, parse_dtype
+from xee_tf.dtypes import parse_dtype
 from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
-from xee_tf.options import READ_SPELLING, IfExists, check_flags, is_number, one_of, spelled
+from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, spelled
 from xee_tf.reading import (
     OpenedExport,
     ReadOptions,
@@ -55,7 +53,7 @@ from xee_tf.storage import (
     stored_bands,
     to_storable,
 )
-from xee_tf.upload.casting import cast, common_dtype
+from xee_tf.upload.casting import cast, common_dtype, is_representable, read_nodata
 from xee_tf.upload.cog import POLICIES, OverviewResampling, require_no_overviews, write_cog
 from xee_tf.upload.destination import raster_format
 
@@ -173,7 +171,7 @@ def upload_image(
     ([[0, 0, 1], [0, 0, 1], [2, 2, 3]], 'EPSG:32633', ('prediction',))
     """
     check_flags(progress=progress)
-    nodata = None if nodata is None else _number(nodata)
+    nodata = None if nodata is None else read_nodata(nodata)
     stored = None if dtype is None else _dtype(dtype)
     location = Location.of(destination, storage_options)
     written = raster_format(location)
@@ -220,7 +218,7 @@ def _convert(
     if one:
         dtypes = dict.fromkeys(dtypes, common_dtype(dtypes.values()))
     for name, target in dtypes.items():
-        if nodata is not None and not _is_representable(nodata, target):
+        if nodata is not None and not is_representable(nodata, target):
             raise OptionError(
                 f"nodata={nodata!r} cannot be represented as {target}, the dtype of band {name!r}. Choose "
                 "another nodata= or dtype=."
@@ -236,19 +234,6 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
             f"dtype must be an integer or float type, such as 'uint8'; got {shorten(repr(dtype))}."
         )
     return found
-
-
-def _number(nodata: Any) -> int | float:
-    """Convert nodata to a Python number."""
-    if not is_number(nodata):
-        raise OptionError(f"nodata must be a number, such as -9999; got {shorten(repr(nodata))}.")
-    return int(nodata) if isinstance(nodata, Integral) else float(nodata)
-
-
-def _is_representable(nodata: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether a dtype can represent a value, with the precision of float32."""
-    converted = convert_number(nodata, dtype)
-    return converted is not None and (math.isnan(converted) or math.isclose(converted, nodata, rel_tol=1e-7))
 
 
 def _unfinished(store: Location) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_writable, storage_errors
-from xee_tf.upload.casting import cast, common_nodata
+from xee_tf.upload.casting import Nodata, cast, common_nodata, dtype_with_nodata, one_nodata
 from xee_tf.upload.cog.categories import add_category_names, color_table, require_no_means
 from xee_tf.upload.cog.encoding import predictor_of
 from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
-from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, methods_of
+from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, methods_of
 from xee_tf.upload.cog.tiles import TileWork, copy_tiles, sizes_of
 from xee_tf.upload.destination import require_format
 from xee_tf.upload.files import geotiff_files, staged_run
@@ -52,6 +52,7 @@ def to_cog(
     raster: xr.Dataset | xr.DataArray,
     destination: PathLike | Location,
     *,
+    nodata: Nodata | None = None,
     overview_resampling: OverviewResampling = "nearest",
     if_exists: IfExists = "error",
     progress: bool = False,
@@ -71,6 +72,11 @@ def to_cog(
         dimension of a DataArray is split into bands as in `xee_tf.export_image`.
     destination : str or path-like
         The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
+    nodata : float or mapping of str to float, optional
+        Value that marks missing pixels in the file. Pixels of the raster that have it count as missing,
+        unless ``_FillValue``, an attribute or in the encoding, marks others as missing: then they are an
+        error. A mapping by band must have the same value for all bands, because a GeoTIFF has only one. By
+        default, a value that is not a valid value of any band: NaN for floats.
     overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
         How each pixel of an overview is computed from the 2 x 2 pixels of the level before it: its first
         pixel, also if that is missing ("sample" of Earth Engine's ``pyramidingPolicy``); the mean, or the
@@ -99,10 +105,10 @@ def to_cog(
     GeoreferenceError
         If the raster has no CRS or no regular coordinates.
     OptionError
-        If `raster` is not an xarray object, there is no unused value for missing pixels, or the name of a
-        band cannot be stored.
+        If `raster` is not an xarray object, there is no unused value for missing pixels, `nodata` cannot be
+        represented or differs between bands, or the name of a band cannot be stored.
     RecordError
-        If the common dtype cannot represent a value.
+        If the common dtype cannot represent a value, or a valid pixel has the value `nodata`.
 
     Notes
     -----
@@ -134,7 +140,13 @@ def to_cog(
     require_writable(location)
     remedy = "cast it first, for example with astype('int32'), or write a Zarr store."
     write_raster(
-        dataset, location, overview_resampling, if_exists=if_exists, progress=progress, remedy=remedy
+        dataset,
+        location,
+        overview_resampling,
+        nodata=nodata,
+        if_exists=if_exists,
+        progress=progress,
+        remedy=remedy,
     )
     return location
 
@@ -144,11 +156,23 @@ def write_raster(
     location: Location,
     overview_resampling: OverviewResampling,
     *,
+    nodata: Nodata | None,
     if_exists: IfExists,
     progress: bool,
     remedy: str,
+    computed: Callable[[], Mapping[str, da.Array]] | None = None,
 ) -> None:
-    """Write a raster as `to_cog` does; `remedy` is the end of the error for unrepresentable values."""
+    """Write a raster as `to_cog` does.
+
+    Parameters
+    ----------
+    raster, location, overview_resampling, nodata, if_exists, progress
+        See `to_cog`.
+    remedy : str
+        End of the error for values that the file cannot represent.
+    computed : callable, optional
+        Called after the checks of the bands; returns arrays with the same values, which are written instead.
+    """
     georef = read_georef(raster)
     bands = {
         str(name): band.transpose(..., georef.y_dim, georef.x_dim)
@@ -161,18 +185,30 @@ def write_raster(
                 f"ds[{name!r}].astype('float64'), or select other bands."
             )
     fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
-    dtype, nodata = common_nodata({name: band.dtype for name, band in bands.items()}, fills, remedy)
-    arrays, names = {}, {}
+    dtypes = {name: band.dtype for name, band in bands.items()}
+    chosen = one_nodata(nodata, dtypes)
+    if chosen is None:
+        dtype, stored = common_nodata(dtypes, fills, remedy)
+    else:
+        dtype, stored = dtype_with_nodata(dtypes, chosen)
+        for name, band in bands.items():  # predictions, and what xarray decoded, have no other missing pixels
+            if fills[name] is None and band.encoding.get("_FillValue") is not None:
+                fills[name] = math.nan
+    names = {}
     for name, band in bands.items():
-        data = cast(name, band.chunk().data, dtype, nodata, fill=fills[name], remedy=remedy)
-        arrays[name] = data.rechunk(dict.fromkeys(range(data.ndim - 2), -1))
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
     found = {name: find_labels(band.attrs) for name, band in bands.items()}
     labels = {name: each for name, each in found.items() if each is not None}
+    _check_bands(names, overview_resampling, labels)
+    data = {name: band.chunk().data for name, band in bands.items()} if computed is None else computed()
+    arrays = {}
+    for name in bands:
+        converted = cast(name, data[name], dtype, stored, fill=fills[name], remedy=remedy)
+        arrays[name] = converted.rechunk(dict.fromkeys(range(converted.ndim - 2), -1))
     write_cog(
-        location, arrays, names, georef, nodata, overview_resampling, if_exists, progress, labels=labels
+        location, arrays, names, georef, stored, overview_resampling, if_exists, progress, labels=labels
     )
 
 
@@ -219,19 +255,9 @@ def write_cog(
     DestinationError
         If the file cannot be written, for example because the disk is full.
     """
-    count = sum(map(len, names.values()))
-    if count > _MAX_BANDS:
-        raise OptionError(
-            f"A GeoTIFF can have at most {_MAX_BANDS} bands; got {count}. Select bands with bands=[...], or "
-            "write a .zarr."
-        )
-    check_geotiff(
-        chain.from_iterable(names.values()),
-        "Rename it, select other bands with bands=[...], or write a .zarr.",
-    )
-    methods = methods_of(overview_resampling, arrays)
     labels = labels or {}
-    require_no_means(dict(zip(arrays, methods, strict=True)), labels)
+    methods = _check_bands(names, overview_resampling, labels)
+    count = sum(map(len, names.values()))
     profile = _profile(arrays, count, grid, nodata)
     shape, tile = (profile["height"], profile["width"]), _tile_of(count, profile["dtype"])
     depth = _depth(arrays, tile, count)
@@ -254,6 +280,27 @@ def write_cog(
             with open(path, "wb") as file:
                 file.write(header)
                 copy_tiles(parts, levels, staging, file)
+
+
+def _check_bands(
+    names: Mapping[str, Sequence[str]],
+    overview_resampling: OverviewResampling,
+    labels: Mapping[str, Labels],
+) -> tuple[Resampling, ...]:
+    """Check the number and names of bands, and return how the overviews of each array are computed."""
+    count = sum(map(len, names.values()))
+    if count > _MAX_BANDS:
+        raise OptionError(
+            f"A GeoTIFF can have at most {_MAX_BANDS} bands; got {count}. Select bands with bands=[...], or "
+            "write a .zarr."
+        )
+    check_geotiff(
+        chain.from_iterable(names.values()),
+        "Rename it, select other bands with bands=[...], or write a .zarr.",
+    )
+    methods = methods_of(overview_resampling, names)
+    require_no_means(dict(zip(names, methods, strict=True)), labels)
+    return methods
 
 
 def _tile_of(count: int, dtype: np.dtype[Any]) -> int:

@@ -1,0 +1,260 @@
+"""Predictions that are written to a GeoTIFF: one pass of the model, and what an interrupted run leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+import xee_tf
+from tests.buckets import Bucket
+from tests.conftest import every_bucket, needs_posix
+from tests.kill_points import kill_points
+from tests.rasters import random_band, raster
+
+SIDE, TILE = 96, 32
+CHUNKS = SIDE // TILE  # rows of tiles
+TILES = CHUNKS**2
+BANDS = random_band((SIDE, SIDE))
+BANDS[:TILE, :TILE] = np.nan  # a chunk that is not written
+
+
+def image(seed: int = 0) -> xr.Dataset:
+    return raster({"B4": BANDS + np.float32(seed)}).chunk(y=TILE, x=TILE)
+
+
+class Counted:
+    """Return two bands, record each call as a file in a folder, and fail where a file says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, pixels: Any) -> dict[str, Any]:
+        number = len(list(self.folder.glob("call-*")))
+        failing = self.folder / f"fail-{number}"
+        (self.folder / f"call-{number}").touch()
+        if failing.exists():
+            raise KeyboardInterrupt if failing.read_text() == "Ctrl-C" else RuntimeError("interrupted")
+        return {"twice": pixels[..., 0] * 2, "class": pixels[..., 0] > 0.5}
+
+
+class Run:
+    """A model that counts its calls and may fail, and the folders it works in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.calls, self.out = folder / "calls", folder / "out"
+        self.calls.mkdir()
+        self.out.mkdir()
+
+    @property
+    def file(self) -> Path:
+        return self.out / "p.tif"
+
+    @property
+    def count(self) -> int:
+        return len(list(self.calls.glob("call-*")))
+
+    @property
+    def finished(self) -> int:
+        """Number of tiles in chunks that an interrupted run has finished."""
+        store = ".p.tif-*/predictions.zarr"
+        if list(self.out.glob(f"{store}/zarr.json")):
+            return TILES
+        return CHUNKS * len(list(self.out.glob(f"{store}/.xee_tf/finished/*")))
+
+    def fail_at(self, number: int, how: str = "") -> None:
+        (self.calls / f"fail-{number}").write_text(how)
+
+    def model(self, **options: Any) -> xee_tf.Model:
+        outputs = {"twice": "float32", "class": "uint8"}
+        return xee_tf.Model.from_function(
+            Counted(self.calls), input_tile_size=TILE, output_bands=outputs, **options
+        )
+
+    def predict(self, if_exists: Any = "resume", to: Any = None, ds: Any = None, **options: Any) -> Any:
+        ds = image() if ds is None else ds
+        with dask.config.set(scheduler="sync"), mock.patch("xee_tf.blocks.sizing._BLOCK_BYTES", (1, 1)):
+            return xee_tf.predict_to_cog(
+                self.model(),
+                ds,
+                to or self.file,
+                if_exists=if_exists,
+                **{"batch_size": 1, "skip_masked": False, **options},
+            )
+
+    def interrupt(self, number: int = 5, **options: Any) -> None:
+        self.fail_at(number)
+        with pytest.raises(xee_tf.PredictionError, match="interrupted"):
+            self.predict(**options)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+def whole(run: Run, ds: xr.Dataset | None = None) -> bytes:
+    """Return the file that an uninterrupted run writes."""
+    (other := run.out.parent / "whole").mkdir()
+    whole = Run(other)
+    whole.predict("error", ds=ds)
+    return whole.file.read_bytes()
+
+
+@pytest.mark.parametrize("if_exists", ["error", "overwrite", "resume"])
+def test_all_bands_and_overviews_come_from_one_pass(run: Run, if_exists: str) -> None:
+    run.predict(if_exists)
+    assert run.count == TILES
+    assert os.listdir(run.out) == ["p.tif"]
+    with rasterio.open(run.file) as file:
+        twice, classes = file.read()
+        assert file.nodata is not None
+        assert np.isnan(file.nodata)
+        np.testing.assert_array_equal(twice, BANDS * 2)
+        np.testing.assert_array_equal(classes, np.where(np.isnan(BANDS), np.nan, BANDS > 0.5))
+    assert run.file.read_bytes() == whole(run)
+
+
+def test_finished_predictions_are_not_repeated(run: Run) -> None:
+    left = TILES
+    for number in (4, 10):
+        before = run.count
+        run.interrupt(number)
+        assert number + 1 - before <= left
+        assert run.finished > 0
+        assert TILES - run.finished < left
+        left = TILES - run.finished
+    before = run.count
+    run.predict()
+    assert run.count == before + left
+    assert os.listdir(run.out) == ["p.tif"]
+    assert run.file.read_bytes() == whole(run)
+
+
+@pytest.mark.parametrize(
+    ("number", "if_exists", "note"),
+    [
+        (5, "resume", r"^1 of 3 chunks of predictions are kept in .*/out/\.p\.tif-.*: run it again with "),
+        (0, "resume", r"^No chunk was finished\. Run it again\.$"),
+        (5, "error", r"^Temporary files were deleted, and nothing else was changed\."),
+    ],
+)
+def test_interruption_leaves_what_the_option_says(run: Run, number: int, if_exists: str, note: str) -> None:
+    run.fail_at(number, "Ctrl-C")
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run.predict(if_exists)
+    [found] = caught.value.__notes__
+    assert re.search(note, found), found
+    assert bool(os.listdir(run.out)) == found.startswith("1")
+
+
+def test_overviews_may_change_when_a_run_is_continued(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("xee_tf.upload.cog.writer.copy_tiles", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run.predict()
+    assert run.count == TILES
+    run.predict(overview_resampling="mode", skip_masked=True)
+    assert run.count == TILES
+    assert os.listdir(run.out) == ["p.tif"]
+
+
+def test_other_predictions_are_refused(run: Run) -> None:
+    run.interrupt()
+    before = {path: path.stat().st_mtime_ns for path in run.out.rglob("*")}
+    for options, difference in (
+        ({"ds": image(1)}, "the input 'B4' is not the same as before"),
+        ({"resampling": "bilinear"}, "the option resampling was nearest and is now bilinear"),
+    ):
+        with pytest.raises(xee_tf.DestinationExistsError, match=f"cannot be resumed: .*{difference}"):
+            run.predict(**options)
+    assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*")} == before
+    assert run.count == 6
+    run.predict("overwrite", ds=image(1))
+    assert os.listdir(run.out) == ["p.tif"]
+    assert run.count == 6 + TILES
+
+
+def test_what_is_not_continued_is_deleted(run: Run) -> None:
+    run.interrupt()
+    with pytest.warns(UserWarning, match=r"had kept for .*p\.tif was deleted\. To continue such a run"):
+        run.predict("error")
+    assert os.listdir(run.out) == ["p.tif"]
+    with pytest.raises(xee_tf.DestinationExistsError, match="do not tell what they were written from"):
+        run.predict()
+
+
+def test_inputs_that_cannot_be_compared_need_an_identity(run: Run) -> None:
+    def delayed() -> xr.Dataset:
+        values = da.from_delayed(dask.delayed(np.array)(BANDS), BANDS.shape, "f4")
+        return image().assign(B4=(("y", "x"), values.rechunk(TILE)))
+
+    run.interrupt(ds=delayed())
+    with pytest.raises(xee_tf.DestinationExistsError, match=r"whether the input 'B4' is the same .*delayed"):
+        run.predict(ds=delayed())
+    run.predict("overwrite")
+    run.file.unlink()
+    before = run.count
+    run.interrupt(before + 4, ds=delayed(), identity="1")
+    run.predict(ds=delayed(), identity="1")
+    assert run.count < before + 5 + TILES
+
+
+def test_bands_are_checked_before_they_are_predicted(run: Run) -> None:
+    with pytest.raises(xee_tf.OptionError, match="overview_resampling names the band 'other'"):
+        run.predict(overview_resampling={"other": "mode"})
+    names = {"twice": "float32", "class": "uint8", " odd": "uint8"}
+    model = xee_tf.Model.from_function(Counted(run.calls), input_tile_size=TILE, output_bands=names)
+    with pytest.raises(xee_tf.OptionError, match="The name ' odd' cannot describe a band"):
+        xee_tf.predict_to_cog(model, image(), run.file, if_exists="resume")
+    with pytest.raises(xee_tf.OptionError, match="identity must be a text"):
+        run.predict(identity=7)
+    assert run.count == 0
+    assert os.listdir(run.out) == []
+
+
+def test_disk_that_may_be_too_small(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xee_tf.predict.keeping.disk_usage", lambda _: (1000, 10_000))
+    with pytest.warns(UserWarning, match=r"need up to 45\.00 kiB beside it, .* has 0\.98 kiB\."):
+        run.predict()
+
+
+@needs_posix
+@pytest.mark.parametrize("step", [67, pytest.param(1, marks=pytest.mark.long)])
+def test_killed_before_every_change(run: Run, step: int) -> None:
+    """The next run writes the same file, and predicts only what had not been finished."""
+    expected = whole(run)
+    points = 0
+    for point in kill_points(run.predict, run.out, step=step):
+        points += 1
+        if run.file.exists():
+            assert run.file.read_bytes() == expected, point.what
+        else:
+            expected_calls = run.count + TILES - run.finished
+            run.predict()
+            assert run.count <= expected_calls, point.what
+            assert run.file.read_bytes() == expected, point.what
+            assert os.listdir(run.out) == ["p.tif"], point.what
+        for call in run.calls.iterdir():
+            call.unlink()
+    assert points > 60 / step
+
+
+@every_bucket
+def test_run_in_a_bucket_is_continued(run: Run, bucket: Bucket) -> None:
+    ds = image().isel(y=slice(TILE, None))
+    how: Any = {"ds": ds, "to": f"{bucket.url}/p.tif", "storage_options": bucket.options}
+    run.interrupt(4, **how)
+    assert any("predictions.zarr" in name for name in bucket.etags())
+    run.predict(**how)
+    assert run.count < 5 + 6  # of six tiles
+    assert bucket.read() == {"p.tif": whole(run, ds)}

@@ -1,0 +1,421 @@
+"""Models that STAC items describe with the extension MLM."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import operator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.hostile import VALUES, paths
+from tests.onnx_models import convolution, model, node
+from tests.rasters import random_band, raster
+from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError
+from xee_tf.models.keras import KerasConnector
+from xee_tf.models.onnx import OnnxConnector
+from xee_tf.models.saved_model import SavedModelConnector
+
+WEIGHTS = np.random.default_rng(1).integers(-3, 4, (2, 3, 1, 1)).astype("float32")
+SCENE = raster({name: random_band((21, 17), seed=seed) for seed, name in enumerate(("B4", "B3", "B2"))})
+AXES = ["batch", "channel", "height", "width"]
+
+
+def described(
+    shape: Any = (-1, 3, 8, 8),
+    dims: Any = AXES,
+    bands: Any = ("B4", "B3", "B2"),
+    href: str = "m.onnx",
+    **fields: Any,
+) -> dict[str, Any]:
+    """An item with one input and one output of two classes; `fields` are added to the input."""
+    classes = [{"value": 1, "name": "water"}, {"value": 0, "name": "forest"}]
+    array = {"shape": list(shape), "dim_order": list(dims), "data_type": "float32"}
+    result = {"shape": [-1, 2, 8, 8], "dim_order": AXES, "data_type": "float32"}
+    return {
+        "type": "Feature",
+        "id": "cover",
+        "properties": {
+            "mlm:name": "cover",
+            "mlm:input": [{"name": "x", "bands": list(bands), "input": array, **fields}],
+            "mlm:output": [{"name": "y", "tasks": [], "result": result, "classification:classes": classes}],
+        },
+        "assets": {
+            "model": {"href": href, "roles": ["mlm:model"]},
+            "code": {"href": "https://code.test", "roles": ["mlm:source_code"]},
+        },
+        "links": [],
+    }
+
+
+def output(**result: Any) -> dict[str, Any]:
+    item = described()
+    item["properties"]["mlm:output"][0]["result"] = result
+    return item
+
+
+def saved(folder: Path, item: dict[str, Any]) -> Path:
+    path = folder / "item.json"
+    path.write_text(json.dumps(item))
+    return path
+
+
+class Item:
+    """An object like those of pystac."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+
+    def to_dict(self) -> dict[str, Any]:
+        return copy.deepcopy(self.content)
+
+
+@pytest.mark.parametrize("scaling", [None, "each", "one"])
+def test_predictions_are_those_of_numpy(scaling: str | None, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "m.onnx").write_bytes(convolution(WEIGHTS, ("n", 3, "h", "w"), pad=0))
+    kinds = [
+        {"type": "z-score", "mean": 3, "stddev": 4},
+        {"type": "min-max", "minimum": 2, "maximum": 10},
+        {"type": None},
+    ]
+    one = {"type": "scale", "value": 8}
+    item = described(value_scaling={"each": kinds, "one": [one]}.get(scaling or ""))
+    found = Model.from_mlm(saved(tmp_path, item), input_overlap_size=1)
+    assert found.input_tile_size.xy == (6, 6)
+    bands = np.stack([SCENE[name].values for name in ("B4", "B3", "B2")])
+    if scaling == "each":
+        bands = np.stack([(bands[0] - 3) / 4, (bands[1] - 2) / 8, bands[2]])
+    elif scaling == "one":
+        bands = bands / 8
+    expected = np.einsum("byx,ob->oyx", bands, WEIGHTS[..., 0, 0])
+    predicted = found.predict_image(SCENE[["B2", "B3", "B4"]], merge=False)
+    # Classes are in the order of their values.
+    np.testing.assert_allclose([predicted["forest"], predicted["water"]], expected)
+
+
+def test_all_forms_of_items(tmp_path: Path) -> None:
+    item = described(href="models/m.onnx")
+    options = vars(Model.from_mlm(item)) | {"connector": None}
+    path = saved(tmp_path, item)
+    for each, place in (
+        (path, tmp_path),
+        (str(path), tmp_path),
+        (Item(item), Path.cwd()),
+        (item | {"links": [{"rel": "self", "href": f"{tmp_path}/other/item.json"}]}, tmp_path / "other"),
+    ):
+        found = Model.from_mlm(each)
+        assert found.connector.files.location.url == str(place / "models" / "m.onnx")
+        assert vars(found) | {"connector": None} == options
+    link = {"rel": "self", "href": "s3://bucket/catalog/items/item.json"}
+    elsewhere = Model.from_mlm(described(href="../m.onnx") | {"links": [link]})
+    assert str(elsewhere.connector) == "ONNX model s3://bucket/catalog/m.onnx"
+    with pytest.raises(MissingModelError, match=r"none\.json"):
+        Model.from_mlm(tmp_path / "none.json")
+    (tmp_path / "text.json").write_text("{")
+    with pytest.raises(ModelError, match=r"text\.json is not a STAC item: it is not JSON"):
+        Model.from_mlm(tmp_path / "text.json")
+
+
+@pytest.mark.parametrize(
+    ("asset", "framework", "kind", "end"),
+    [
+        ({"href": "/m/a.onnx"}, None, OnnxConnector, "/m/a.onnx"),
+        ({"href": "https://m.test/a.onnx?key=1"}, "PyTorch", OnnxConnector, "/a.onnx?key=1"),
+        ({"href": "/m/a", "mlm:artifact_type": "onnx"}, None, OnnxConnector, "/m/a"),
+        ({"href": "/m/a", "type": "application/octet-stream; framework=onnx"}, None, OnnxConnector, "/m/a"),
+        ({"href": "/m/a"}, "ONNX", OnnxConnector, "/m/a"),
+        ({"href": "/m/a.keras"}, "TensorFlow", KerasConnector, "/m/a.keras"),
+        ({"href": "/m/a/saved_model.pb"}, None, SavedModelConnector, "/m/a"),
+        ({"href": "/m/a", "mlm:artifact_type": "tf.saved_model"}, None, SavedModelConnector, "/m/a"),
+        ({"href": "/m/a"}, "TensorFlow", SavedModelConnector, "/m/a"),
+    ],
+)
+def test_kinds_of_models(asset: dict[str, Any], framework: str | None, kind: type, end: str) -> None:
+    item = described(dims=["batch", "height", "width", "channel"], shape=(-1, 64, 64, 3))
+    item["assets"]["model"].update(asset)
+    item["properties"]["mlm:framework"] = framework
+    connector = Model.from_mlm(item).connector
+    assert type(connector) is kind
+    assert str(connector).endswith(end)
+
+
+def test_models_of_pytorch_are_exported(tmp_path: Path) -> None:
+    for asset in (
+        {"href": "https://m.test/a.pth"},
+        {"href": "https://m.test/a", "type": "application/octet-stream; framework=pytorch"},
+        {"href": "https://m.test/a.zip"},
+    ):
+        item = described()
+        item["assets"]["model"].update(asset)
+        with pytest.raises(ModelError, match=r"'https://m.test/a.*torch\.onnx\.export .*path='model\.onnx'"):
+            Model.from_mlm(item)
+        found = Model.from_mlm(item, path=tmp_path / "exported.onnx")
+        assert str(found.connector) == f"ONNX model {tmp_path}/exported.onnx"
+
+
+def test_several_models() -> None:
+    item = described()
+    item["assets"]["weights"] = {"href": "/m/a.pt", "roles": ["mlm:model"]}
+    assert str(Model.from_mlm(item).connector).endswith("m.onnx")  # the only one that can be used
+    item["assets"]["other"] = {"href": "/m/a.keras", "roles": ["mlm:model", "data"]}
+    with pytest.raises(ModelError, match=r"several models, 'model', 'other': .* asset='model'"):
+        Model.from_mlm(item)
+    assert str(Model.from_mlm(item, asset="model").connector).endswith("m.onnx")
+    with pytest.raises(OptionError, match=r"asset must be one of .*'model', 'weights', 'other'; got 'code'"):
+        Model.from_mlm(item, asset="code")
+
+
+def test_options_override_the_item() -> None:
+    item = described(value_scaling=[{"type": "scale", "value": 8}])
+    found = Model.from_mlm(
+        item, bands=["a", "b", "c"], inputTileSize=32, output_bands=["p", "q"], normalize={"a": (0, 1)}
+    )
+    assert found.bands == ("a", "b", "c")
+    assert found.input_tile_size.xy == (32, 32)
+    assert list(found.output_bands) == ["p", "q"]
+    assert found.normalize == {"a": (0, 1)}
+    assert list(Model.from_mlm(item, bands=["a", "b", "c"]).normalize) == ["a", "b", "c"]
+    assert Model.from_mlm(item, inputs={"a": "x"}).bands is None
+    assert Model.from_mlm(item, preprocessed=True).normalize is None
+
+
+def test_sizes_of_tiles() -> None:
+    wide = described((1, 3, 64, 96))
+    assert Model.from_mlm(wide).input_tile_size.xy == (96, 64)
+    assert Model.from_mlm(wide, input_overlap_size=(8, 4)).input_tile_size.xy == (80, 56)
+    assert Model.from_mlm(wide, input_overlap_size=8, overlap_is_total=True).input_tile_size.xy == (88, 56)
+    assert Model.from_mlm(described((-1, 3, -1, -1))).input_tile_size is None
+    with pytest.raises(OptionError, match=r"tiles of 96 x 64 pixels, and input_overlap_size=\(32, 32\)"):
+        Model.from_mlm(wide, input_overlap_size=32)
+
+
+def test_series_of_tiles(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    order = ["batch", "time", "bands", "height", "width"]
+    encoded = model(
+        [node("ReduceSum", ["x", "axis"], ["y"], keepdims=0)],
+        {"x": ("float32", ["n", 4, 3, "h", "w"])},
+        {"y": ("float32", ["n", 3, "h", "w"])},
+        {"axis": np.array([1])},
+    )
+    (tmp_path / "m.onnx").write_bytes(encoded)
+    item = described((1, 4, 3, 8, 8), order)
+    item["properties"]["mlm:output"][0] = {
+        "name": "sum",
+        "bands": ["a", "b", "c"],
+        "result": {"shape": [1, 3, 8, 8], "dim_order": AXES, "data_type": "float32"},
+    }
+    cube = SCENE.expand_dims(time=4).copy().assign_attrs(SCENE.attrs)
+    found = Model.from_mlm(saved(tmp_path, item)).predict_image(cube, merge=False)
+    np.testing.assert_array_equal(found["b"], 4 * SCENE["B3"])
+
+
+def test_rows(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    encoded = model(
+        [node("ReduceSum", ["x", "axis"], ["y"], keepdims=0)],
+        {"x": ("float32", ["n", 2])},
+        {"y": ("float32", ["n"])},
+        {"axis": np.array([1])},
+    )
+    (tmp_path / "m.onnx").write_bytes(encoded)
+    item = described((-1, 2), ["batch", "features"], ["b", "c"])
+    item["properties"]["mlm:output"] = [
+        {"name": "sum", "result": {"shape": [-1], "dim_order": ["batch"], "data_type": "float64"}}
+    ]
+    found = Model.from_mlm(saved(tmp_path, item))
+    table = found.predict_properties(pd.DataFrame({"a": [1.0, 2], "b": [3.0, 4], "c": [5.0, 6]}))
+    assert table["sum"].tolist() == [8, 10]
+    assert table["sum"].dtype == "float64"
+
+
+def test_several_inputs_and_outputs() -> None:
+    item = described()
+    inputs, outputs = item["properties"]["mlm:input"], item["properties"]["mlm:output"]
+    inputs.append({**copy.deepcopy(inputs[0]), "name": "radar", "bands": [{"name": "VV"}]})
+    inputs.append(
+        {"name": "date", "bands": [], "input": {"shape": [-1, 1], "dim_order": ["batch", "channel"]}}
+    )
+    outputs[0]["result"]["shape"][1] = 1
+    outputs.append(
+        {"name": "p", "result": {"shape": [-1, 5, 8, 8], "dim_order": AXES, "data_type": "float32"}}
+    )
+    found = Model.from_mlm(item)
+    assert found.inputs == {"B4": "x", "B3": "x", "B2": "x", "VV": "radar"}
+    assert found.input_properties == ("date",)
+    assert {name: kind.shape for name, kind in found.output_bands.items()} == {"y": None, "p": (5,)}
+    inputs[1]["bands"] = ["B4"]
+    with pytest.raises(ModelError, match="inputs that share bands"):
+        Model.from_mlm(item)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (
+            {"shape": [-1, 2, 8, 8], "dim_order": AXES, "data_type": "float32"},
+            {"forest": "float32", "water": "float32"},
+        ),
+        (
+            {"shape": [-1, 2], "dim_order": ["batch", "classes"], "data_type": "float32"},
+            {"forest": "float32", "water": "float32"},
+        ),
+        (
+            {"shape": [-1, 8, 8], "dim_order": ["batch", "height", "width"], "data_type": "uint8"},
+            {"y": "uint8"},
+        ),
+        ({"shape": [-1, 1, 8, 8], "dim_order": AXES, "data_type": "float64"}, {"y": "float64"}),
+        ({"shape": [-1, 1, 8, 8], "dim_order": AXES, "data_type": "other"}, {"y": "None"}),
+    ],
+)
+def test_outputs(result: dict[str, Any], expected: dict[str, str]) -> None:
+    found = Model.from_mlm(output(**result)).output_bands
+    assert {name: str(kind.dtype) for name, kind in found.items()} == expected
+    assert [kind.limits for kind in found.values()] == [
+        (0, 1) if kind == "uint8" else None for kind in expected.values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (
+            described(pre_processing_function={"format": "python", "expression": "f"}),
+            r"pre_processing_function .*'f'.*preprocessed=True",
+        ),
+        (
+            described(resize_type="interpolation-linear"),
+            "resize_type 'interpolation-linear', which is not applied",
+        ),
+        (
+            described(bands=[{"name": "ndvi", "format": "rio-calc", "expression": "a/b"}]),
+            "expression 'a/b' of the band 'ndvi'",
+        ),
+        (described(bands=["B4", "B4", "B3"]), "names are repeated"),
+        (
+            described(value_scaling=[{"type": "clip", "minimum": 0, "maximum": 1}]),
+            r"value_scaling .*'clip'.*normalize=",
+        ),
+        (described(value_scaling=[{"type": "z-score", "mean": 1}]), r"value_scaling .*'z-score'"),
+        (
+            described(value_scaling=[{"type": "scale", "value": 1}] * 2),
+            r"2 value_scaling for the bands 'B4', 'B3', 'B2'",
+        ),
+        (
+            described(bands=[], value_scaling=[{"type": "scale", "value": 2}]),
+            r"1 value_scaling for the bands none.*bands=",
+        ),
+        (described((-1, 3, 8), AXES), "dim_order and shape of the same length"),
+        (
+            described(dims=["batch", "token", "height", "width"]),
+            "dimensions 'batch', 'token', 'height', 'width'. Only",
+        ),
+        (described(dims=["batch", "channel", "band", "width"]), "Only batch, time"),
+        (described(href="m.keras"), r"the order NCHW\. Tiles are sent channels last"),
+        ({"id": "empty", "properties": {}, "assets": {}}, "'empty' has no list mlm:input"),
+        ({"id": "odd", "properties": {"mlm:input": ["a"]}, "assets": {}}, r"no list mlm:input .*got \['a'\]"),
+        ({"id": "none"}, "'none' is not a STAC item"),
+        (
+            described() | {"assets": {"thumb": {"href": "a.png"}}},
+            r"no asset with the role 'mlm:model'.*'thumb'",
+        ),
+    ],
+)
+def test_items_that_cannot_be_used(item: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Model.from_mlm(item)
+
+
+def test_items_are_mappings() -> None:
+    with pytest.raises(OptionError, match=r"item must be a STAC item.*got 5"):
+        Model.from_mlm(5)
+
+
+def test_older_versions() -> None:
+    old = described(norm_by_channel=True, norm_type="z-score", statistics=[{"mean": 1, "stddev": 2}] * 3)
+    assert Model.from_mlm(old).normalize == dict.fromkeys(("B4", "B3", "B2"), (1.0, 2.0))
+    outputs = old["properties"]["mlm:output"][0]
+    outputs["classification_classes"] = outputs.pop("classification:classes")
+    assert list(Model.from_mlm(old).output_bands) == ["forest", "water"]
+
+
+def test_hostile_items() -> None:
+    """A wrong value anywhere is an error of this package, or ignored."""
+    whole = described(value_scaling=[{"type": "z-score", "mean": 1, "stddev": 2}] * 3)
+    whole["links"] = [{"rel": "self", "href": "s3://bucket/item.json"}]
+    for path in filter(None, paths(whole)):
+        for value in VALUES[::3]:
+            item = copy.deepcopy(whole)
+            *front, last = path
+            functools.reduce(operator.getitem, front, item)[last] = value
+            with suppress(XeeTFError):
+                Model.from_mlm(item)
+
+
+# -- Writing -------------------------------------------------------------------------------------------
+
+
+def test_described_models_are_read_again(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "m.onnx").write_bytes(convolution(WEIGHTS, ("n", 3, "h", "w"), pad=0))
+    original = Model.from_onnx(
+        tmp_path / "m.onnx",
+        bands=["B4", "B3", "B2"],
+        input_tile_size=6,
+        input_overlap_size=1,
+        normalize={"B4": (3, 4), "B3": (0, 2), "B2": (1, 1)},
+        output_bands=["forest", "water"],
+    )
+    item = original.to_mlm("cover", href="m.onnx", properties={"mlm:architecture": "CNN"})
+    properties = item["properties"]
+    assert properties["mlm:architecture"] == "CNN"
+    assert properties["mlm:input"][0]["input"] == {
+        "shape": [-1, 3, 8, 8],
+        "dim_order": AXES,
+        "data_type": "float32",
+    }
+    assert properties["mlm:output"][0]["result"]["dim_order"] == ["batch", "class", "height", "width"]
+    again = Model.from_mlm(saved(tmp_path, item), input_overlap_size=1)
+    for name in ("bands", "input_tile_size", "normalize"):
+        assert getattr(again, name) == getattr(original, name)
+    found, expected = (each.predict_image(SCENE, merge=False) for each in (again, original))
+    assert list(found) == ["forest", "water"]
+    np.testing.assert_array_equal(found["water"], expected["water"])
+
+
+def test_descriptions_of_outputs(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(convolution(WEIGHTS, (1, 3, 8, 8), pad=0))
+    bands = ["B4", "B3", "B2"]
+    plain = Model.from_onnx(path, bands=bands, output_bands=["a", "b"])
+    (output,) = plain.to_mlm("m", tasks=["regression"])["properties"]["mlm:output"]
+    assert output["bands"] == ["a", "b"]
+    assert "classification:classes" not in output
+    assert output["result"]["shape"] == [1, 2, 8, 8]
+    (output,) = Model.from_onnx(path, bands=bands).to_mlm("m", classes={3: "x", 5: "y"})["properties"][
+        "mlm:output"
+    ]
+    assert output["classification:classes"] == [{"value": 3, "name": "x"}, {"value": 5, "name": "y"}]
+    assert list(Model.from_mlm(plain.to_mlm("m", tasks=["regression"])).output_bands) == ["a", "b"]
+
+
+def test_models_that_cannot_be_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    function = Model.from_function(len, output_bands=["p"])
+    with pytest.raises(ModelError, match="function len is not a model in a file"):
+        function.to_mlm("m")
+    encoded = convolution(WEIGHTS)
+    with pytest.raises(OptionError, match=r"in memory: pass .* href="):
+        Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m")
+    with pytest.raises(OptionError, match=r"bands of ONNX model .* are unknown: .*bands=\[\.\.\.\]"):
+        Model.from_onnx(encoded).to_mlm("m", href="m.onnx")
+    with pytest.raises(OptionError, match=r"bbox must be .*; got \(1, 2\)"):
+        Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m", href="m.onnx", bbox=(1, 2))

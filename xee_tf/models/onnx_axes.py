@@ -1,0 +1,167 @@
+"""The order of the axes of an ONNX model, which is converted to channels last.
+
+An order is a text of letters: N (tiles or rows), H and W (height and width), T (steps) and C (channels).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xee_tf.errors import ModelError, OptionError, shorten
+
+__all__ = ["axis_order", "choose_order", "from_last", "read_channels", "to_last"]
+
+_LAST = "NHWTC"  # the order of axes of the tiles and rows that are sent
+_NAMED = {"first": "NCTHW", "last": _LAST}
+# The orders of tensors of tiles; without T for those of four axes.
+_ORDERS = ("NCTHW", "NTCHW", "NHWTC", "NTHWC")
+
+Shape = Sequence[int | None]
+
+
+def read_channels(value: Any, name: str = "channels") -> str | None:
+    """Parse the option `channels`: "first", "last", an order of axes, or None.
+
+    Examples
+    --------
+    >>> read_channels("first"), read_channels("NTCHW")
+    ('NCTHW', 'NTCHW')
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        order = _NAMED.get(value, value)
+        axes = set(order)
+        is_order = re.fullmatch("N[HWTC]+", order) is not None and len(axes) == len(order)
+        if is_order and "C" in axes and ("H" in axes) == ("W" in axes):
+            return order
+    raise OptionError(
+        f"{name} must be 'first', 'last', or the order of the axes of the model, such as 'NTCHW' for "
+        f"(n, time, band, height, width); got {shorten(repr(value))}."
+    )
+
+
+def axis_order(order: str, rank: int) -> str | None:
+    """Return the letters of the axes of a tensor with `rank` axes; None if it is not of that kind.
+
+    Examples
+    --------
+    >>> axis_order("NCTHW", 4), axis_order("NCTHW", 2)
+    ('NCHW', None)
+    """
+    for axes in (order, order.replace("T", "")):
+        if len(axes) == rank:
+            return axes
+    return None
+
+
+def to_last(order: str, rank: int) -> tuple[int, ...] | None:
+    """Return the permutation of axes from the order of a model to channels last; None if it changes nothing.
+
+    Examples
+    --------
+    >>> to_last("NCTHW", 4), to_last("NTCHW", 5), to_last("NHWTC", 4)
+    ((0, 2, 3, 1), (0, 3, 4, 1, 2), None)
+    """
+    axes = axis_order(order, rank)
+    last = [axis for axis in _LAST if axis in (axes or "")]
+    return None if axes is None or axes == "".join(last) else tuple(map(axes.index, last))
+
+
+def from_last(order: str, rank: int) -> tuple[int, ...] | None:
+    """Return the permutation of axes from channels last to the order of a model; see `to_last`.
+
+    Examples
+    --------
+    >>> from_last("NCTHW", 4)
+    (0, 3, 1, 2)
+    """
+    found = to_last(order, rank)
+    return None if found is None else tuple(map(found.index, range(rank)))
+
+
+def choose_order(shapes: Mapping[str, Shape], model: str) -> str:
+    """Return the order of axes that the shapes of the inputs of a model show.
+
+    Only inputs with four or five axes are considered; without any, nothing is permuted.
+
+    ==================  ======================================================
+    ``(?, 3, ?, ?)``    channels first: the height and width vary
+    ``(1, 3, 64, 64)``  channels first: the height and width are equal
+    ``(1, 3, 64, 99)``  channels first: there are fewer channels than pixels
+    ``(?, 64, 64, 3)``  channels last
+    ``(?, 3, 3, 3)``    error: ambiguous
+    ``(?, ?, ?, ?)``    error: ambiguous
+    ==================  ======================================================
+
+    Parameters
+    ----------
+    shapes : mapping of str to sequence of int or None
+        The shape of each input; None for an axis of any length.
+    model : str
+        The name of the model, for errors.
+
+    Raises
+    ------
+    ModelError
+        If several orders are possible.
+
+    Examples
+    --------
+    >>> choose_order({"image": (None, 3, None, None)}, "The model")
+    'NCTHW'
+    >>> choose_order({"image": (None, None, None, None)}, "The model")
+    Traceback (most recent call last):
+    xee_tf.errors.ModelError: The input 'image' of The model has the shape (?, ?, ?, ?), whose axes may have
+    several orders. Pass channels='first', as usual in PyTorch, or channels='last', as in TensorFlow.
+    """
+    tiles = {name: shape for name, shape in shapes.items() if len(shape) in (4, 5)}
+    if not tiles:
+        return _LAST
+    possible = {name: _possible(shape) for name, shape in tiles.items()}
+    found: dict[
+        tuple[str | None, ...], str
+    ] = {}  # orders that have the same effect on all inputs are the same
+    for order in _ORDERS:
+        effect = tuple(axis_order(order, len(shape)) for shape in tiles.values())
+        if all(axes in possible[name] for name, axes in zip(tiles, effect, strict=True)):
+            found.setdefault(effect, order)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    name, shape = max(tiles.items(), key=lambda item: len(possible[item[0]]))
+    text = ", ".join("?" if side is None else str(side) for side in shape)
+    fix = "channels='first', as usual in PyTorch, or channels='last', as in TensorFlow"
+    if len(shape) == 5:
+        fix = (
+            "their order, such as channels='NTCHW' for (n, time, band, height, width) or channels='NCTHW' "
+            "for (n, band, time, height, width)"
+        )
+    raise ModelError(
+        f"The input {name!r} of {model} has the shape ({text}), whose axes may have several orders. Pass "
+        f"{fix}."
+    )
+
+
+def _possible(shape: Shape) -> set[str]:
+    """Return the orders of the axes of an input that its shape allows."""
+    orders = {axes for order in _ORDERS if (axes := axis_order(order, len(shape)))}
+    lengths = {axes: dict(zip(axes, shape, strict=True)) for axes in orders}
+    for test in (_sides_vary, _is_square, _has_few_channels):
+        if fitting := {axes for axes in orders if test(lengths[axes])}:
+            return fitting
+    return orders
+
+
+def _sides_vary(axes: Mapping[str, int | None]) -> bool:
+    return axes["H"] is axes["W"] is None and axes["C"] is not None
+
+
+def _is_square(axes: Mapping[str, int | None]) -> bool:
+    return axes["H"] is not None and axes["H"] == axes["W"] != axes["C"]
+
+
+def _has_few_channels(axes: Mapping[str, int | None]) -> bool:
+    channels, sides = axes["C"], [axes[side] for side in "HW"]
+    return channels is not None and all(side is None or channels < side for side in sides)

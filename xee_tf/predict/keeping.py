@@ -1,0 +1,142 @@
+"""Keep predictions beside a file until the file is complete, to continue an interrupted run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import dask.array as da
+import xarray as xr
+from dask.utils import format_bytes
+
+from xee_tf.display import counted
+from xee_tf.errors import XeeTFError, warn
+from xee_tf.identity import RunIdentity
+from xee_tf.predict.image import Prediction
+from xee_tf.predict.to_zarr import count_chunks, finished_chunks, write_store
+from xee_tf.signals import explain_interruption
+from xee_tf.storage import Location, Staging, begin, discard, disk_usage, is_finished
+from xee_tf.upload import geotiff_files
+
+__all__ = ["KeptPredictions", "keep_predictions"]
+
+_STORE = "predictions.zarr"
+
+
+@dataclass(frozen=True)
+class KeptPredictions:
+    """Predictions in a Zarr store that exists until the GeoTIFF is complete.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What is predicted.
+    run : Staging
+        The run that writes the GeoTIFF; the store is in its staging folder.
+    """
+
+    prediction: Prediction
+    run: Staging
+
+    @property
+    def store(self) -> Location:
+        """The store."""
+        return self.run.folder.child(_STORE)
+
+    def write(self, description: RunIdentity, progress: bool) -> int:
+        """Predict the chunks that are missing; return the number of those that were not."""
+        return write_store(_numbered(self.prediction), self.store, self.run, description, progress)
+
+    def arrays(self) -> Mapping[str, da.Array]:
+        """Return the lazy bands of the store."""
+        store = self.store
+        found = xr.open_zarr(
+            store.url, storage_options=store.zarr_options, mask_and_scale=False, decode_times=False
+        )
+        return {name: found[stored].data for name, stored in _stored_names(self.prediction).items()}
+
+    def advice(self) -> str:
+        """Say what a later run can use; empty if there is nothing."""
+        total = count_chunks(self.prediction)
+        try:
+            finished = total if is_finished(self.store) else len(finished_chunks(self.store))
+        except XeeTFError:  # the store cannot be reached
+            return "Call it with if_exists='resume' to continue."
+        if not finished:
+            return ""
+        return (
+            f"{finished:,} of {counted(total, 'chunk')} of predictions are kept in {self.run.folder}: run it "
+            "again with if_exists='resume' to continue."
+        )
+
+
+def _numbered(prediction: Prediction) -> Prediction:
+    """Return a prediction without coordinates, with bands whose names Zarr can store."""
+    names, dataset = _stored_names(prediction), prediction.dataset
+    return replace(
+        prediction,
+        dataset=xr.Dataset({stored: dataset[name].variable for name, stored in names.items()}),
+        outputs=tuple(replace(output, name=names[output.name]) for output in prediction.outputs),
+    )
+
+
+def _stored_names(prediction: Prediction) -> dict[str, str]:
+    """Return the name of each band in the store: Zarr cannot store every name of a band of a GeoTIFF."""
+    return {str(name): f"band-{number}" for number, name in enumerate(prediction.dataset.data_vars)}
+
+
+@contextmanager
+def keep_predictions(
+    prediction: Prediction, file: Location, description: RunIdentity
+) -> Iterator[KeptPredictions]:
+    """Yield the place where predictions are kept, which may hold those of an interrupted run.
+
+    It is deleted if the block succeeds, or if no chunk was finished.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What is predicted.
+    file : Location
+        The GeoTIFF, which the block writes.
+    description : RunIdentity
+        What the values of the prediction depend on.
+
+    Raises
+    ------
+    DestinationExistsError
+        If the file exists, or an interrupted run wrote other predictions.
+    """
+
+    def existing() -> list[Location]:
+        return [*([file] if file.exists() else []), *geotiff_files(file)]
+
+    _warn_of_full_disk(prediction, file)
+    run, earlier = begin(file, existing, "resume", identity=description)
+    kept = KeptPredictions(prediction, run)
+    try:
+        run.sign()
+        earlier.start(run)
+        yield kept
+    except BaseException as error:
+        advice = kept.advice()
+        if advice:
+            run.release()
+        else:
+            run.abort()
+        explain_interruption(error, advice or "No chunk was finished. Run it again.")
+        raise
+    discard(run)
+
+
+def _warn_of_full_disk(prediction: Prediction, file: Location) -> None:
+    """Warn if a local disk has less space than predictions need that cannot be compressed."""
+    needed = sum(band.nbytes for band in prediction.dataset.data_vars.values())
+    usage = disk_usage(file.path) if file.is_local else None
+    if usage is not None and usage[0] < needed:
+        warn(
+            f"Until {file} is complete, the predictions need up to {format_bytes(needed)} beside it, and the "
+            f"disk has {format_bytes(usage[0])}. They may be compressed to less; otherwise, choose another "
+            "disk, or omit if_exists='resume', so that they are not kept."
+        )
