@@ -6,11 +6,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
-
-from tests.optional import optional
-
-tf = optional("tensorflow")
 
 CRS = "EPSG:32633"
 
@@ -35,6 +32,7 @@ def random_band(shape, dtype="float32", seed=0):
 
 def raw_records(result):
     """Read the records of an export as bytes, with TensorFlow."""
+    tf = pytest.importorskip("tensorflow")
     paths = [file.path for file in result.files]
     compression = "GZIP" if paths[0].endswith(".gz") else ""
     return list(tf.data.TFRecordDataset(paths, compression_type=compression).as_numpy_iterator())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_modules_are_private_to_their_package() -> None:
     outside = [
         f"{module_name(path)}:{node.lineno} {name}"
         for path in python_files()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         for name in imported(node)
         if (module := module_of(name)) and module.parent not in path.parents
     ]
@@ -113,9 +114,14 @@ def violations(find: Find, allowed: tuple[str, ...]) -> list[str]:
         f"{module}:{getattr(node, 'lineno', '')} {result}"
         for path in python_files()
         if not f"{(module := module_name(path))}.".startswith(tuple(f"{name}." for name in allowed))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         for result in find(node)
     ]
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
 
 
 def module_of(name: str) -> Path | None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from xee_tf.storage.processes import LEASE, process_token
 ELSEWHERE = "0123abcd-1f-00000001"  # a process of another machine
 
 
+@cache
 def dead_process() -> str:
     """Return the token of a process of this machine that has ended."""
     code = "from xee_tf.storage.processes import process_token; print(process_token())"

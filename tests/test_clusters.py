@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 import signal
+import uuid
 import warnings
 from collections import Counter
 from contextlib import nullcontext
@@ -353,6 +354,33 @@ def test_geotiff_in_a_bucket_is_encoded_by_the_workers(tmp_path, client, bucket)
     with dask.config.set(scheduler="threads"):
         xee_tf.to_cog(data, tmp_path / "local.tif")
     assert bucket.read() == {"a.tif": (tmp_path / "local.tif").read_bytes()}
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_interrupted_geotiff_of_predictions_is_continued_by_the_workers(tmp_path, client):
+    calls, out = tmp_path / "calls", tmp_path / "out"
+    for folder in (calls, out):
+        folder.mkdir()
+
+    def function(tiles):
+        if len(list(calls.iterdir())) == 7:
+            (calls / "continue").touch()
+            raise RuntimeError("interrupted")
+        (calls / uuid.uuid4().hex).touch()
+        return tiles[..., 0]
+
+    data = raster({"red": random_band((32 * 6, 64))}).chunk(y=32, x=32)
+    model = Model.from_function(function, input_tile_size=32, output_bands=["p"])
+    options = {"if_exists": "resume", "batch_size": 1}
+    with dask.config.set(scheduler="sync"), pytest.raises(xee_tf.PredictionError, match="interrupted"):
+        xee_tf.predict_to_cog(model, data, out / "a.tif", **options)
+    kept = len(list(out.glob(".a.tif-*/predictions.zarr/.xee_tf/finished/*")))
+    assert kept > 0
+    xee_tf.predict_to_cog(model, data, out / "a.tif", **options)
+    assert len(list(calls.iterdir())) == 7 + 1 + 2 * (6 - kept)
+    with rasterio.open(out / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(1), data.red)
+    assert [path.name for path in out.iterdir()] == ["a.tif"]
 
 
 def test_geotiff_after_a_worker_was_killed(tmp_path):

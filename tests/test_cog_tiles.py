@@ -178,18 +178,30 @@ def levels(path):
     return found
 
 
+RESAMPLING = {"red": "mean", "classes": "mode"}
+
+
+@pytest.fixture(scope="module")
+def scene_levels():
+    """The planes of `scene`, and of its two overviews."""
+    image = scene()
+    planes = [[image.red.values, *image.classes.values]]
+    for _ in range(2):
+        planes.append(
+            [
+                expected(plane, RESAMPLING["classes" if number else "red"], None)
+                for number, plane in enumerate(planes[-1])
+            ]
+        )
+    return planes
+
+
 @pytest.mark.parametrize("chunks", [{"y": 400, "x": 500}, {"y": 3, "x": -1}, {"y": -1, "x": -1}])
-def test_overviews_of_each_band(tmp_path, chunks):
-    image = scene().chunk(chunks)
-    how = {"red": "mean", "classes": "mode"}
-    found = levels(xee_tf.to_cog(image, tmp_path / "a.tif", overview_resampling=how))
-    planes = [image.red.values, *image.classes.values]
+def test_overviews_of_each_band(tmp_path, chunks, scene_levels):
+    found = levels(xee_tf.to_cog(scene().chunk(chunks), tmp_path / "a.tif", overview_resampling=RESAMPLING))
     assert [level.shape[-2:] for level in found] == [(1300, 1111), (650, 556), (325, 278)]
-    for level in found:
+    for level, planes in zip(found, scene_levels, strict=True):
         np.testing.assert_array_equal(level, planes)
-        planes = [
-            expected(plane, how["classes" if number else "red"], None) for number, plane in enumerate(planes)
-        ]
 
 
 def test_bytes_do_not_depend_on_chunks_or_schedulers(tmp_path):

@@ -229,9 +229,11 @@ def bucket_pixels(bucket):
         return None
 
 
-@steps
 @every_bucket
-@pytest.mark.parametrize("earlier", [True, False])
+@pytest.mark.parametrize(
+    ("earlier", "step"),
+    [(True, 17), *(pytest.param(each, 1, marks=pytest.mark.long) for each in (True, False))],
+)
 def test_killed_exports_to_buckets(bucket, earlier, step):
     if_exists = "overwrite" if earlier else "error"
     bucket_export(bucket, 2)()

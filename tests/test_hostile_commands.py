@@ -111,7 +111,7 @@ def test_damaged_metadata_of_zarr(inputs, tmp_path, capsys, file, old, new):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [60, pytest.param(5000, marks=pytest.mark.long)])
 def test_commands_end_with_a_message(inputs, tmp_path, monkeypatch, count):
     monkeypatch.chdir(tmp_path)
     generator = random.Random(SEED)

@@ -223,9 +223,18 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
 
 
 @every_bucket
-@pytest.mark.parametrize("step", [47, pytest.param(3, marks=pytest.mark.long)])
-@pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("kind", ["predict", "upload"])
+@pytest.mark.parametrize(
+    ("kind", "old", "step"),
+    [
+        ("predict", True, 23),
+        ("upload", True, 23),
+        *(
+            pytest.param(kind, old, 3, marks=pytest.mark.long)
+            for kind in ("predict", "upload")
+            for old in (False, True)
+        ),
+    ],
+)
 def test_killed_before_every_request(kind: str, old: bool, step: int, bucket: Bucket, tmp_path: Path) -> None:
     export(tmp_path)
     url, options = bucket.url, bucket.options
@@ -326,15 +335,16 @@ def cog_with_names(folder: Path) -> None:
     xee_tf.to_cog(named, folder / "m.tif", if_exists="overwrite")
 
 
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("error", "write"), [(None, cog), (5, cog_with_names)])
 def test_geotiff_and_its_side_files_are_replaced_together(
-    error: int | None, write: Callable[[Path], None], tmp_path: Path
+    error: int | None, write: Callable[[Path], None], step: int, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
     old = with_side_files(work)
     write(tmp_path / "other")
     new = {name: old[name] for name in OTHERS} | tree(tmp_path / "other")
-    for point in kill_points(lambda: write(work), work, error=error):
+    for point in kill_points(lambda: write(work), work, error=error, step=step):
         found = {name: data for name, data in tree(work).items() if not name.startswith(".")}
         if "m.tif" in found:
             assert found in (old, new), point.what

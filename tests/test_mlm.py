@@ -183,6 +183,7 @@ def test_options_override_the_item() -> None:
     assert found.normalize == {"a": (0, 1)}
     assert list(Model.from_mlm(item, bands=["a", "b", "c"]).normalize) == ["a", "b", "c"]
     assert Model.from_mlm(item, inputs={"a": "x"}).bands is None
+    assert Model.from_mlm(item, bands=None, input_tile_size=None).bands == ("B4", "B3", "B2")
     assert Model.from_mlm(item, preprocessed=True).normalize is None
 
 

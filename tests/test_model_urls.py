@@ -26,6 +26,7 @@ from distributed import Client, LocalCluster
 
 import xee_tf
 from tests.counting_proxy import Error
+from tests.onnx_models import convolution
 from tests.optional import optional
 from tests.rasters import raster
 from xee_tf.connector import connected
@@ -51,6 +52,10 @@ def scene(side: int = 8, chunk: int = 4) -> xr.Dataset:
 
 def save(path: Path, factor: float, kind: str) -> Path:
     """Save a model that multiplies its input by a factor."""
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        path.write_bytes(convolution(np.full((1, 1, 1, 1), factor), ("n", 1, "h", "w"), pad=0))
+        return path
     weights = keras.initializers.Constant(factor)
     layer = keras.layers.Dense(1, use_bias=False, kernel_initializer=weights)
     model = keras.Sequential([keras.Input((None, None, 1), name="a"), layer])
@@ -61,7 +66,11 @@ def save(path: Path, factor: float, kind: str) -> Path:
     return path
 
 
-LOAD: dict[str, Any] = {"keras": xee_tf.Model.from_keras, "saved": xee_tf.Model.from_saved_model}
+LOAD: dict[str, Any] = {
+    "keras": xee_tf.Model.from_keras,
+    "saved": xee_tf.Model.from_saved_model,
+    "onnx": xee_tf.Model.from_onnx,
+}
 OPTIONS: dict[str, Any] = {"input_tile_size": 4, "output_bands": ["p"]}
 
 
@@ -143,7 +152,7 @@ def web_server(folder: Path, **options: Any) -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("kind", ["keras", "saved"])
+@pytest.mark.parametrize("kind", ["keras", "saved", "onnx"])
 def test_buckets(kind: str, bucket: Any, tmp_path: Path, temporary: Path) -> None:
     upload(bucket, save(tmp_path / f"m.{kind}", 3, kind), f"models/m.{kind}")
     model = LOAD[kind](f"{bucket.url}/models/m.{kind}", storage_options=bucket.options, **OPTIONS)
@@ -154,7 +163,7 @@ def test_buckets(kind: str, bucket: Any, tmp_path: Path, temporary: Path) -> Non
     assert list(temporary.glob("xee-tf-*")) == []  # copies are removed
 
 
-@pytest.mark.parametrize("kind", ["keras", "saved"])
+@pytest.mark.parametrize("kind", ["keras", pytest.param("saved", marks=pytest.mark.long)])
 def test_each_process_copies_the_model_once(
     kind: str, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +196,7 @@ def _factor_of(prediction: xr.Dataset) -> float:
         return factor_of(prediction)
 
 
-@pytest.mark.parametrize("kind", ["keras", "saved"])
+@pytest.mark.parametrize("kind", ["keras", "saved", "onnx"])
 def test_replaced_models(kind: str, memory: str, tmp_path: Path, temporary: Path) -> None:
     """A model that is replaced after a prediction was created is an error, and not used silently."""
     fs = fsspec.filesystem("memory")
@@ -216,7 +225,7 @@ def test_replaced_models(kind: str, memory: str, tmp_path: Path, temporary: Path
 
 
 @pytest.mark.parametrize("times", [True, False], ids=["times", "no times"])
-@pytest.mark.parametrize("kind", ["keras", "saved"])
+@pytest.mark.parametrize("kind", ["keras", "saved", "onnx"])
 def test_web_servers(kind: str, times: bool, tmp_path: Path, temporary: Path) -> None:
     """Models are told apart even if a server tells nothing of its files but their content."""
     path = save(tmp_path / f"m.{kind}", 4, kind)
@@ -224,10 +233,10 @@ def test_web_servers(kind: str, times: bool, tmp_path: Path, temporary: Path) ->
         model = LOAD[kind](f"{url}/m.{kind}", **OPTIONS)
         first = model.predict_image(scene(), merge=False)
         assert factor_of(first) == 4
-        if kind == "keras":
+        if kind != "saved":
             path.unlink()
         save(path, 7, kind)
-        os.utime(path if kind == "keras" else path / "saved_model.pb", (2e9, 2e9))
+        os.utime(path if kind != "saved" else path / "saved_model.pb", (2e9, 2e9))
         assert factor_of(model.predict_image(scene(), merge=False)) == 7
         with pytest.raises(MissingModelError, match="nowhere"):
             LOAD[kind](f"{url}/nowhere", **OPTIONS).predict_image(scene())
@@ -244,7 +253,7 @@ def test_urls_with_a_query(tmp_path: Path) -> None:
         assert factor_of(model.predict_image(scene(), merge=False)) == 6
 
 
-@pytest.mark.parametrize("kind", ["keras", "saved"])
+@pytest.mark.parametrize("kind", ["keras", "saved", "onnx"])
 def test_resuming_compares_the_content(kind: str, memory: str, tmp_path: Path) -> None:
     """A model that is uploaded again is the same one; other weights at the same URL are another one."""
     fs = fsspec.filesystem("memory")

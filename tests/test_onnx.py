@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from collections.abc import Iterator
@@ -480,13 +481,16 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     SCENE.to_zarr(tmp_path / "scene.zarr", consolidated=False)
     options = ["--bands", "B4,B3,B2", "--input-tile-size", "8", "--input-overlap-size", "1"]
     options += ["--output-bands", "forest,water", "--crs", "EPSG:32633"]
-    arguments = [str(tmp_path / name) for name in ("m.onnx", "scene.zarr", "p.zarr")]
-    monkeypatch.setattr(sys, "argv", ["xee-tf", "predict", *arguments, *options])
-    main()
-    assert "Wrote" in capsys.readouterr().out
-    found = xr.open_zarr(tmp_path / "p.zarr")
     bands = np.stack([SCENE[name].values for name in ("B4", "B3", "B2")])
-    np.testing.assert_array_equal(found["water"], convolved(bands, WEIGHTS)[1])
+    network = Model.from_onnx(tmp_path / "m.onnx", bands=["B4", "B3", "B2"])
+    (tmp_path / "item.json").write_text(json.dumps(network.to_mlm("m")))
+    for name in ("m.onnx", "item.json"):
+        arguments = [str(tmp_path / each) for each in (name, "scene.zarr", f"{name}.zarr")]
+        monkeypatch.setattr(sys, "argv", ["xee-tf", "predict", *arguments, *options])
+        main()
+        assert "Wrote" in capsys.readouterr().out
+        found = xr.open_zarr(tmp_path / f"{name}.zarr")
+        np.testing.assert_array_equal(found["water"], convolved(bands, WEIGHTS)[1])
 
 
 def test_resumed_predictions_compare_the_model(tmp_path: Path) -> None:

@@ -80,8 +80,15 @@ def test_each_chunk_is_loaded_once(patch, kernel, shuffle):
     assert set(loads.counts.values()) == {1}
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("kernel", [1, 33])
+@pytest.mark.parametrize(
+    ("kernel", "shuffle"),
+    [
+        (33, True),
+        pytest.param(33, False, marks=pytest.mark.long),
+        pytest.param(1, True, marks=pytest.mark.long),
+        pytest.param(1, False, marks=pytest.mark.long),
+    ],
+)
 def test_a_raster_larger_than_memory(kernel, shuffle):
     loads = Loads((8192, 1536), (128, 128))  # 48 MiB
     patches = open_patches(loads.dataset(), patch_dimensions=64, kernel_size=kernel, memory="14 MiB")

@@ -387,7 +387,7 @@ def test_a_delayed_undoes_an_interrupted_commit_first(tmp_path):
     folder.mkdir()
     export(Source(), tmp_path / "whole" / "scene")
     interrupted = 0
-    for point in kill_points(lambda: export(Source(), folder / "scene"), folder, step=4):
+    for point in kill_points(lambda: export(Source(), folder / "scene"), folder, step=7):
         if (folder / ".scene.commit").exists():
             interrupted += 1
             export(Source(), folder / "scene", compute=False).compute()

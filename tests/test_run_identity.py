@@ -422,21 +422,28 @@ def helper(block):
     ],
     ids=["nothing", "docstring", "constant", "function"],
 )
-def test_edited_modules_are_noticed(changed, same, tmp_path):
+def test_edited_modules_are_noticed(changed, same, module_digest, tmp_path):
     """The function that blocks are mapped with is imported, and Dask pickles it by name."""
+    assert (digest_of_module(tmp_path, **changed) == module_digest) == same
+
+
+@pytest.fixture(scope="module")
+def module_digest(tmp_path_factory):
+    return digest_of_module(tmp_path_factory.mktemp("module"))
+
+
+def digest_of_module(folder, **options):
+    """Compute, in a new process, the digest of a run whose blocks are mapped with `MODULE`."""
     script = (
         "import dask.array as da\n"
         "from own import scale\n"
         "from xee_tf.identity import run_identity\n"
         "print(run_identity({}, {'B': da.ones(4, chunks=2).map_blocks(scale)}).digest)\n"
     )
-    found = []
-    for options in ({}, changed):
-        source = MODULE.format(**{"factor": 2, "term": 1, "docstring": "", **options})
-        (tmp_path / "own.py").write_text(source)
-        env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
-        found.append(subprocess.check_output([sys.executable, "-c", script], env=env, timeout=100))
-    assert (found[0] == found[1]) == same
+    source = MODULE.format(**{"factor": 2, "term": 1, "docstring": "", **options})
+    (folder / "own.py").write_text(source)
+    env = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.check_output([sys.executable, "-c", script], env=env, timeout=100)
 
 
 # -- Runs -----------------------------------------------------------------------------------------------

@@ -84,10 +84,10 @@ def interrupt(process, started, signum):
 @pytest.mark.parametrize(
     ("scheduler", "signum"),
     [
-        ("threads", signal.SIGINT),
         ("threads", signal.SIGTERM),
-        ("cluster", signal.SIGTERM),
         ("cluster, progress", signal.SIGINT),
+        pytest.param("threads", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("cluster", signal.SIGTERM, marks=pytest.mark.long),
         pytest.param("cluster", signal.SIGINT, marks=pytest.mark.long),
         pytest.param("synchronous", signal.SIGINT, marks=pytest.mark.long),
         pytest.param("synchronous", signal.SIGTERM, marks=pytest.mark.long),
@@ -305,9 +305,11 @@ print("not reached")
     assert re.fullmatch(r"Terminated\. Run it again\.\n", done.stderr)
 
 
-@pytest.mark.parametrize(("pause", "output"), [(0, "cleaned up\n"), (0.2, "cleaned up\n"), (2, "")])
-def test_second_signal_ends_the_process_unless_it_follows_at_once(pause, output):
-    code = """
+@pytest.mark.parametrize(
+    ("pause", "steps", "output"), [(0, 100, "cleaned up\n"), (0.2, 100, "cleaned up\n"), (2, 400, "")]
+)
+def test_second_signal_ends_the_process_unless_it_follows_at_once(pause, steps, output):
+    code = f"""
 import time
 from xee_tf.signals import interruptible
 with interruptible():
@@ -315,7 +317,7 @@ with interruptible():
         print("started", flush=True)
         time.sleep(60)
     finally:
-        for _ in range(400):
+        for _ in range({steps}):
             time.sleep(0.01)
         print("cleaned up", flush=True)
 """

@@ -65,7 +65,7 @@ WARNED = {
         "integers that float32",
         lambda path: xee_tf.export_table(table_with_rounded_numbers(), path),
     ),
-    "many pixels": ("times as many pixels", lambda path: model(0.5).predict_image(SCENE)),
+    "many pixels": ("times as many pixels", lambda path: model(10).predict_image(SCENE)),
 }
 
 

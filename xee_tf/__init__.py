@@ -26,7 +26,7 @@ from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import add_bands, class_map
 from xee_tf.installed import show_versions
 from xee_tf.model import Model
-from xee_tf.predict import predict_to_cog, predict_to_zarr
+from xee_tf.predict import PredictPlan, predict_to_cog, predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
 from xee_tf.reading import Inspection, Verification, inspect, open_image, verify
 from xee_tf.remote import PredictionStats
@@ -62,6 +62,7 @@ __all__ = [
     "PatchSequence",
     "PatchSplit",
     "Patches",
+    "PredictPlan",
     "PredictionError",
     "PredictionStats",
     "PredictionWriter",

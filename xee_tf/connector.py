@@ -30,6 +30,7 @@ __all__ = [
     "TensorInfo",
     "connected",
     "join_batches",
+    "opened",
 ]
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -244,6 +245,18 @@ class Connector(Protocol):
         """
         return connected(self).signature
 
+    def known_signature(self) -> Signature | None:
+        """Return the signature if it is known without loading the model or contacting a server.
+
+        The repr of a model shows it.
+
+        Returns
+        -------
+        Signature or None
+            Default: None, unknown.
+        """
+        return None
+
     def version(self) -> Hashable:
         """Return a value that changes when the model is replaced.
 
@@ -348,6 +361,12 @@ def connected(connector: Connector) -> Connection:
             found = (version, connector.open())
             _connections[key] = found
         return found[1]
+
+
+def opened(connector: Connector) -> Connection | None:
+    """Return the connection of this process, if there is one; see `connected`."""
+    found = _connections.get(connector.unpinned())
+    return None if found is None else found[1]
 
 
 def _clear() -> None:

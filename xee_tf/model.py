@@ -34,6 +34,8 @@ from xee_tf.predict import (
     PREDICT_SPELLING,
     PredictKeywords,
     PredictOptions,
+    PredictPlan,
+    plan_prediction,
     predict_image,
     predict_properties,
 )
@@ -173,6 +175,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_saved_model("/models/landcover", input_tile_size=256)
         <xee_tf.Model SavedModel /models/landcover>
+          signature   unknown until the model is loaded
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
@@ -227,6 +230,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_keras("/models/landcover.keras", input_tile_size=256)
         <xee_tf.Model Keras model /models/landcover.keras>
+          signature   unknown until the model is loaded
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
@@ -441,20 +445,21 @@ class Model(Summarized, ModelSpec):
           normalized  B4, B3
           outputs     maize: float32, wheat: float32
         """
+        given = {name: value for name, value in options.items() if value is not None}
         found = read_mlm(
             item,
-            options,
+            given,
             asset=asset,
             path=path,
             preprocessed=preprocessed,
             storage_options=storage_options,
         )
         described = dict(found.options)
-        if "inputs" in options:
-            described = {name: value for name, value in described.items() if name != "bands"}
-        elif "bands" in options:
+        if "inputs" in given:
+            described.pop("bands", None)
+        elif "bands" in given:
             described.pop("inputs", None)
-        merged: Any = described | options
+        merged: Any = described | given
         if found.kind == "onnx":
             channels = found.order if "C" in found.order else None
             return cls.from_onnx(found.path, channels=channels, storage_options=storage_options, **merged)
@@ -513,6 +518,7 @@ class Model(Summarized, ModelSpec):
         --------
         >>> Model.from_tf_serving("models:8500", "landcover", transport="grpc", input_tile_size=256)
         <xee_tf.Model TensorFlow Serving grpc://models:8500, model 'landcover'>
+          signature   unknown until the server is asked
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
         """
@@ -793,6 +799,86 @@ class Model(Summarized, ModelSpec):
                [nan, 0.5]], dtype=float32)
         """
         return predict_image(self, image, parse(PredictOptions, options), merge=merge).dataset
+
+    @spelled(PREDICT_SPELLING, PredictOptions)
+    def plan(
+        self,
+        image: xr.Dataset | xr.DataArray,
+        merge: bool = True,
+        *,
+        price_per_million_requests: float | None = None,
+        **options: Unpack[PredictKeywords],
+    ) -> PredictPlan:
+        """Plan the prediction of a raster: tiles, batches, requests, bytes, memory and cost.
+
+        No pixel is read and no tile is sent. A server is only asked for the signature of its model, as
+        `predict_image` does. The errors are those of `predict_image`.
+
+        Parameters
+        ----------
+        image : Dataset or DataArray
+            The raster, as for `predict_image`.
+        merge : bool, default True
+            As for `predict_image`. It has no effect on the plan, which describes only the predictions.
+        price_per_million_requests : float, optional
+            Price of a million requests to a hosted model, in any currency, from which the cost is computed.
+        **options
+            See `PredictOptions`.
+
+        Returns
+        -------
+        PredictPlan
+            The plan, with a text for the console and HTML for notebooks.
+
+        Raises
+        ------
+        OptionError
+            If bands are missing or do not fit the model, or an option is not valid.
+        GeoreferenceError
+            If the location of the image cannot be determined.
+        ModelError
+            If the model cannot be opened.
+
+        Notes
+        -----
+        *Exact numbers and upper bounds.* Batches, requests and bytes sent are exact if every tile is sent and
+        sizes do not depend on values. They are upper bounds (``plan.exact`` is False) if pixels can be
+        masked, because tiles in which all pixels are masked are not sent, unless ``skip_masked=False``; and
+        for RAW_JSON and ND_ARRAYS, which send numbers as text. Retries are not included. Bytes received are
+        an estimate, from the outputs that are declared or in the signature.
+
+        *Memory* is that of the tiles and results. What the model needs for its weights and layers is unknown.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> scene = xr.Dataset(
+        ...     {"B4": (("y", "x"), np.zeros((600, 500), "uint8"))},
+        ...     {"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)},
+        ... ).rio.write_crs("EPSG:32633")
+        >>> model = Model.from_function(
+        ...     lambda pixels: pixels[..., 0], input_tile_size=128, input_overlap_size=8, output_bands=["p"]
+        ... )
+        >>> model.plan(scene)
+        <xee_tf.PredictPlan function <lambda>>
+          tiles    20 = 5 rows × 4 columns of 128 × 128 px, sent with overlap as 144 × 144
+          raster   500 × 600 px; EPSG:32633
+          padded   12 columns at the right, 40 rows at the bottom
+          inputs   pixels: uint8 (?, 144, 144, 1)
+          batches  5 of up to 404 tiles
+          bytes    405.00 kiB sent, about 1.58 MiB received
+          outputs  p: float32
+          result   500 × 600 px in chunks of 500 × 600, 1.14 MiB uncompressed
+          tasks    ... for 1 source chunk, in 1 row × 1 column of blocks
+          memory   ... per task, ... for the whole process; without the model itself, and without the result
+        """
+        return plan_prediction(
+            self,
+            image,
+            parse(PredictOptions, options),
+            merge=merge,
+            price_per_million_requests=price_per_million_requests,
+        )
 
     @spelled(PREDICT_SPELLING)
     def predict_properties(self, table: Table, *, batch_size: int | None = None) -> Any:

@@ -12,6 +12,7 @@ from xee_tf.blocks.layout import (
     chunk_edges,
     overlapping,
 )
+from xee_tf.blocks.memory import chunk_bytes, largest_window, strip_bytes
 from xee_tf.blocks.sizing import lay_out_blocks, pixel_bytes
 from xee_tf.blocks.tiling import tiles
 
@@ -27,15 +28,18 @@ __all__ = [
     "PointLayout",
     "assemble",
     "chunk_blocks",
+    "chunk_bytes",
     "chunk_edges",
     "cut_row",
     "cut_strips",
     "first_pixels",
     "index_in",
+    "largest_window",
     "lay_out_blocks",
     "overlapping",
     "pixel_bytes",
     "points_by_block",
     "stitch",
+    "strip_bytes",
     "tiles",
 ]

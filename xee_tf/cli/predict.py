@@ -24,6 +24,7 @@ _LOADERS: dict[str, Any] = {
     ".keras": xee_tf.Model.from_keras,
     ".h5": xee_tf.Model.from_keras,
     ".onnx": xee_tf.Model.from_onnx,
+    ".json": xee_tf.Model.from_mlm,
 }
 
 
@@ -60,8 +61,8 @@ def predict(
     Parameters
     ----------
     model
-        Folder of a SavedModel, or a .keras, .h5 or .onnx file: a path or a URL, such as
-        s3://bucket/model.keras.
+        Folder of a SavedModel, a .keras, .h5 or .onnx file, or the .json file of a STAC item with the Machine
+        Learning Model extension: a path or a URL, such as s3://bucket/model.keras.
     rasters
         Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
         band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,

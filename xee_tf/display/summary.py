@@ -146,9 +146,10 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
 def _picture_html(picture: GridPicture) -> str:
     """Return the drawing of a patch grid and its legend as HTML."""
     across, down = patches_per_cell(picture)
-    legend = [_swatch(PATCH, f"{down} × {across} patches" if across * down > 1 else "patch")]
+    one, many = picture.names
+    legend = [_swatch(PATCH, f"{down} × {across} {many}" if across * down > 1 else one)]
     if picture.stored != picture.patch:
-        legend.append(_swatch(MARGIN, "one patch with its margin"))
+        legend.append(_swatch(MARGIN, f"one {one} with its margin"))
     if any(picture.dropped):
         legend.append(_swatch(DROPPED, "dropped"))
     if len(picture.block_rows) > 2 or len(picture.block_columns) > 2:

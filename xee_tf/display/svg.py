@@ -34,6 +34,8 @@ class GridPicture:
         Number of patches along each axis.
     block_columns, block_rows : sequence of int
         Edges of the blocks that each task processes; drawn as dashed lines.
+    names : (str, str)
+        Singular and plural of what is drawn.
     """
 
     raster: Pair
@@ -42,6 +44,7 @@ class GridPicture:
     patches: Pair
     block_columns: Sequence[int] = ()
     block_rows: Sequence[int] = ()
+    names: tuple[str, str] = ("patch", "patches")
 
     @property
     def stored(self) -> Pair:
@@ -110,7 +113,7 @@ def grid_svg(picture: GridPicture, *, size: int = _SIZE) -> str:
     full_height = max(height, inset_height) + 1.5 * _PAD
     columns, rows = picture.patches
     label = (
-        f"{columns * rows:,} patches in {rows:,} rows and {columns:,} columns "
+        f"{columns * rows:,} {picture.names[1]} in {rows:,} rows and {columns:,} columns "
         f"over a raster of {picture.raster[0]:,} by {picture.raster[1]:,} pixels"
     )
     return (
@@ -196,7 +199,8 @@ def _sample(picture: GridPicture, scale_x: float, scale_y: float) -> list[str]:
     left, top = column * picture.patch[0], row * picture.patch[1]
     (width, height), (margin_x, margin_y) = picture.patch, picture.margin
     style = f"fill:{PATCH};stroke:none"
-    core = _rect(left * scale_x, top * scale_y, width * scale_x, height * scale_y, style, f"patch {index}")
+    name = f"{picture.names[0]} {index}"
+    core = _rect(left * scale_x, top * scale_y, width * scale_x, height * scale_y, style, name)
     if picture.stored == picture.patch:
         return [core]
     halo = _rect(
@@ -205,7 +209,7 @@ def _sample(picture: GridPicture, scale_x: float, scale_y: float) -> list[str]:
         (width + 2 * margin_x) * scale_x,
         (height + 2 * margin_y) * scale_y,
         _STORED,
-        f"patch {index} with its margin",
+        f"{name} with its margin",
     )
     return [halo, core]
 
@@ -220,7 +224,7 @@ def _inset(picture: GridPicture, size: int) -> tuple[str, float, float]:
     if picture.stored != picture.patch:
         parts.append(_rect(0, 0, width, height, _STORED, "stored, margins included"))
     style = f"fill:{PATCH};fill-opacity:.75;stroke:{PATCH};stroke-width:1.2"
-    parts.append(_rect(margin_x, margin_y, core_width, core_height, style, "patch"))
+    parts.append(_rect(margin_x, margin_y, core_width, core_height, style, picture.names[0]))
     parts.append(_text(width / 2, height / 2 + 4, by(*picture.patch)))
     if picture.stored != picture.patch:
         parts.append(_text(width / 2, height + 16, f"{by(*picture.stored)} stored"))

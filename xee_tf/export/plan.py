@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks import Block, BlockAxis, BlockLayout, pixel_bytes
+from xee_tf.blocks import Block, BlockLayout, chunk_bytes, largest_window, pixel_bytes, strip_bytes
 from xee_tf.display import Summarized, Summary, counted
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows, selected_rows
+from xee_tf.graph import TASK_BYTES
 from xee_tf.sampling import PatchSelection
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
@@ -27,8 +26,6 @@ from xee_tf.storage import upload_service
 
 __all__ = ["ExportPlan"]
 
-#: Memory per task of Dask's graph, ordering and scheduler (measured).
-_TASK_BYTES = 5500
 #: Memory of the parts that are being uploaded (measured).
 _UPLOAD_MEMORY = 60 << 20
 _BLOCKS_PER_THREAD = 2  # that may wait to be uploaded
@@ -289,30 +286,20 @@ class ExportPlan(Summarized):
 
     @cached_property
     def _chunk_memory(self) -> int:
-        y, x = self.block_layout.y, self.block_layout.x
-        return sum(_extent(y, p.y) * _extent(x, p.x) * p.itemsize for p in self.block_layout.planes)
+        return chunk_bytes(self.block_layout)
 
     @cached_property
     def _work_memory(self) -> int:
-        y, x = self.block_layout.y, self.block_layout.x
-        height, width = (
-            max(end - begin for begin, end in map(axis.window, range(len(axis)))) for axis in (y, x)
-        )
+        x = self.block_layout.x
         columns = max(len(x.owned(column)) for column in range(len(x)))
-        return height * width * pixel_bytes(self.band_plan.rules) + int(
+        return largest_window(self.block_layout).pixels * pixel_bytes(self.band_plan.rules) + int(
             1.5 * columns * self.record_bytes * self.record.per_patch
         )
 
     @cached_property
     def waiting_memory(self) -> int:
         """Memory of the strips of one row of blocks in bytes, which are kept for the next row."""
-        layout = self.block_layout
-        rows = np.zeros(len(layout.y), np.int64)
-        for plane, grid in enumerate(layout.planes):
-            for iy, ix in layout.chunks(plane):
-                size = sum(window.size.pixels for window in layout.strips(plane, iy, ix).values())
-                rows[layout.home(plane, iy, ix)[0]] += size * grid.itemsize
-        return int(rows.max())
+        return strip_bytes(self.block_layout)
 
     @cached_property
     def peak_memory(self) -> int:
@@ -324,7 +311,7 @@ class ExportPlan(Summarized):
         and, in other stores than S3, Azure and Google Cloud Storage, a whole shard.
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory + self._held_memory
-        graph = self.tasks * _TASK_BYTES
+        graph = self.tasks * TASK_BYTES
         files = self.total_bytes if "memory" in self.names.prefix.protocols else 0
         return int(psutil.Process().memory_info().rss + 1.25 * data + graph + files)
 
@@ -398,12 +385,3 @@ class ExportPlan(Summarized):
         else:
             without = "; no mixer, because not all patches are written"
         return ", ".join(names) + without
-
-
-def _extent(axis: BlockAxis, edges: Sequence[int]) -> int:
-    """Return the maximum length in pixels of the chunks that start in one block, along one axis."""
-    sizes = np.zeros(len(axis), np.int64)
-    for begin, end in pairwise(edges):
-        if begin < axis.edges[-1] and end > axis.edges[0]:
-            sizes[axis.home(begin)] += end - begin
-    return int(sizes.max())

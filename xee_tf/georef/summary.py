@@ -11,18 +11,21 @@ from xee_tf.georef.crs import crs_name
 __all__ = ["bands_text", "grid_picture", "grid_rows", "per_pixel", "selected_rows"]
 
 
-def grid_rows(grid: PatchGrid) -> Facts:
-    """Return rows that describe the patches, the raster, and the incomplete patches."""
+def grid_rows(grid: PatchGrid, many: str = "patches", stored: str = "stored with margins") -> Facts:
+    """Return rows that describe the patches, the raster, and the incomplete patches.
+
+    `many` is the plural of what the grid consists of, and `stored` what happens to it with its margins.
+    """
     rows, columns = counted(grid.rows, "row"), counted(grid.patches_per_row, "column")
     patches = f"{len(grid):,} = {rows} × {columns} of {by(*grid.patch.xy)} px"
     if grid.stored != grid.patch:
-        patches += f", stored with margins as {by(*grid.stored.xy)}"
+        patches += f", {stored} as {by(*grid.stored.xy)}"
     raster = f"{by(*grid.shape.xy)} px"
     if grid.origin != Size(x=0, y=0):
         raster += f" from pixel x {grid.origin.x:,}, y {grid.origin.y:,}"
     if grid.crs:
         raster += f"; {crs_name(grid.crs)}"
-    return [("patches", patches), ("raster", raster), _edges(grid)]
+    return [(many, patches), ("raster", raster), _edges(grid, many)]
 
 
 def selected_rows(selected: int | None, left_out: int, grid: PatchGrid) -> Facts:
@@ -35,7 +38,10 @@ def selected_rows(selected: int | None, left_out: int, grid: PatchGrid) -> Facts
 
 
 def grid_picture(
-    grid: PatchGrid, block_columns: Sequence[int] = (), block_rows: Sequence[int] = ()
+    grid: PatchGrid,
+    block_columns: Sequence[int] = (),
+    block_rows: Sequence[int] = (),
+    names: tuple[str, str] = ("patch", "patches"),
 ) -> GridPicture:
     """Return the input for drawing a grid; block edges are in pixels of the source raster."""
     return GridPicture(
@@ -45,6 +51,7 @@ def grid_picture(
         patches=(grid.patches_per_row, grid.rows),
         block_columns=[edge - grid.origin.x for edge in block_columns],
         block_rows=[edge - grid.origin.y for edge in block_rows],
+        names=names,
     )
 
 
@@ -64,13 +71,13 @@ def per_pixel(records: int) -> str:
     return f", one per pixel, {records:,} per patch" if records > 1 else ""
 
 
-def _edges(grid: PatchGrid) -> tuple[str, str]:
+def _edges(grid: PatchGrid, many: str) -> tuple[str, str]:
     """Describe the pixels at the right and bottom edges that are dropped or padded."""
     if grid.edge == "pad":
         padding = Size(x=grid.covered.x - grid.shape.x, y=grid.covered.y - grid.shape.y)
-        return "padded", _sides(padding) or "nothing: the patches fit exactly"
+        return "padded", _sides(padding) or f"nothing: the {many} fit exactly"
     if not (sides := _sides(grid.dropped)):
-        return "dropped", "nothing: the patches fit exactly"
+        return "dropped", f"nothing: the {many} fit exactly"
     share = 1 - grid.covered.pixels / grid.shape.pixels
     return "dropped", f"{sides}: {percent(share)} of the pixels"
 

@@ -8,6 +8,7 @@ from xee_tf.graph.pyramid import PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
+    TASK_BYTES,
     ChunkedArray,
     Delayed,
     Graph,
@@ -23,6 +24,7 @@ from xee_tf.graph.tasks import (
 )
 
 __all__ = [
+    "TASK_BYTES",
     "ArraySpec",
     "BlockJob",
     "ChunkedArray",

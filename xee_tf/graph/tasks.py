@@ -14,6 +14,7 @@ from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from dask.tokenize import tokenize
 
 __all__ = [
+    "TASK_BYTES",
     "Annotations",
     "ChunkedArray",
     "Delayed",
@@ -31,6 +32,9 @@ __all__ = [
     "merge_annotations",
     "shared_value",
 ]
+
+TASK_BYTES = 5500
+"""Memory per task of Dask's graph, ordering and scheduler (measured)."""
 
 Key = Any
 """A Dask key: a string, a number, or a tuple of these."""

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xee_tf.connector import Connector
+from xee_tf.connector import DEFAULT_SIGNATURE, Connector, Signature
 from xee_tf.display import quoted
 from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
 from xee_tf.models.model_files import ModelFiles, missing_error
-from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model
+from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, loaded_signature
+from xee_tf.models.saved_model_files import read_signatures
 from xee_tf.storage import PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
@@ -95,6 +96,10 @@ class KerasConnector(Connector):
         with self.files.local_copy() as path:
             return _content(path)
 
+    def known_signature(self) -> Signature | None:
+        """Return the signature if the model is loaded in this process."""
+        return loaded_signature(self)
+
     def version(self) -> Hashable:
         """Return the modification time of a local file, or the state of a remote one."""
         return self.files.version()
@@ -135,12 +140,15 @@ class ExportedKerasConnector(Connector):
         The SavedModel as a tar archive.
     model_hash : str or None
         A hash of configuration and weights, which is the same for the same model in another run of a script.
+    exported : Signature or None
+        The signature of the export.
     """
 
     name: str
     digest: str
     archive: bytes = field(repr=False, compare=False)
     model_hash: str | None = field(default=None, repr=False, compare=False)
+    exported: Signature | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, model: Any) -> ExportedKerasConnector:
@@ -159,14 +167,19 @@ class ExportedKerasConnector(Connector):
         name = f"Keras model {getattr(model, 'name', type(model).__name__)!r}"
         with tempfile.TemporaryDirectory(prefix="xee-tf-") as folder:
             _export(model, folder, name)
+            signature = read_signatures(folder).get(DEFAULT_SIGNATURE)
             buffer = io.BytesIO()
             with tarfile.open(fileobj=buffer, mode="w") as archive:
                 archive.add(folder, arcname=".")
         content = buffer.getvalue()
-        return cls(name, hashlib.sha256(content).hexdigest(), content, content_hash(model))
+        return cls(name, hashlib.sha256(content).hexdigest(), content, content_hash(model), signature)
 
     def __str__(self) -> str:
         return self.name
+
+    def known_signature(self) -> Signature | None:
+        """Return the signature of the export."""
+        return self.exported
 
     def content(self) -> str | None:
         """Return the hash of the model, or else of its export."""

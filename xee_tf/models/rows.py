@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from itertools import starmap
 
+from xee_tf.connector import Connector
 from xee_tf.display import abbreviated, by
 from xee_tf.geometry import Size
 from xee_tf.georef import crs_name
 from xee_tf.models.function import FunctionConnector
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import PixelType, type_name
+from xee_tf.remote import RemoteConnector
 
 __all__ = ["spec_rows"]
 
 
 def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
-    """Return the repr of a model as rows (name, value): its options. The model is not loaded."""
-    rows: list[tuple[str, str]] = []
+    """Return the repr of a model as rows (name, value): its signature, if it is known, and its options.
+
+    The model is not loaded, and no server is contacted.
+    """
+    rows = _signature_rows(spec.connector)
     overlap = spec.input_overlap_size
     if spec.unit == "pixel":
         rows.append(("unit", "pixel"))
@@ -52,6 +57,22 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         if outputs is not None:
             rows.append((title, abbreviated(list(starmap(_typed, outputs.items())))))
     return rows
+
+
+def _signature_rows(connector: Connector) -> list[tuple[str, str]]:
+    """Describe the inputs and outputs of the model itself; nothing for a function, which has no signature."""
+    if isinstance(connector, FunctionConnector):
+        return []
+    signature = connector.known_signature()
+    if signature is None:
+        until = "the server is asked" if isinstance(connector, RemoteConnector) else "the model is loaded"
+        return [("signature", f"unknown until {until}")]
+    if signature.inputs is None and signature.outputs is None:
+        return [("signature", "unknown: the model does not declare it")]
+    return [
+        (title, "unknown" if tensors is None else abbreviated(starmap("{}: {}".format, tensors.items())))
+        for title, tensors in (("model inputs", signature.inputs), ("model outputs", signature.outputs))
+    ]
 
 
 def _default_dims(spec: ModelSpec) -> str:

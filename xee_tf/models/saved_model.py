@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, TensorInfo
+from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, TensorInfo, opened
 from xee_tf.display import quoted
-from xee_tf.errors import ModelError, PredictionError, shorten
-from xee_tf.extras import extra
+from xee_tf.errors import ModelError, PredictionError, XeeTFError, shorten
+from xee_tf.extras import extra, require
 from xee_tf.identity import content_hash
 from xee_tf.models.model_files import ModelFiles
-from xee_tf.models.saved_model_files import read_meta_graph, require_saved_model
+from xee_tf.models.saved_model_files import read_signatures, require_saved_model
 from xee_tf.storage import PathLike
 
 __all__ = [
@@ -23,8 +23,11 @@ __all__ = [
     "TensorFlowConnection",
     "load_saved_model",
     "load_signatures",
+    "loaded_signature",
     "tensorflow_message",
 ]
+
+_QUICKLY_READ = 64 << 20  # bytes of a file that the repr of a model reads
 
 
 @dataclass(frozen=True)
@@ -67,28 +70,23 @@ class SavedModelConnector(Connector):
             return load_saved_model(path, str(self), self.signature_name, self.tag)
 
     def signature(self) -> Signature:
-        """Read the signature from the file, without the weights."""
+        """Read the signature from the file, without the weights and without importing TensorFlow."""
         require_saved_model(self.files.location)
-        with extra("tensorflow", "A SavedModel"):
-            import tensorflow as tf
-
-        known = {
-            name: found
-            for name, found in read_meta_graph(self.files.location, self.tag).signature_def.items()
-            if not name.startswith("__")
-        }
+        require("tensorflow", "A SavedModel", "tensorflow")
+        known = read_signatures(self.files.location, self.tag)
         if self.signature_name not in known:
             raise _signature_error(str(self), self.signature_name, list(known))
+        return known[self.signature_name]
 
-        def read(tensors: Any) -> dict[str, TensorInfo]:
-            return {
-                name: _tensor_info(
-                    tf.as_dtype(tensors[name].dtype), tf.TensorShape(tensors[name].tensor_shape)
-                )
-                for name in sorted(tensors)
-            }
-
-        return Signature(read(known[self.signature_name].inputs), read(known[self.signature_name].outputs))
+    def known_signature(self) -> Signature | None:
+        """Read it from a local file that is not very large; otherwise return that of the loaded model."""
+        try:
+            file = self.files.location.child("saved_model.pb")
+            if file.is_local and file.size() <= _QUICKLY_READ:
+                return read_signatures(self.files.location, self.tag).get(self.signature_name)
+        except XeeTFError:
+            return None
+        return loaded_signature(self)
 
     def version(self) -> Hashable:
         """Return the modification times of local files, or the state of remote ones."""
@@ -106,6 +104,12 @@ class SavedModelConnector(Connector):
     def content(self) -> str | None:
         """Hash the files, local or remote, except the fingerprint, which contains a random number."""
         return content_hash((self.files.digest({"fingerprint.pb"}), self.signature_name, self.tag))
+
+
+def loaded_signature(connector: Connector) -> Signature | None:
+    """Return the signature of a model that is loaded in this process, or None."""
+    connection = opened(connector)
+    return None if connection is None else connection.signature
 
 
 class TensorFlowConnection:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from xee_tf.connector import DEFAULT_SIGNATURE
-from xee_tf.errors import ModelError
+from xee_tf.connector import DEFAULT_SIGNATURE, Signature
+from xee_tf.errors import ModelError, RecordError
 from xee_tf.extras import extra
 from xee_tf.models.model_files import missing_error, model_errors
+from xee_tf.remote import graphs_of_saved_model, signatures_of_graph
 from xee_tf.storage import Location, PathLike
 from xee_tf.tensors import STRING
 
-__all__ = ["is_prepared", "read_meta_graph", "require_saved_model"]
+__all__ = ["is_prepared", "read_meta_graph", "read_signatures", "require_saved_model"]
 
 _EXPORT = (
     "Export a Keras model with model.export('folder'), and a .keras or .h5 file with "
@@ -51,6 +53,23 @@ def require_saved_model(folder: Location) -> None:
     )
 
 
+def read_signatures(folder: PathLike | Location, tag: str = "serve") -> dict[str, Signature]:
+    """Read the signatures of a SavedModel, without TensorFlow and without decoding its graphs.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, or does not contain a graph with this tag.
+    """
+    path, data = _read(folder)
+    try:
+        graphs = graphs_of_saved_model(data)
+        _require_tag(folder, tag, [tags for tags, _ in graphs])
+        return next(signatures_of_graph(graph) for tags, graph in graphs if set(tags) == {tag})
+    except RecordError:
+        raise _damaged(path) from None
+
+
 def read_meta_graph(folder: PathLike | Location, tag: str = "serve") -> Any:
     """Read the MetaGraphDef of a SavedModel: its signatures and, in TensorFlow 2, the object graph.
 
@@ -62,20 +81,30 @@ def read_meta_graph(folder: PathLike | Location, tag: str = "serve") -> Any:
     with extra("tensorflow", "A SavedModel"):
         from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    path = Location.of(folder).child("saved_model.pb")
-    with model_errors(path):
-        data = path.read_bytes()
+    path, data = _read(folder)
     try:
         graphs = SavedModel.FromString(data).meta_graphs
     except Exception:  # of protobuf, whose own class has no types
-        raise ModelError(
-            f"{path} is damaged: it is not a SavedModel message. Export the model again."
-        ) from None
-    for graph in graphs:
-        if set(graph.meta_info_def.tags) == {tag}:
-            return graph
-    tags = ", ".join("+".join(graph.meta_info_def.tags) or "none" for graph in graphs) or "none"
-    raise ModelError(f"{folder} has no graph with only the tag {tag!r}; available: {tags}.")
+        raise _damaged(path) from None
+    _require_tag(folder, tag, [list(graph.meta_info_def.tags) for graph in graphs])
+    return next(graph for graph in graphs if set(graph.meta_info_def.tags) == {tag})
+
+
+def _read(folder: PathLike | Location) -> tuple[Location, bytes]:
+    path = Location.of(folder).child("saved_model.pb")
+    with model_errors(path):
+        return path, path.read_bytes()
+
+
+def _damaged(path: Location) -> ModelError:
+    return ModelError(f"{path} is damaged: it is not a SavedModel message. Export the model again.")
+
+
+def _require_tag(folder: PathLike | Location, tag: str, known: Sequence[Sequence[str]]) -> None:
+    """Raise an error if no graph has only the tag."""
+    if not any(set(tags) == {tag} for tags in known):
+        shown = ", ".join("+".join(tags) or "none" for tags in known) or "none"
+        raise ModelError(f"{folder} has no graph with only the tag {tag!r}; available: {shown}.")
 
 
 def is_prepared(graph: Any) -> bool:

@@ -3,6 +3,7 @@
 from xee_tf.predict.averaging import Blend
 from xee_tf.predict.image import predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
+from xee_tf.predict.plan import PredictPlan, plan_prediction
 from xee_tf.predict.properties import predict_properties
 from xee_tf.predict.resampling import Resampling
 from xee_tf.predict.to_cog import WrittenCog, predict_to_cog, write_cog
@@ -13,9 +14,11 @@ __all__ = [
     "Blend",
     "PredictKeywords",
     "PredictOptions",
+    "PredictPlan",
     "Resampling",
     "WrittenCog",
     "WrittenZarr",
+    "plan_prediction",
     "predict_image",
     "predict_properties",
     "predict_to_cog",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -217,14 +218,27 @@ class BlockPredictor:
             tiles = tiles[:, :, margin.y : margin.y + height, margin.x : margin.x + width]
         return np.logical_not(tiles.all(axis=(2, 3)))
 
+    def rows_together(self, rows: int, columns: int) -> int:
+        """Return how many rows of tiles of a block are sent together."""
+        if self.grid.stored.pixels >= _SMALL:
+            return 1
+        return max(1, min(rows, self.caller.batch_size // columns))
+
+    def batches(self, rows: int, columns: int) -> Counter[int]:
+        """Count the batches of a block of so many tiles by their size, if no tile is skipped."""
+        together = self.rows_together(rows, columns)
+        times = 8 if self.augment else 1
+        found: Counter[int] = Counter()
+        for first in range(0, rows, together):
+            found.update(self.caller.batches(min(together, rows - first) * columns) * times)
+        return found
+
     def _batches(
         self, views: Mapping[str, npt.NDArray[Any]], sent: npt.NDArray[np.bool_]
     ) -> Iterator[tuple[TileIndex, dict[str, npt.NDArray[Any]]]]:
         """Yield the tiles of each call with their rows and columns."""
         rows, columns = sent.shape
-        together = 1
-        if self.grid.stored.pixels < _SMALL:
-            together = max(1, min(rows, self.caller.batch_size // columns))
+        together = self.rows_together(rows, columns)
         for first in range(0, rows, together):
             selected = sent[first : first + together]
             index = np.nonzero(selected)

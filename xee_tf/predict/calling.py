@@ -15,7 +15,7 @@ from xee_tf.errors import OptionError, PredictionError
 from xee_tf.geometry import Size
 from xee_tf.models import Feed, Item, ModelSpec, Output, plan_feeds, plan_outputs, type_name
 from xee_tf.options import integer
-from xee_tf.predict.tiles import Tiles, check_tile_size, plan_tiles
+from xee_tf.predict.tiles import Tiles, check_tile_size, plan_tiles, tile_items
 from xee_tf.sidecars import BandSpec
 
 __all__ = [
@@ -74,9 +74,36 @@ class Caller:
         """Names of the bands that the model takes."""
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
 
+    @property
+    def sent_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
+        """The dtype and shape of each input for one pixel."""
+        return {feed.input: (feed.dtype, feed.shape) for feed in self.feeds}
+
+    @property
+    def returned_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
+        """The dtype and shape of each output for one pixel."""
+        return {output.name: (output.dtype, output.shape) for output in self.outputs}
+
+    def batches(self, count: int) -> list[int]:
+        """Return the size of each batch in which `count` tiles or pixels are sent."""
+        full, rest = divmod(count, self.batch_size)
+        last = [self.batch_size if self.fixed else rest] if rest else []
+        return [self.batch_size] * full + last
+
 
 class TileCaller(Caller):
     """Call a model with tiles."""
+
+    @property
+    def sent_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
+        """The dtype and shape of each input for one tile, with its overlap."""
+        return tile_items(self.feeds, self.tiles.sent)
+
+    @property
+    def returned_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
+        """The dtype and shape of each output for one tile, with the overlap if it is returned."""
+        tile = self.tiles.padded or self.tiles.output
+        return {output.name: (output.dtype, (*tile.shape, *output.shape)) for output in self.outputs}
 
     def call(self, tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Predict tiles.
@@ -191,15 +218,16 @@ def pixel_caller(
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=1)
     size = sum(feed.itemsize for feed in feeds)
     batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size, _BATCH_PIXELS)
-    items = {feed.input: (feed.dtype, feed.shape) for feed in feeds}
+    tiles = Tiles(_PIXEL, _NO_OVERLAP, _PIXEL)
+    caller = Caller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
     count = batch if fixed else 1
-    if reason := spec.connector.size_problem(items, count):
+    if reason := spec.connector.size_problem(caller.sent_items, count):
         sent = "Not even a single pixel" if count == 1 else f"The {count} pixels of a call"
         raise OptionError(
             f"{sent} can{'' if count == 1 else 'not'} be sent to {spec.connector}: {reason}. If the server "
             "accepts larger requests, increase max_payload_bytes."
         )
-    return Caller(spec.connector, Tiles(_PIXEL, _NO_OVERLAP, _PIXEL), feeds, outputs, kept, batch, fixed)
+    return caller
 
 
 def _feeds(

@@ -52,7 +52,7 @@ from xee_tf.predict.pixels import PixelPredictor, require_tiles
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
 
-__all__ = ["RENAME", "Prediction", "input_files", "predict_image", "require_model"]
+__all__ = ["RENAME", "Prediction", "Work", "input_files", "predict_image", "require_model"]
 
 RENAME = (
     "Give the output another name in output_bands, or rename the variable of the image: image.rename(...)."
@@ -60,6 +60,28 @@ RENAME = (
 """End of the errors about an output name that cannot be used."""
 
 _NAME = "xee-tf-predict"
+
+
+@dataclass(frozen=True)
+class Work:
+    """The tiles, or single pixels, and blocks of a prediction.
+
+    Parameters
+    ----------
+    grid : PatchGrid
+        The tiles, or pixels, over the raster in the projection of the model.
+    steps : mapping of str to int
+        Dimensions of which each step is predicted separately, with their lengths.
+    predictor : BlockPredictor or PixelPredictor, optional
+        What is done with each block. None, with `layout`, if such a dimension is empty.
+    layout : BlockLayout, optional
+        The blocks.
+    """
+
+    grid: PatchGrid
+    steps: Mapping[str, int]
+    predictor: BlockPredictor | PixelPredictor | None = None
+    layout: BlockLayout | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +104,8 @@ class Prediction:
         Georeference of the image.
     options : PredictOptions
         Options of the prediction.
+    work : Work
+        The tiles and blocks.
     """
 
     dataset: xr.Dataset
@@ -91,6 +115,7 @@ class Prediction:
     outputs: tuple[OutputBand, ...]
     georef: GeoRef
     options: PredictOptions
+    work: Work
 
 
 def predict_image(
@@ -119,7 +144,7 @@ def predict_image(
     taken = _outputs(caller, options.blend, options.augment, maskable)
     outputs = _derive(caller, taken)
     _check_names(outputs, dataset, place, merge)
-    predicted = _predict(caller, bands, taken, outputs, sampled, source, place, options)
+    predicted, work = _predict(caller, bands, taken, outputs, sampled, source, place, options)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and options.output_grid == "image":
         predicted = from_projection(predicted, place, georef, options.resampling)
@@ -139,6 +164,7 @@ def predict_image(
         outputs,
         georef,
         options,
+        work,
     )
 
 
@@ -316,8 +342,8 @@ def _predict(
     dataset: xr.Dataset,
     georef: GeoRef,
     options: PredictOptions,
-) -> xr.Dataset:
-    """Return the lazy bands on their grid."""
+) -> tuple[xr.Dataset, Work]:
+    """Return the lazy bands on their grid, and how they are computed."""
     tiles, blend = caller.tiles, options.blend
     if blend == "hann" and not max(tiles.overlap.xy):
         raise OptionError(
@@ -336,6 +362,7 @@ def _predict(
         for dim, size in variables[band.name].sizes.items()
         if dim not in (georef.y_dim, georef.x_dim, *band.dims)
     }
+    lengths = {str(dim): size for dim, size in mapped.items()}
     steps = list(np.ndindex(*mapped.values()))
     shape = tiles.scaled(grid.shape)
     scale = Affine.scale(tiles.core.x / tiles.output.x, tiles.core.y / tiles.output.y)
@@ -343,7 +370,7 @@ def _predict(
     if not steps:  # an empty dimension stays empty, as in xarray
         sizes = tuple(mapped.values())
         empty = [da.zeros((*sizes, *out.shape, *shape.shape), dtype=out.dtype, chunks=-1) for out in outputs]
-        return _result(outputs, empty, mapped, dataset, place)
+        return _result(outputs, empty, mapped, dataset, place), Work(grid, lengths)
     arrays = [
         _step_array(band, variables[band.name], georef, tiles.core, mapped, step)
         for step in steps
@@ -392,7 +419,7 @@ def _predict(
         chunks=_chunks(layout, tiles.output, shape),
         version=(caller.connector.version(), derived),
     )
-    return _result(outputs, predicted, mapped, dataset, place)
+    return _result(outputs, predicted, mapped, dataset, place), Work(grid, lengths, predictor, layout)
 
 
 def _array_spec(output: OutputBand, added_up: bool) -> ArraySpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,10 @@ class PixelPredictor:
     outputs: tuple[OutputBand, ...]
     derived: tuple[DerivedBand, ...]
     mapped: tuple[str, ...] = ()
+
+    def batches(self, rows: int, columns: int) -> Counter[int]:
+        """Count the batches of a block of so many pixels by their size, if none is masked."""
+        return Counter(self.caller.batches(rows * columns))
 
     def window(self, layout: BlockLayout, block: Block) -> Window:
         """Return the pixels of a block."""

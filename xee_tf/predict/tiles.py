@@ -6,12 +6,14 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy.typing as npt
+
 from xee_tf.connector import Connector, Signature, TensorInfo
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
 from xee_tf.models import Feed, ModelSpec
 
-__all__ = ["Tiles", "check_tile_size", "plan_tiles"]
+__all__ = ["Tiles", "check_tile_size", "plan_tiles", "tile_items"]
 
 Sides = tuple[int | None, int | None]
 
@@ -106,6 +108,13 @@ def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> 
     return Tiles(core, overlap, _output(spec, signature, tiles))
 
 
+def tile_items(feeds: Sequence[Feed], tile: Size) -> dict[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
+    """Return the dtype and shape of each input of a model for one tile."""
+    return {
+        feed.input: (feed.dtype, (*tile.shape, *feed.shape) if feed.tiled else feed.shape) for feed in feeds
+    }
+
+
 def check_tile_size(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, count: int) -> None:
     """Check that `count` tiles can be sent to a model in one request.
 
@@ -118,12 +127,8 @@ def check_tile_size(connector: Connector, feeds: Sequence[Feed], tiles: Tiles, c
 
     def size_problem(side: int) -> str:
         """Return why tiles whose sides are at most `side` cannot be sent; empty if they can."""
-        height, width = Size(x=min(core.x, side), y=min(core.y, side)).with_margin(overlap).shape
-        items = {
-            feed.input: (feed.dtype, (height, width, *feed.shape) if feed.tiled else feed.shape)
-            for feed in feeds
-        }
-        return connector.size_problem(items, count)
+        tile = Size(x=min(core.x, side), y=min(core.y, side)).with_margin(overlap)
+        return connector.size_problem(tile_items(feeds, tile), count)
 
     longest = max(core.xy)
     if not (reason := size_problem(longest)):

@@ -13,7 +13,12 @@ from xee_tf.remote.google import (
 )
 from xee_tf.remote.numbers import content_length, parse_int64
 from xee_tf.remote.responses import Code
-from xee_tf.remote.serving_metadata import GET_METADATA, SIGNATURES
+from xee_tf.remote.serving_metadata import (
+    GET_METADATA,
+    SIGNATURES,
+    graphs_of_saved_model,
+    signatures_of_graph,
+)
 from xee_tf.remote.statistics import PredictionStats, collect_stats
 from xee_tf.remote.tf_serving import TFServingConnector
 
@@ -36,6 +41,8 @@ __all__ = [
     "check_url",
     "collect_stats",
     "content_length",
+    "graphs_of_saved_model",
     "parse_int64",
     "shared_url",
+    "signatures_of_graph",
 ]

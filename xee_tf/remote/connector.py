@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches
+from xee_tf.connector import Arrays, Connector, Items, Signature, join_batches, opened
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError, PredictionError, RecordError, XeeTFError
 from xee_tf.extras import require
@@ -169,6 +169,11 @@ class RemoteConnector(Connector):
         """Advice if the server rejects the credentials."""
         return "The account of the default credentials on this machine has no access to the model."
 
+    def known_signature(self) -> Signature | None:
+        """Return the signature if it was fetched in this process."""
+        connection = opened(self)
+        return connection.fetched if isinstance(connection, RemoteConnection) else None
+
     def fetch_signature(self, fetch: Fetch) -> Signature:
         """Fetch the signature of the model from the server. Default: return an empty signature."""
         return Signature()
@@ -179,6 +184,30 @@ class RemoteConnector(Connector):
         overhead = len(self.wrap(b""))
         # The length of a long body takes up to 4 more bytes than that of an empty one.
         return self.flow.request_bytes - (overhead + 4 if overhead else 0)
+
+    def requests(self, batch: Arrays, *, whole: bool) -> Iterator[Request]:
+        """Split a batch into requests within the size limit.
+
+        Parameters
+        ----------
+        batch : mapping of str to ndarray, shape (n, ...)
+            The inputs of the model.
+        whole : bool
+            Whether the model has a fixed batch size, so that the batch is one request.
+
+        Raises
+        ------
+        OptionError
+            If the format does not support an array, or the smallest possible request is too large; it is
+            raised before the first request is yielded.
+        """
+        if not whole:
+            yield from self.payload.requests(batch, self.body_limit)
+            return
+        body, count = self.payload.encode(batch), len(next(iter(batch.values())))
+        if excess := self.describe_excess(len(body), count):
+            raise OptionError(f"{excess}.")
+        yield Request(0, count, body)
 
     def open(self) -> RemoteConnection:
         """Create the client, without sending a request."""
@@ -217,6 +246,11 @@ class RemoteConnection:
         self._pool = ThreadPoolExecutor(maximum, "xee-tf-send")
         self._signature: Signature | None = None
         self._lock = Lock()
+
+    @property
+    def fetched(self) -> Signature | None:
+        """The signature of the model, if it was fetched."""
+        return self._signature
 
     @property
     def signature(self) -> Signature:
@@ -289,19 +323,12 @@ class RemoteConnection:
                 future.cancel()
 
     def _requests(self, batch: Arrays) -> Iterator[Request]:
-        """Split a batch into requests within the size limit; a model with a fixed batch size gets one."""
-        payload, limit = self._connector.payload, self._connector.body_limit
-        count = len(next(iter(batch.values()))) if batch else 0
+        """Split a batch into requests; see `RemoteConnector.requests`."""
         try:
-            if self.signature.fixed_batch is None:
-                yield from payload.requests(batch, limit)
-                return
-            body = payload.encode(batch)
+            yield from self._connector.requests(batch, whole=self.signature.fixed_batch is not None)
         except OptionError as error:
-            raise PredictionError(f"{self._connector}: {error}", instances=range(count)) from None
-        if excess := self._connector.describe_excess(len(body), count):
-            raise PredictionError(f"{self._connector}: {excess}.", instances=range(count))
-        yield Request(0, count, body)
+            instances = range(len(next(iter(batch.values()))) if batch else 0)
+            raise PredictionError(f"{self._connector}: {error}", instances=instances) from None
 
     def _predict_request(
         self, request: Request, semaphore: AbstractContextManager[Any]

@@ -72,6 +72,10 @@ class GoogleConnector(RemoteConnector):
         """Return an empty signature, without a request: predictions can be built without credentials."""
         return Signature()
 
+    def known_signature(self) -> Signature:
+        """Return the same: the service has no other."""
+        return Signature()
+
     @property
     def permission_advice(self) -> str:
         """See `RemoteConnector`."""

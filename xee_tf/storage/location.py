@@ -352,13 +352,19 @@ class Location(Address):
     def clear(self) -> None:
         """Delete the folder with its contents, even while other processes finish writing to it."""
         deadline = time.monotonic() + 10
-        quiet = 0
+        quiet = failures = 0
         while quiet < 3 and time.monotonic() < deadline:
-            with suppress(Exception):  # the caller is about to raise a more important error
+            try:
                 quiet += 1
                 if self.exists():
                     quiet = 0
                     self.remove(recursive=True)
+                failures = 0
+            except Exception:  # the caller is about to raise a more important error
+                failures += 1
+                # A folder cannot be deleted while files are added to it; a bucket refuses for other reasons.
+                if failures == 3 and self.bucket is not None:
+                    return
             time.sleep(0.05)
 
     def make_parent(self) -> None:

@@ -148,6 +148,11 @@ class GrpcExamples(_GrpcPayload):
     format = "GRPC_TF_EXAMPLES"
     single_input = True
 
+    @property
+    def answers(self) -> Payload:
+        """See `Payload`: responses have a tensor for each output."""
+        return GrpcTensors(self.served_model)
+
     def _tensors(self, arrays: Arrays) -> Arrays:
         return {_EXAMPLES_INPUT: np.array(_serialize_examples(arrays), object)}
 

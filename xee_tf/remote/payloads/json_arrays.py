@@ -30,6 +30,7 @@ __all__ = [
     "encode_elements",
     "encode_rows",
     "json_string",
+    "longest_value",
     "min_element_size",
     "parse_columns",
     "parse_object",
@@ -41,6 +42,11 @@ UNNAMED = ""
 
 _LONGEST_NUMBER = 64  # characters of a number that is sent as a string
 _MOST_AXES = 64  # of numpy
+# With all digits, close to the ends of the ranges in which numbers are written without an exponent.
+_LONGEST_FLOATS = {
+    "float32": (-0.0000118522985, -8710643500000.0, -1.03827455e-20),
+    "float64": (-0.000012345678901234568, -1234567890123456.8, -3.7265945141074237e-300),
+}
 _LARGE = 1 << 16  # the garbage collector is paused while at least this many bytes of JSON are parsed
 _PAUSE = Lock()
 
@@ -129,6 +135,27 @@ def min_element_size(dtype: npt.DTypeLike, shape: tuple[int, ...], *, quoted: bo
         punctuation += lists * (2 + max(0, length - 1))  # brackets and commas
         lists *= length
     return punctuation + lists * shortest
+
+
+def longest_value(dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return a number of a dtype that takes as many characters as any other; of strings, an empty one.
+
+    Floats of 16 bits are written as, and returned in, float32.
+
+    Examples
+    --------
+    >>> longest_value("int16"), encode_elements(longest_value("float32")[None])
+    (array(-32768, dtype=int16), [b'-0.0000118522985'])
+    """
+    kind, dtype = _kind(np.dtype(dtype)), np.dtype(dtype)
+    if kind in ("bool", "string"):
+        return np.zeros((), dtype)
+    if kind == "int":
+        limits = np.iinfo(dtype)
+        return np.array(max(limits.min, limits.max, key=lambda value: len(str(value))), dtype)
+    name = "float64" if dtype.itemsize == 8 else "float32"
+    candidates = np.array(_LONGEST_FLOATS[name], name)
+    return np.array(max(candidates, key=lambda value: len(encode_elements(value[None])[0])))
 
 
 def _kind(dtype: np.dtype[Any]) -> str:

@@ -19,6 +19,7 @@ from xee_tf.remote.payloads.json_arrays import (
     encode_elements,
     encode_rows,
     json_string,
+    longest_value,
     min_element_size,
 )
 from xee_tf.remote.payloads.payload import Dtypes, EncodedBatch, Payload
@@ -144,6 +145,18 @@ class RawJson(_JsonPayload):
         quoted = self.numbers_as_strings
         return encode_rows({name: encode_elements(array, quoted=quoted) for name, array in arrays.items()})
 
+    @property
+    def sizes_vary(self) -> bool:
+        """See `Payload`."""
+        return True
+
+    def largest_batch(self, items: Items, count: int) -> dict[str, npt.NDArray[Any]]:
+        """See `Payload`."""
+        return {
+            name: np.broadcast_to(longest_value(dtype), (count, *shape))
+            for name, (dtype, shape) in items.items()
+        }
+
     def _min_row_size(self, items: Items) -> int:
         quoted = self.numbers_as_strings
         return _named_row_size({name: min_element_size(*item, quoted=quoted) for name, item in items.items()})
@@ -168,6 +181,22 @@ class NdArrays(_JsonPayload):
 
     def _rows(self, arrays: Arrays) -> list[bytes]:
         return encode_elements(_bands_first(arrays))
+
+    @property
+    def sizes_vary(self) -> bool:
+        """See `Payload`."""
+        return True
+
+    @property
+    def answers(self) -> Payload:
+        """See `Payload`."""
+        return RawJson(numbers_as_strings=False)
+
+    def largest_batch(self, items: Items, count: int) -> dict[str, npt.NDArray[Any]]:
+        """See `Payload`; the bands are stacked, in their common dtype."""
+        common = np.result_type(*(np.dtype(dtype) for dtype, _ in items.values()))
+        value = longest_value(common)
+        return {name: np.broadcast_to(value, (count, *shape)) for name, (_, shape) in items.items()}
 
     def _min_row_size(self, items: Items) -> int:
         empty = _bands_first({name: np.empty((0, *shape), dtype) for name, (dtype, shape) in items.items()})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 
 from xee_tf.connector import Arrays, Items, Signature
@@ -86,6 +87,31 @@ class Payload(ABC):
         count : int, default 1
             Number of instances.
         """
+
+    @property
+    def sizes_vary(self) -> bool:
+        """Whether the size of a request depends on the numbers in it, which are then written as text."""
+        return False
+
+    @property
+    def answers(self) -> Payload:
+        """A format whose requests are as large as the responses of this one, about."""
+        return self
+
+    def largest_batch(self, items: Items, count: int) -> dict[str, npt.NDArray[Any]]:
+        """Return a batch whose requests are as large as those of any other batch without strings.
+
+        Parameters
+        ----------
+        items : mapping of str to tuple
+            Dtype and shape of each array, for one instance.
+        count : int
+            Number of instances.
+        """
+        return {
+            name: np.broadcast_to(np.zeros((), dtype), (count, *shape))
+            for name, (dtype, shape) in items.items()
+        }
 
     def batch_signature(self, signature: Signature, model: str) -> Signature:
         """Return the signature of batches, given that of the model; `model` describes it in error messages.

@@ -1,0 +1,432 @@
+"""The plan of a prediction: tiles, requests, bytes and memory, without reading pixels or sending a tile."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import psutil
+import xarray as xr
+from dask.system import CPU_COUNT
+from dask.utils import format_bytes
+
+from xee_tf.blocks import BlockLayout, chunk_bytes, largest_window, pixel_bytes, strip_bytes
+from xee_tf.connector import TensorInfo
+from xee_tf.display import Facts, Summarized, Summary, abbreviated, by, counted
+from xee_tf.errors import OptionError
+from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef import grid_picture, grid_rows
+from xee_tf.graph import TASK_BYTES
+from xee_tf.models import ModelSpec, ModelUnit, type_name
+from xee_tf.options import number
+from xee_tf.predict.block import BlockPredictor
+from xee_tf.predict.image import Prediction, predict_image
+from xee_tf.predict.options import PredictOptions
+from xee_tf.predict.pixels import PixelPredictor
+from xee_tf.remote import RemoteConnector
+from xee_tf.sidecars import BandSpec
+
+__all__ = ["PredictPlan", "plan_prediction"]
+
+_NONE = Size(x=0, y=0)
+_ALLOCATOR = 1.25  # memory of the process per byte of its arrays (measured)
+
+
+@dataclass(frozen=True, repr=False)
+class PredictPlan(Summarized):
+    """What a prediction would send to its model and return, and the memory and tasks that it needs.
+
+    Parameters
+    ----------
+    model : str
+        The model.
+    grid : PatchGrid
+        The tiles, over the raster in the projection of the model. Their margin is the overlap. If `unit` is
+        "pixel", tiles are single pixels, also below.
+    steps : mapping of str to int
+        Dimensions of the image of which each step is predicted separately, with their lengths.
+    inputs : mapping of str to TensorInfo
+        The tensors that the model gets; None is the number of tiles.
+    bands : tuple of BandSpec
+        The bands of the result, with their dtypes and their dimensions other than y and x.
+    shape : Size
+        Size of the result in pixels.
+    chunks : Size
+        Size of its chunks in pixels.
+    result_bytes : int
+        Size of the result in bytes, uncompressed.
+    batch_size : int
+        Maximum number of tiles in a batch, which is one call of the model.
+    batches : int
+        Number of batches; with ``augment``, eight for each.
+    sent, received : int
+        Bytes of the tiles for the model and of its predictions; of a hosted model those of the bodies of all
+        requests and, about, of the responses, without retries.
+    requests : int, optional
+        Number of requests to a hosted model, without retries. None for other models.
+    request_bytes : int, optional
+        Size of the largest request in bytes.
+    skips_masked : bool
+        Whether tiles in which all pixels are masked are not sent. Numbers of tiles, batches, requests and
+        bytes are then upper bounds, because masks are not known before pixels are read.
+    sizes_vary : bool
+        Whether numbers are sent as text. Numbers of requests and bytes are then upper bounds.
+    tasks : int
+        Number of Dask tasks of the lazy result, with those that load its source.
+    block_memory : int
+        Memory of the largest block of tiles in bytes; see `task_memory`.
+    block_layout : BlockLayout, optional
+        The blocks; None if one of the `steps` is empty.
+    unit : {"tile", "pixel"}
+        What the model gets.
+    price_per_million_requests : float, optional
+        Price of a million requests, in any currency.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, xee_tf
+    >>> scene = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))}, attrs={"crs": "EPSG:32633"},
+    ...                    coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)})
+    >>> model = xee_tf.Model.from_function(len, input_tile_size=128, output_bands=["forest"])
+    >>> plan = model.plan(scene)
+    >>> plan.grid.rows, plan.grid.patches_per_row, plan.tiles, plan.batches, plan.exact
+    (5, 4, 20, 5, True)
+    """
+
+    model: str
+    grid: PatchGrid
+    steps: Mapping[str, int]
+    inputs: Mapping[str, TensorInfo]
+    bands: tuple[BandSpec, ...]
+    shape: Size
+    chunks: Size
+    result_bytes: int
+    batch_size: int
+    batches: int
+    sent: int
+    received: int
+    requests: int | None
+    request_bytes: int | None
+    skips_masked: bool
+    sizes_vary: bool
+    tasks: int
+    block_memory: int
+    block_layout: BlockLayout | None = None
+    unit: ModelUnit = "tile"
+    price_per_million_requests: float | None = None
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles, over all steps."""
+        return len(self.grid) * math.prod(self.steps.values())
+
+    @property
+    def tile(self) -> Size:
+        """Size of the tiles that are sent, with their overlap, in pixels."""
+        return self.grid.stored
+
+    @property
+    def exact(self) -> bool:
+        """Whether the numbers of batches, requests and bytes sent are exact, and not upper bounds."""
+        return not self.skips_masked and not self.sizes_vary
+
+    @property
+    def cost(self) -> float | None:
+        """The price of all requests; None without a price, or if the model is not hosted."""
+        if self.price_per_million_requests is None or self.requests is None:
+            return None
+        return self.requests * self.price_per_million_requests / 1e6
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Number of rows and columns of blocks; a block is a rectangle of whole chunks and one task."""
+        return (0, 0) if self.block_layout is None else (len(self.block_layout.y), len(self.block_layout.x))
+
+    @property
+    def source_chunks(self) -> int:
+        """Number of chunks to load, over all bands and steps; each is loaded once."""
+        layout = self.block_layout
+        return 0 if layout is None else layout.chunk_count() * math.prod(self.steps.values())
+
+    @property
+    def task_memory(self) -> int:
+        """Memory of the largest block in bytes: chunks, bands, masks, one batch, and results.
+
+        The model's weights and layers are not included.
+        """
+        return self.block_memory
+
+    @cached_property
+    def peak_memory(self) -> int:
+        """Estimated peak memory of this process in bytes, with Dask's default of one thread per core.
+
+        The sum of its current memory; one block per thread, the chunks of one more block, and the strips that
+        blocks need of each other, with a quarter more for the allocator; and Dask's memory per task. Neither
+        the model's weights and layers are included, nor the result, which `xee_tf.predict_to_zarr` and
+        `xee_tf.predict_to_cog` write chunk by chunk. Measured peaks of writing were 2 % above to 18 % below.
+        """
+        data = CPU_COUNT * self.task_memory
+        if self.block_layout is not None:
+            data += chunk_bytes(self.block_layout) + strip_bytes(self.block_layout)
+        return int(psutil.Process().memory_info().rss + _ALLOCATOR * data + self.tasks * TASK_BYTES)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A warning if the memory may not suffice."""
+        available = psutil.virtual_memory().total
+        if self.peak_memory < 0.8 * available:
+            return ()
+        return (
+            f"The prediction may not fit in memory: each task needs {format_bytes(self.task_memory)}, and "
+            f"{counted(CPU_COUNT, 'concurrent task')} need about {format_bytes(self.peak_memory)}, but only "
+            f"{format_bytes(available)} are available. Open the raster with smaller chunks, for example "
+            "chunks={'y': 1024, 'x': 1024}, reduce batch_size, or use fewer threads.",
+        )
+
+    def _summary(self) -> Summary:
+        at_most = "at most " if self.skips_masked else ""
+        size = "" if self.exact else "at most "
+        blocks = f"{counted(self.blocks[0], 'row')} × {counted(self.blocks[1], 'column')} of blocks"
+        whole = format_bytes(self.peak_memory)
+        tensors = [f"{name}: {info}" for name, info in self.inputs.items()]
+        steps = [f"{length:,} of {dim}" for dim, length in self.steps.items()]
+        units = f"{self.unit}s"
+        of_grid = grid_rows(self.grid, units, "sent with overlap")
+        if self.unit == "pixel":
+            of_grid = [(units, f"{self.tiles:,}"), of_grid[1]]
+        rows = [
+            *of_grid,
+            *([("steps", f"{', '.join(steps)}; each is predicted separately")] if steps else []),
+            ("inputs", abbreviated(tensors)),
+            ("batches", f"{at_most}{self.batches:,} of up to {counted(self.batch_size, self.unit)}"),
+            *self._request_rows(size),
+            ("bytes", f"{size}{format_bytes(self.sent)} sent, about {format_bytes(self.received)} received"),
+            ("outputs", abbreviated([_band_text(band) for band in self.bands])),
+            (
+                "result",
+                f"{by(*self.shape.xy)} px in chunks of {by(*self.chunks.xy)}, "
+                f"{format_bytes(self.result_bytes)} uncompressed",
+            ),
+            ("tasks", f"{self.tasks:,} for {counted(self.source_chunks, 'source chunk')}, in {blocks}"),
+            (
+                "memory",
+                f"{format_bytes(self.task_memory)} per task, {whole} for the whole process; without the "
+                "model itself, and without the result",
+            ),
+        ]
+        if self.skips_masked:
+            masked = "tiles in which all pixels are masked" if self.unit == "tile" else "masked pixels"
+            rows.append(("not sent", f"{masked}; masks are not known before pixels are read"))
+        layout = self.block_layout
+        edges = ((), ()) if layout is None else (layout.x.edges, layout.y.edges)
+        picture = grid_picture(self.grid, *edges, names=("tile", "tiles")) if self.unit == "tile" else None
+        return Summary("PredictPlan", self.model, rows, self.warnings, picture=picture)
+
+    def _request_rows(self, size: str) -> Facts:
+        if self.requests is None or self.request_bytes is None:
+            return []
+        largest = f"the largest with {'up to ' if size else ''}{format_bytes(self.request_bytes)}"
+        rows = [("requests", f"{size}{self.requests:,}, {largest}")]
+        if self.cost is not None:
+            price = f"{self.price_per_million_requests:,g} per million requests"
+            rows.append(("cost", f"{size}{self.cost:,.4g} at {price}"))
+        if self.sizes_vary:
+            rows.append(("", "numbers are sent as text: sizes are those of the longest numbers"))
+        return rows
+
+
+def plan_prediction(
+    spec: ModelSpec,
+    image: xr.Dataset | xr.DataArray,
+    options: PredictOptions,
+    *,
+    merge: bool,
+    price_per_million_requests: float | None = None,
+) -> PredictPlan:
+    """Plan the prediction of a raster; see `xee_tf.Model.plan`."""
+    price = price_per_million_requests
+    if price is not None:
+        price = number(0)(price, "price_per_million_requests")
+        if not isinstance(spec.connector, RemoteConnector):
+            raise OptionError(
+                f"price_per_million_requests is the price of a model on a server; got {spec.connector}, to "
+                "which no requests are sent. Omit it."
+            )
+    prediction = predict_image(spec, image, options, merge=merge)
+    work, caller = prediction.work, prediction.caller
+    predicted = prediction.dataset[[output.name for output in prediction.outputs]]
+    first = predicted[prediction.outputs[0].name].variable
+    y_chunks, x_chunks = _chunk_lengths(first)
+    items = caller.sent_items
+    batches = _count_batches(prediction)
+    traffic = _traffic(prediction, batches)
+    return PredictPlan(
+        model=str(caller.connector),
+        grid=work.grid,
+        steps=work.steps,
+        inputs={name: TensorInfo(np.dtype(dtype), (None, *shape)) for name, (dtype, shape) in items.items()},
+        bands=tuple(
+            BandSpec(
+                output.name,
+                (*work.steps, *output.dims),
+                (*work.steps.values(), *output.shape),
+                dtype=output.dtype.str,
+                nodata=() if output.fill is None else (output.fill,),
+            )
+            for output in prediction.outputs
+        ),
+        shape=Size(x=first.shape[-1], y=first.shape[-2]),
+        chunks=Size(x=max(x_chunks), y=max(y_chunks)),
+        result_bytes=sum(predicted[output.name].nbytes for output in prediction.outputs),
+        batch_size=caller.batch_size,
+        batches=sum(batches.values()),
+        sent=traffic.sent,
+        received=traffic.received,
+        requests=traffic.requests,
+        request_bytes=traffic.largest,
+        skips_masked=options.skip_masked and any(output.fill is not None for output in prediction.outputs),
+        sizes_vary=isinstance(caller.connector, RemoteConnector) and caller.connector.payload.sizes_vary,
+        tasks=len(predicted.__dask_graph__() or ()),
+        block_memory=_block_memory(prediction),
+        block_layout=work.layout,
+        unit=spec.unit,
+        price_per_million_requests=price,
+    )
+
+
+def _count_batches(prediction: Prediction) -> Counter[int]:
+    """Count the batches of a prediction by their numbers of tiles, if no tile is skipped."""
+    work, found = prediction.work, Counter[int]()
+    if work.predictor is None or work.layout is None:
+        return found
+    heights, widths = (
+        Counter(len(axis.owned(block)) for block in range(len(axis)))
+        for axis in (work.layout.y, work.layout.x)
+    )
+    steps = math.prod(work.steps.values())
+    for height, rows in heights.items():
+        for width, columns in widths.items():
+            if height and width:
+                for size, count in work.predictor.batches(height, width).items():
+                    found[size] += count * rows * columns * steps
+    return found
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """What is sent to a model and received from it, in bytes; requests are those of a hosted model."""
+
+    sent: int
+    received: int
+    requests: int | None = None
+    largest: int | None = None
+
+
+def _traffic(prediction: Prediction, batches: Mapping[int, int]) -> _Traffic:
+    caller = prediction.caller
+    items = caller.sent_items
+    instances = sum(size * count for size, count in batches.items())
+    returned = caller.returned_items
+    if not isinstance(caller.connector, RemoteConnector):
+        return _Traffic(instances * _items_bytes(items), instances * _items_bytes(returned))
+    connector, payload = caller.connector, caller.connector.payload
+    sent = requests = largest = 0
+    for size, count in batches.items():
+        batch = payload.largest_batch(items, size)
+        for feed in caller.feeds:
+            if not feed.tiled:
+                values = {
+                    name: np.broadcast_to(caller.properties[name], (size, *caller.properties[name].shape))
+                    for name in feed.members
+                }
+                batch[feed.input] = feed.tensor(values)
+        lengths = _request_sizes(connector, batch, size, whole=caller.fixed)
+        sent += count * sum(lengths)
+        requests += count * len(lengths)
+        largest = max(largest, *lengths)
+    # The length of a response grows with that of each tile.
+    one, two = (
+        len(payload.answers.encode(payload.answers.largest_batch(returned, tiles))) for tiles in (1, 2)
+    )
+    return _Traffic(sent, requests * one + (instances - requests) * (two - one), requests, largest)
+
+
+def _request_sizes(
+    connector: RemoteConnector, batch: dict[str, Any], count: int, *, whole: bool
+) -> list[int]:
+    """Return the sizes of the requests for a batch."""
+    try:
+        return [len(connector.wrap(request.body)) for request in connector.requests(batch, whole=whole)]
+    except OptionError:
+        if not connector.payload.sizes_vary:
+            raise
+        # A tile of the longest numbers is too large, but those of the image may fit, one in a request.
+        return [connector.flow.request_bytes] * (1 if whole else count)
+
+
+def _items_bytes(items: Mapping[str, tuple[Any, tuple[int, ...]]]) -> int:
+    return sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in items.values())
+
+
+def _block_memory(prediction: Prediction) -> int:
+    """Return the memory of the largest block in bytes."""
+    predictor, layout = prediction.work.predictor, prediction.work.layout
+    if predictor is None or layout is None:
+        return 0
+    maskable = any(output.fill is not None for output in predictor.outputs)
+    blocks = list(layout.blocks())
+    windows = [predictor.window(layout, block) for block in blocks]
+    # Bands that are whole chunks are not copied, and neither are results that are whole chunks.
+    one_chunk = layout.chunk_count() == len(layout.planes) * len(blocks)
+    margin, overlap = prediction.work.grid.margin, _NONE
+    if isinstance(predictor, BlockPredictor):
+        overlap = predictor.overlap
+    bands = 0 if one_chunk and not maskable and margin == _NONE else 1
+    first = prediction.dataset[prediction.outputs[0].name].variable
+    aligned = len(blocks) == math.prod(len(chunks) for chunks in _chunk_lengths(first))
+    results = 1 if aligned and overlap == _NONE else 2
+    masks = sum(rule.depth for rule in predictor.rules) + 2 if maskable else 0
+    pixel = sum(output.dtype.itemsize * math.prod(output.shape) for output in predictor.outputs)
+    return (
+        chunk_bytes(layout)
+        + largest_window(layout).pixels * (bands * pixel_bytes(predictor.rules) + masks)
+        + _call_memory(predictor, layout, copied=maskable)
+        + results * max(window.size.pixels for window in windows) * pixel
+    )
+
+
+def _call_memory(predictor: BlockPredictor | PixelPredictor, layout: BlockLayout, *, copied: bool) -> int:
+    """Return the memory of the tiles or pixels that are predicted together, and of their predictions."""
+    rows, columns = (
+        max(len(axis.owned(block)) for block in range(len(axis))) for axis in (layout.y, layout.x)
+    )
+    caller = predictor.caller
+    batch = max(predictor.batches(rows, columns))
+    if isinstance(predictor, PixelPredictor):
+        copies = pixel_bytes(predictor.rules)
+        pixel = copies + _items_bytes(caller.sent_items) + _items_bytes(caller.returned_items)
+        places = rows * columns * np.dtype(np.intp).itemsize if copied else 0
+        return batch * pixel + places
+    together = predictor.rows_together(rows, columns)
+    tiles = together * columns
+    returned = _items_bytes(caller.returned_items)
+    items = _items_bytes(caller.sent_items)
+    copies = pixel_bytes(predictor.rules) * caller.tiles.sent.pixels if copied or together > 1 else 0
+    return tiles * copies + batch * items + (2 if tiles > batch else 1) * tiles * returned
+
+
+def _chunk_lengths(variable: xr.Variable) -> list[tuple[int, ...]]:
+    """Return the lengths of the chunks of a lazy variable along y and x."""
+    chunks: Mapping[Hashable, tuple[int, ...]] = variable.chunksizes
+    return [chunks[dim] for dim in variable.dims[-2:]]
+
+
+def _band_text(band: BandSpec) -> str:
+    text = f"{band.name}: {type_name(np.dtype(band.dtype))}"
+    lengths = [f"{dim} {length:,}" for dim, length in zip(band.dims, band.shape, strict=True)]
+    return f"{text} ({', '.join(lengths)})" if lengths else text
