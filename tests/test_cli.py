@@ -533,6 +533,33 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys, monkeypatch
     assert "nothing" in capsys.readouterr().err
 
 
+def test_predict_writes_maps_of_classes(scene, files, tmp_path, capsys):
+    tf = pytest.importorskip("tensorflow")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, len(files)), tf.float32, "pixels")])
+    def predict(pixels):
+        return tf.stack([pixels[..., 0], pixels[..., 1]], axis=-1)
+
+    tf.saved_model.save(tf.Module(), tmp_path / "model", signatures=predict)
+    path = tmp_path / "o.tif"
+    command = ["predict", str(tmp_path / "model"), *files, str(path), "--input-tile-size", "16"]
+    assert main([*command, "--class-map", "red wins=#ff0000,nir=#000"]) == 0
+    with rasterio.open(path) as file:
+        assert (file.descriptions, file.dtypes) == (("class",), ("uint8",))
+        assert (file.colormap(1)[0][:3], file.colormap(1)[1][:3]) == ((255, 0, 0), (0, 0, 0))
+        np.testing.assert_array_equal(file.read(1), scene["nir"].values > scene["red"].values)
+    assert "<Category>red wins</Category>" in Path(f"{path}.aux.xml").read_text()
+    capsys.readouterr()
+    for flags, message in (
+        (["a,b", "--output-bands", "c"], "--output-bands and --class-map exclude each other"),
+        (["a=#000,b"], "--class-map has no colour for 'b'"),
+        (["a=red,b=blue"], "must be a colour such as '#2f7d4f'"),
+        (["a,b,c"], "as the argmax of 3 classes, 'a', 'b', 'c', but the output"),
+    ):
+        assert main([*command, "--overwrite", "--class-map", *flags]) == 1
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("low", "high", "message"),
     [

@@ -37,6 +37,12 @@ assert float(abs(difference).max()) == 0
 xee_tf.predict_to_zarr(model, ds, f"{folder}/d.zarr")
 np.testing.assert_array_equal(xr.open_zarr(f"{folder}/d.zarr").d, bands["a"] - bands["b"])
 xee_tf.to_cog(predicted[["d"]], f"{folder}/d.tif")
+for probabilities in (ds, ds.chunk(x=16).to_dataarray("band").chunk(band=1)):
+    classes = xee_tf.class_map(probabilities, confidence=True)
+    assert all(isinstance(band.data, dask_array.Array) for band in classes.data_vars.values())
+    np.testing.assert_array_equal(classes["class"], np.argmax([bands["a"], bands["b"]], axis=0))
+    np.testing.assert_array_equal(classes["confidence"], np.maximum(bands["a"], bands["b"]))
+xee_tf.to_cog(classes["class"], f"{folder}/classes.tif")
 """
 
 

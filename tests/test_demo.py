@@ -13,6 +13,7 @@ pytest.importorskip("nbclient")
 
 import nbformat
 import numpy as np
+import rasterio
 import rioxarray
 import xarray as xr
 from nbclient import NotebookClient
@@ -65,14 +66,21 @@ def test_raster_is_accurate_on_held_out_columns(data_dir, landsat_dir, tmp_path)
     assert correct[valid[held_out]].mean() > baseline + 0.1
 
 
-def test_geotiff_and_zarr_are_equal(output):
+def test_geotiff_has_the_most_probable_classes_of_the_zarr_store(output):
     store = xr.open_zarr(output / "landcover.zarr", decode_coords="all", consolidated=False)
     tif = rioxarray.open_rasterio(output / "landcover.tif").squeeze("band", drop=True)
-    np.testing.assert_array_equal(store.landcover, tif)
+    probabilities = np.stack([store[name].to_numpy() for name, _ in demo.CLASSES.values()])
+    valid = tif.to_numpy() > 0
+    np.testing.assert_array_equal(~np.isnan(probabilities).any(axis=0), valid)
+    np.testing.assert_array_equal(probabilities[:, valid].argmax(axis=0) + 1, tif.to_numpy()[valid])
+    np.testing.assert_allclose(probabilities[:, valid].sum(axis=0), 1, rtol=1e-5)
     assert store.rio.crs == tif.rio.crs
-    confidence = store.confidence.to_numpy()[tif.to_numpy() > 0]
-    assert confidence.min() >= 1 / 7
-    assert confidence.max() <= 1
+
+
+def test_geotiff_has_the_colours_of_the_classes(output):
+    with rasterio.open(output / "landcover.tif") as file:
+        found = {value: file.colormap(1)[value][:3] for value in demo.CLASSES}
+    assert found == {value: tuple(bytes.fromhex(code[1:])) for value, (_, code) in demo.CLASSES.items()}
 
 
 def test_figure_shows_the_predicted_classes(output):

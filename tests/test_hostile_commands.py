@@ -37,7 +37,9 @@ OPTIONS = {
     "inspect": "--kernel-size --tensor-depths --verify",
     "upload image": "--bands --nodata --dtype --overwrite --resume",
     "upload table": "--columns --crs --overwrite",
-    "predict": "--band-names --bands --array-dims --input-tile-size --output-bands --batch-size --blend",
+    "predict": (
+        "--band-names --bands --array-dims --input-tile-size --output-bands --class-map --batch-size --blend"
+    ),
     "model serve": "--labels --port --max-request-bytes --max-concurrency --name --host --grace",
 }
 

@@ -328,16 +328,23 @@ def cog(folder: Path) -> None:
     xee_tf.to_cog(image(2), folder / "m.tif", if_exists="overwrite")
 
 
+def cog_with_names(folder: Path) -> None:
+    """Write a GeoTIFF and a new ``.aux.xml``."""
+    named = image(2)
+    named["B4"].attrs = {"flag_values": [0, 1], "flag_meanings": "dry wet"}
+    xee_tf.to_cog(named, folder / "m.tif", if_exists="overwrite")
+
+
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
-@pytest.mark.parametrize("error", [None, 5])
+@pytest.mark.parametrize(("error", "write"), [(None, cog), (5, cog_with_names)])
 def test_geotiff_and_its_side_files_are_replaced_together(
-    error: int | None, step: int, tmp_path: Path
+    error: int | None, write: Callable[[Path], None], step: int, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
     old = with_side_files(work)
-    cog(tmp_path / "other")
+    write(tmp_path / "other")
     new = {name: old[name] for name in OTHERS} | tree(tmp_path / "other")
-    for point in kill_points(lambda: cog(work), work, error=error, step=step):
+    for point in kill_points(lambda: write(work), work, error=error, step=step):
         found = {name: data for name, data in tree(work).items() if not name.startswith(".")}
         if "m.tif" in found:
             assert found in (old, new), point.what
@@ -346,7 +353,7 @@ def test_geotiff_and_its_side_files_are_replaced_together(
             assert point.error is None or point.error.startswith("DestinationError: Cannot "), point.error
             if point.error is not None:
                 assert found == (new if "All files are in place" in point.error else old), point.what
-        cog(work)
+        write(work)
         assert tree(work) == new, point.what
 
 

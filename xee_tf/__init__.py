@@ -23,7 +23,7 @@ from xee_tf.errors import (
 )
 from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.georef import add_bands
+from xee_tf.georef import add_bands, class_map
 from xee_tf.installed import show_versions
 from xee_tf.model import Model
 from xee_tf.predict import PredictPlan, predict_to_cog, predict_to_zarr
@@ -79,6 +79,7 @@ __all__ = [
     "XeeTFError",
     "add_bands",
     "band_statistics",
+    "class_map",
     "export_image",
     "export_table",
     "feature_spec",

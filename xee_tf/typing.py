@@ -12,6 +12,7 @@ Examples
 """
 
 from xee_tf.blocks import BlockLayout
+from xee_tf.classes import Classes, Color
 from xee_tf.connector import Arrays, Connection, Items, Signature, TensorInfo
 from xee_tf.export import BandPlan, ExportOptions, Image, PatchRecords, PatchShards
 from xee_tf.geometry import Edge, PatchAxis
@@ -47,6 +48,8 @@ __all__ = [
     "Blend",
     "BlockLayout",
     "ClassWeight",
+    "Classes",
+    "Color",
     "Connection",
     "Credentials",
     "Edge",

@@ -37,6 +37,7 @@ def predict(
     input_overlap_size: Size = None,
     output_tile_size: Size = None,
     output_bands: Annotated[Names, Parameter(metavar="NAME[=TYPE][,NAME...]")] = None,
+    class_map: Annotated[Names, Parameter(metavar="NAME[=COLOR][,NAME...]")] = None,
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
@@ -81,6 +82,10 @@ def predict(
     output_bands
         Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
         outputs of the model.
+    class_map
+        Write a band "class" of the most probable class of each pixel, instead of the probabilities, which
+        are the channels of the model's only output. Names of the classes in their order, with colours or
+        without: "forest=#2f7d4f,water=#2e7ebf".
     nodata
         Value of masked pixels of a .tif, the same for all bands. Default: a value that no band can have.
     overview_resampling
@@ -115,6 +120,10 @@ def predict(
     if outputs := parse_names(output_bands):
         types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
         options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
+    if classes := parse_names(class_map):
+        if outputs:
+            raise OptionError("output_bands and class_map exclude each other: pass one of them.")
+        options["output_bands"] = {"class": _declare_classes(classes)}
     opened = model_at(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
     if plan:
@@ -130,6 +139,16 @@ def predict(
         print(f"{location} was already complete: nothing was predicted.")
     else:
         print(_describe(location, store.chunks, store.finished))
+
+
+def _declare_classes(texts: list[str]) -> dict[str, Any]:
+    """Return the declaration of a map of classes, of which all have colours or none."""
+    parts = [text.partition("=") for text in texts]
+    names, colors = [name for name, _, _ in parts], [color for _, sign, color in parts if sign]
+    if colors and len(colors) < len(names):
+        without = next(name for name, sign, _ in parts if not sign)
+        raise OptionError(f"class_map has no colour for {without!r}: give each class one, or none of them.")
+    return {"argmax": names, "colors": colors or None}
 
 
 def _describe(written: Location, chunks: int, finished: int) -> str:

@@ -1,6 +1,7 @@
 """Georeferencing of xarray objects: CRS, affine transform and spatial dimensions."""
 
 from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
+from xee_tf.georef.class_maps import class_map
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
     Raster,
@@ -56,6 +57,7 @@ __all__ = [
     "bands_text",
     "bounds",
     "can_mask",
+    "class_map",
     "corner_distance",
     "crs_name",
     "crs_option",

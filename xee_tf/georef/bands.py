@@ -24,7 +24,7 @@ from xee_tf.georef.conventions import (
 from xee_tf.georef.masks import nodata_of_band, with_own_nodata, with_set_nodata
 from xee_tf.georef.reference import GeoRef, read_georef, same_grid, write_georef
 
-__all__ = ["add_bands", "image_dataset", "plane_array", "whole_image"]
+__all__ = ["add_bands", "band_names", "image_dataset", "plane_array", "whole_image"]
 
 _BAND = "band"
 _STEP = "_step"
@@ -150,7 +150,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
             return image
         x_dim, y_dim = spatial_dims(image)
         names = {
-            name: _band_names(variable)
+            name: band_names(variable)
             for name, variable in raster_variables(image, x_dim, y_dim)
             if _BAND in variable.dims
         }
@@ -170,7 +170,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
         name = "B1" if image.name is None else str(image.name)
         _require_free(name, {*image.coords, *image.dims}, ())
         return name_dims(image.to_dataset(name=name), x_dim, y_dim)
-    return _split_bands(image.to_dataset(name=_WHOLE), {_WHOLE: _band_names(image)}, x_dim, y_dim)
+    return _split_bands(image.to_dataset(name=_WHOLE), {_WHOLE: band_names(image)}, x_dim, y_dim)
 
 
 def _with_checked_chunks(dataset: xr.Dataset) -> xr.Dataset:
@@ -333,7 +333,8 @@ def _band(image: xr.DataArray, number: int) -> xr.Variable:
     return band
 
 
-def _band_names(image: xr.DataArray) -> list[str]:
+def band_names(image: xr.DataArray) -> list[str]:
+    """Return the names of the steps of the ``band`` dimension; see `image_dataset`."""
     count = image.sizes[_BAND]
     values = image.coords[_BAND].values if _BAND in image.coords else np.arange(1, count + 1)
     if all(isinstance(value, str) for value in values.tolist()):

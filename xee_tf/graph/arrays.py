@@ -49,11 +49,17 @@ class ArraySpec:
         The dtype of the chunks (`BandSpec.dtype` is the dtype of the source of a band, if it is known).
     shape : tuple of int
         Lengths of the axes before y and x that have a single chunk.
+    source : str, optional
+        The name of the output of a `Work` that the chunks are made from. Default: `name`.
+    finish : callable, optional
+        Function that is applied to chunks when they are assembled. It must be part of `version`.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    source: str | None = None
+    finish: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
 
 def arrays_of_blocks(
@@ -267,7 +273,8 @@ def _stitched(
         for index, results in zip(np.ndindex(*lead), blocks, strict=True):
             key = (name, *index, *zeros, row, column)
             refs = [results[block] for block in needed]
-            add_task(tasks, key, _stitch, output.name, len(lead), target, parts, refs, *next(turn))
+            band, finish = output.source or output.name, output.finish
+            add_task(tasks, key, _stitch, band, finish, len(lead), target, parts, refs, *next(turn))
             block_of[key] = needed[0]
     ones = tuple((1,) * length for length in lead)
     whole = tuple((length,) for length in output.shape)
@@ -285,6 +292,7 @@ def _overlapping(edges: Sequence[int], spans: Mapping[int, tuple[int, int]]) -> 
 
 def _stitch(
     band: str,
+    finish: Callable[[NDArray[Any]], NDArray[Any]] | None,
     lead: int,
     target: Window,
     windows: Sequence[Window],
@@ -292,4 +300,6 @@ def _stitch(
     *turn: None,
 ) -> NDArray[Any]:
     stitched = stitch(target, [(window, each[band]) for window, each in zip(windows, results, strict=True)])
+    if finish is not None:
+        stitched = finish(stitched)
     return stitched.reshape((1,) * lead + stitched.shape)

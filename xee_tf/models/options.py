@@ -8,10 +8,11 @@ from typing import Any, Literal, TypedDict
 
 import xarray as xr
 
+from xee_tf.classes import CONFIDENCE, Classes
 from xee_tf.display import quoted
 from xee_tf.errors import OptionError
 from xee_tf.models.types import PixelType, pixel_type
-from xee_tf.options import LIMITS, Spelling, integer, is_number, read_names
+from xee_tf.options import LIMITS, Spelling, flag, integer, is_number, read_names
 
 __all__ = [
     "MODEL_SPELLING",
@@ -22,6 +23,7 @@ __all__ = [
     "read_inputs",
     "read_name",
     "read_outputs",
+    "read_properties",
     "read_shapes",
     "read_types",
 ]
@@ -42,6 +44,7 @@ ModelUnit = Literal["tile", "pixel"]
 """What a model predicts at once from an image: tiles, or single pixels."""
 
 _OUTPUTS = ("forest", "water")  # an example for error messages
+_OF_CLASSES = ("values", "colors", "nodata")  # options of a map of classes, as in `xee_tf.class_map`
 
 
 def lead_axes(unit: ModelUnit) -> int:
@@ -124,12 +127,26 @@ def read_outputs(value: Any, name: str) -> dict[str, PixelType]:
     return {key: _output(info, f"{name}[{key!r}]") for key, info in found.items()}
 
 
+def read_properties(value: Any, name: str) -> dict[str, PixelType]:
+    """Parse outputs of rows, which cannot be maps of classes."""
+    found = read_outputs(value, name)
+    if maps := [key for key, kind in found.items() if kind.classes is not None]:
+        raise OptionError(
+            f"{name}[{maps[0]!r}] cannot have 'argmax', which output_bands has. Declare the probabilities, "
+            f"{{{maps[0]!r}: {{'shape': {list(found[maps[0]].shape or ())}}}}}, and use numpy.argmax."
+        )
+    return found
+
+
 def _output(info: Any, name: str) -> PixelType:
     if not isinstance(info, Mapping) or "precision" in info:
         info = {"type": info}
+    if "argmax" in info:
+        return _class_map(info, name)
     if unknown := set(info) - {"type", "dimensions", "shape"}:
         raise OptionError(
-            f"{name} has unknown fields {quoted(sorted(unknown))}; expected 'type', 'dimensions' or 'shape'."
+            f"{name} has unknown fields {quoted(sorted(unknown))}; expected 'type', 'dimensions' or 'shape', "
+            "or 'argmax'."
         )
     found = PixelType() if info.get("type") is None else pixel_type(info["type"], name)
     if info.get("dimensions") is not None:
@@ -141,3 +158,16 @@ def _output(info: Any, name: str) -> PixelType:
     if found.dimensions not in (None, len(shape)):
         raise OptionError(f"{name}: shape {list(shape)} does not match dimensions {found.dimensions}.")
     return replace(found, dimensions=len(shape), shape=shape)
+
+
+def _class_map(info: Mapping[str, Any], name: str) -> PixelType:
+    """Parse ``{"argmax": ["forest", "water"], "values": [1, 2], "colors": ..., "confidence": True}``."""
+    if unknown := set(info) - {"argmax", *_OF_CLASSES, "confidence"}:
+        raise OptionError(
+            f"{name} has the fields {quoted(sorted(unknown))}, which a map of classes cannot have; expected "
+            f"'argmax', {quoted(_OF_CLASSES)} or 'confidence'. Its type depends on the numbers in 'values'."
+        )
+    own = {key: info[key] for key in _OF_CLASSES if key in info}
+    classes = Classes.of(info["argmax"], **own, within=name, named="argmax")
+    second = CONFIDENCE if flag(info.get("confidence", False), f"{name}['confidence']") else None
+    return PixelType(dimensions=1, shape=(len(classes.names),), classes=classes, confidence=second)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.classes import Classes
 from xee_tf.connector import Arrays, Connector, TensorInfo
 from xee_tf.display import quoted
 from xee_tf.dtypes import coerce
@@ -44,6 +45,10 @@ class Output:
         The length of that axis.
     limits : (int, int) or None
         The declared range of an integer.
+    classes : Classes or None
+        The classes of which `shape` holds the probabilities. The result is a map of the most probable ones.
+    confidence : str or None
+        The name of a second output, the highest probability.
     declared : tuple of str
         The names of all outputs that are found by their own names, for errors.
     """
@@ -55,6 +60,8 @@ class Output:
     channel: int | None = None
     channels: int = 1
     limits: Range | None = None
+    classes: Classes | None = None
+    confidence: str | None = None
     # Not part of the repr, which identifies an interrupted run.
     declared: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
@@ -225,14 +232,22 @@ def plan_outputs(
     return tuple(
         Output(
             name,
-            kind.dtype or found[name][1].dtype or _DTYPE,
+            _type(kind, found[name][1].dtype),
             _shape(name, kind, *found[name], option, connector, lead),
             found[name][0],
             limits=kind.limits,
+            classes=kind.classes,
+            confidence=kind.confidence,
             declared=tuple(declared),
         )
         for name, kind in declared.items()
     )
+
+
+def _type(declared: PixelType, known: np.dtype[Any] | None) -> np.dtype[Any]:
+    """Return the dtype of an output; probabilities become floats, of which those of masked pixels are NaN."""
+    found = declared.dtype or known or _DTYPE
+    return found if declared.classes is None else np.result_type(found, np.float32)
 
 
 def _shape(
@@ -273,6 +288,12 @@ def _shape(
         declaration = f"dimensions {declared.dimensions}" + (
             f" and shape {list(shape)}" if declared.shape is not None else ""
         )
+        if declared.classes is not None:
+            declaration = f"the argmax of {shape[0]} classes, {quoted(declared.classes.names)}"
+            raise OptionError(
+                f"{option} declares {name!r} as {declaration}, but the output {source!r} of {connector} is "
+                f"{info}. Name a class for each channel of the last axis."
+            )
         channels = f", or one band for each of its {known[-1]} channels" if known and known[-1] else ""
         raise OptionError(
             f"{option} declares {name!r} with {declaration}, but the output {source!r} of {connector} is "
@@ -294,7 +315,7 @@ def _channels(
             number,
             len(declared),
             kind.limits,
-            tuple(declared),
+            declared=tuple(declared),
         )
         for number, (name, kind) in enumerate(declared.items())
     )

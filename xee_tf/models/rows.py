@@ -83,6 +83,9 @@ def _default_dims(spec: ModelSpec) -> str:
 
 
 def _typed(name: str, declared: PixelType) -> str:
+    if declared.classes is not None:
+        second = "" if declared.confidence is None else f", {declared.confidence}"
+        return f"{name}: argmax of {len(declared.classes.names)} classes{second}"
     text = name if declared.dtype is None else f"{name}: {type_name(declared.dtype)}"
     if declared.shape:
         return f"{text} ({', '.join(map(str, declared.shape))})"

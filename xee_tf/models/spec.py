@@ -16,6 +16,7 @@ from xee_tf.models.options import (
     read_inputs,
     read_name,
     read_outputs,
+    read_properties,
     read_shapes,
     read_types,
 )
@@ -95,7 +96,11 @@ class ModelSpec(Options):
         not contain it. A single output may have any name here, unless a function returns it in a mapping;
         all others are matched by name. Several scalar bands of a single output are its channels. An integer
         pixel type with a range, ``{"precision": "int", "min": 0, "max": 9}``, clamps the values to it, and
-        masked pixels get a value outside it. Default: the outputs in the signature of the model.
+        masked pixels get a value outside it. ``{"class": {"argmax": ["forest", "water"]}}`` is a map of the
+        most probable class, as `xee_tf.class_map` makes it, from a single output of the model with a channel
+        for each class; Earth Engine does not have this. ``values``, ``colors`` and ``nodata`` are those of
+        `xee_tf.class_map`; ``"confidence": True`` adds its band. Default: the outputs in the signature of the
+        model.
     output_properties : mapping or sequence of str, optional
         The same for tables, where a range only determines the type.
     output_multiplier : float, default 1
@@ -139,7 +144,7 @@ class ModelSpec(Options):
     overlap_is_total: InitVar[bool] = False
     output_tile_size: Size | None = option(None, Size.from_xy)
     output_bands: Mapping[str, PixelType] | None = option(None, read_outputs)
-    output_properties: Mapping[str, PixelType] | None = option(None, read_outputs)
+    output_properties: Mapping[str, PixelType] | None = option(None, read_properties)
     output_multiplier: float = option(1.0, number(1))
     normalize: Scales | None = option(None, read_scales)
 

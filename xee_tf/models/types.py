@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xee_tf.classes import Classes
 from xee_tf.display import quoted
 from xee_tf.dtypes import nodata_candidates, parse_dtype
 from xee_tf.errors import OptionError, shorten
@@ -51,12 +52,19 @@ class PixelType:
         ``min`` and ``max``: the range of a dtype is not that of its values.
     shape : tuple of int or None
         The shape of an array in each pixel.
+    classes : Classes or None
+        The classes of which the model returns the probabilities, as an array of this `shape`. The output is
+        a map of the most probable ones.
+    confidence : str or None
+        The name of a second output, the highest probability.
     """
 
     dtype: np.dtype[Any] | None = None
     dimensions: int | None = None
     limits: Range | None = None
     shape: tuple[int, ...] | None = None
+    classes: Classes | None = None
+    confidence: str | None = None
 
 
 def pixel_type(value: Any, name: str) -> PixelType:
@@ -83,10 +91,10 @@ def pixel_type(value: Any, name: str) -> PixelType:
 
     Examples
     --------
-    >>> pixel_type("float", "B4")
-    PixelType(dtype=dtype('float32'), dimensions=None, limits=None, shape=None)
-    >>> pixel_type({"precision": "int", "min": -1, "max": 90}, "B4")
-    PixelType(dtype=dtype('int8'), dimensions=None, limits=(-1, 90), shape=None)
+    >>> pixel_type("float", "B4").dtype, pixel_type("byte", "B4").dtype
+    (dtype('float32'), dtype('uint8'))
+    >>> pixel_type({"precision": "int", "min": -1, "max": 90}, "B4").limits
+    (-1, 90)
     """
     if isinstance(value, PixelType):
         return value

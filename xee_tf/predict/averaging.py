@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -72,13 +72,15 @@ def _axis_weights(side: int, overlap: int, tiles: int, indices: range) -> npt.ND
     return np.asarray(weight / total, np.float32).reshape(len(indices), length)
 
 
-def average_symmetries(call: Call) -> Call:
+def average_symmetries(call: Call, spreads: Collection[str] | None = None) -> Call:
     """Wrap a call to predict rotated and mirrored tiles and average the predictions.
 
     Parameters
     ----------
     call : callable
         Takes and returns arrays ``(n, height, width, ...)`` of square tiles.
+    spreads : collection of str, optional
+        The bands of which the standard deviation is returned. Default: all.
 
     Returns
     -------
@@ -102,11 +104,14 @@ def average_symmetries(call: Call) -> Call:
             for name, transformed in predicted.items():
                 values = _invert(transformed, number)
                 if name not in mean:
-                    mean[name], squares[name] = values.copy(), np.zeros_like(values)
+                    mean[name] = values.copy()
+                    if spreads is None or name in spreads:
+                        squares[name] = np.zeros_like(values)
                     continue
                 difference = values - mean[name]
                 mean[name] += difference / (number + 1)
-                squares[name] += difference * (values - mean[name])
+                if name in squares:
+                    squares[name] += difference * (values - mean[name])
         return mean | {name + SPREAD: np.sqrt(values / 8) for name, values in squares.items()}
 
     return average

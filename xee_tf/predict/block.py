@@ -16,15 +16,17 @@ from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble
 from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.predict.averaging import Blend, average_symmetries, blend_weights
+from xee_tf.predict.averaging import SPREAD, Blend, average_symmetries, blend_weights
 from xee_tf.predict.calling import TileCaller
 from xee_tf.predict.output_bands import (
+    DerivedBand,
     OutputBand,
     any_masked,
     count_unmasked,
     fill_error,
     invalid_fill,
     mapped_hint,
+    with_derived,
 )
 from xee_tf.sidecars import BandSpec
 
@@ -51,7 +53,9 @@ class BlockPredictor:
     rules : tuple of BandRule
         How each of these bands is assembled from chunks.
     outputs : tuple of OutputBand
-        Bands of the result.
+        Outputs of the model, and what is computed from their averages.
+    derived : tuple of DerivedBand
+        Bands that replace their outputs in each block. If blocks are added up, this must be done afterwards.
     blend : {"crop", "hann"}
         Whether overlapping outputs are cropped, or averaged with weights that decrease towards the edges.
     skip_masked : bool
@@ -67,6 +71,7 @@ class BlockPredictor:
     bands: tuple[BandSpec, ...]
     rules: tuple[BandRule, ...]
     outputs: tuple[OutputBand, ...]
+    derived: tuple[DerivedBand, ...]
     blend: Blend
     skip_masked: bool
     augment: bool
@@ -103,7 +108,7 @@ class BlockPredictor:
         sent = np.ones((len(rows), len(columns)), bool)
         if masked is not None and self.skip_masked:
             sent = self._unmasked_tiles(masked)
-        call = average_symmetries(self.caller.call) if self.augment else self.caller.call
+        call = average_symmetries(self.caller.call, self._spreads) if self.augment else self.caller.call
         merge: Callable[..., None] = self._place_tiles
         if self.blend == "hann":
             weights = blend_weights(self.grid, self.caller.tiles.output, self.overlap, rows, columns)
@@ -131,7 +136,13 @@ class BlockPredictor:
             self._check_fill(out[band.name], output_mask, band, rows, columns)
             if output_mask is not None:
                 out[band.name][..., output_mask] = band.fill
-        return out
+        return with_derived(out, self.derived)
+
+    @property
+    def _spreads(self) -> list[str]:
+        """The outputs of which the standard deviation over symmetries is a band."""
+        names = {band.name for band in self.outputs}
+        return [name for name in names if name + SPREAD in names]
 
     def _check_nan(
         self,

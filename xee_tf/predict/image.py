@@ -47,7 +47,7 @@ from xee_tf.predict.averaging import SPREAD, Blend
 from xee_tf.predict.block import BlockPredictor
 from xee_tf.predict.calling import Caller, TileCaller, pinned_spec, pixel_caller, tile_caller
 from xee_tf.predict.options import PredictOptions
-from xee_tf.predict.output_bands import OutputBand
+from xee_tf.predict.output_bands import DerivedBand, OutputBand
 from xee_tf.predict.pixels import PixelPredictor, require_tiles
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
@@ -141,9 +141,10 @@ def predict_image(
     caller = plan(spec, signature, bands, values, batch_size=options.batch_size)
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
-    outputs = _outputs(caller, options.blend, options.augment, maskable)
+    taken = _outputs(caller, options.blend, options.augment, maskable)
+    outputs = _derive(caller, taken)
     _check_names(outputs, dataset, place, merge)
-    predicted, work = _predict(caller, bands, outputs, sampled, source, place, options)
+    predicted, work = _predict(caller, bands, taken, outputs, sampled, source, place, options)
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
     if place is not georef and options.output_grid == "image":
         predicted = from_projection(predicted, place, georef, options.resampling)
@@ -250,11 +251,15 @@ def _bands(
 
 
 def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
-    """Return the bands of the result."""
+    """Return the outputs of the model, with their spreads, as the blocks compute them."""
     averaged = [
         name for name, enabled in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if enabled
     ]
-    spreads = [replace(output, name=output.name + SPREAD) for output in caller.outputs if augment]
+    spreads = [
+        replace(output, name=output.name + SPREAD)
+        for output in caller.outputs
+        if augment and output.classes is None
+    ]
     outputs = []
     for output in (*caller.outputs, *spreads):
         dtype, limits = output.dtype, output.limits
@@ -278,6 +283,23 @@ def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) 
     if augment is not None and tile.x != tile.y:
         raise OptionError(f"augment='d4' requires square tiles; got tiles of {tile.x} x {tile.y} pixels.")
     return tuple(outputs)
+
+
+def _derive(caller: Caller, taken: Sequence[OutputBand]) -> tuple[OutputBand, ...]:
+    """Return the bands of the result: maps of classes replace the probabilities."""
+    declared = {output.name: output for output in caller.outputs}
+    bands: list[OutputBand] = []
+    for band in taken:
+        output = declared.get(band.name)
+        if output is None or output.classes is None:
+            bands.append(band)
+            continue
+        classes = output.classes
+        bands.append(DerivedBand(band.name, (), (), classes.dtype, classes.nodata, band.name, classes, True))
+        if output.confidence is not None:
+            highest = (output.confidence, (), (), np.dtype(np.float32), math.nan)
+            bands.append(DerivedBand(*highest, band.name, classes, False))
+    return tuple(bands)
 
 
 def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoRef, merge: bool) -> None:
@@ -314,6 +336,7 @@ def input_files(image: xr.Dataset | xr.DataArray) -> list[Any]:
 def _predict(
     caller: Caller,
     bands: Sequence[BandSpec],
+    taken: tuple[OutputBand, ...],
     outputs: tuple[OutputBand, ...],
     variables: Mapping[str, xr.DataArray],
     dataset: xr.Dataset,
@@ -357,6 +380,8 @@ def _predict(
         BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata)
         for band, array in zip(bands, arrays, strict=False)
     )
+    derived = tuple(band for band in outputs if isinstance(band, DerivedBand))
+    added_up = blend == "hann"  # the classes are known when all blocks around a chunk are
     names = tuple(map(str, mapped))
     predictor: BlockPredictor | PixelPredictor
     if isinstance(caller, TileCaller):
@@ -365,14 +390,15 @@ def _predict(
             grid=grid,
             bands=tuple(bands),
             rules=rules,
-            outputs=outputs,
+            outputs=taken,
+            derived=() if added_up else derived,
             blend=blend,
             skip_masked=options.skip_masked,
             augment=options.augment is not None,
             mapped=names,
         )
     else:
-        predictor = PixelPredictor(caller, grid.affine, tuple(bands), rules, outputs, names)
+        predictor = PixelPredictor(caller, grid.affine, tuple(bands), rules, taken, derived, names)
     layout = lay_out_blocks(
         grid,
         georef.shape,
@@ -387,13 +413,19 @@ def _predict(
         [band.name for band in bands],
         layout,
         predictor,
-        [ArraySpec(output.name, output.dtype, output.shape) for output in outputs],
+        [_array_spec(output, added_up) for output in outputs],
         {block: predictor.window(layout, block) for block in layout.blocks()},
         steps=mapped,
         chunks=_chunks(layout, tiles.output, shape),
-        version=caller.connector.version(),
+        version=(caller.connector.version(), derived),
     )
     return _result(outputs, predicted, mapped, dataset, place), Work(grid, lengths, predictor, layout)
+
+
+def _array_spec(output: OutputBand, added_up: bool) -> ArraySpec:
+    if added_up and isinstance(output, DerivedBand):
+        return ArraySpec(output.name, output.dtype, output.shape, output.source, output.finish)
+    return ArraySpec(output.name, output.dtype, output.shape)
 
 
 def _result(
@@ -412,6 +444,8 @@ def _result(
             # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
             metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
             metadata["_FillValue"] = array.dtype.type(output.fill)
+        if isinstance(output, DerivedBand) and output.is_map:
+            variable.attrs |= output.classes.attrs()
         variables[output.name] = variable
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)

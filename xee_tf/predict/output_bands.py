@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.classes import Classes, highest
 from xee_tf.errors import PredictionError
 
-__all__ = ["OutputBand", "any_masked", "count_unmasked", "fill_error", "invalid_fill", "mapped_hint"]
+__all__ = [
+    "DerivedBand",
+    "OutputBand",
+    "any_masked",
+    "count_unmasked",
+    "fill_error",
+    "invalid_fill",
+    "mapped_hint",
+    "with_derived",
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,36 @@ class OutputBand:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fill: float | None
+
+
+@dataclass(frozen=True)
+class DerivedBand(OutputBand):
+    """A band of the result that is made from an output with the probabilities of classes.
+
+    Parameters
+    ----------
+    source : str
+        The name of the output.
+    classes : Classes
+        The classes.
+    is_map : bool
+        Whether this band is the map of classes, and not their highest probabilities.
+    """
+
+    source: str
+    classes: Classes
+    is_map: bool
+
+    def finish(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the band of the probabilities (class, y, x), of which those of masked pixels are NaN."""
+        return self.classes.assign(planes) if self.is_map else highest(planes)
+
+
+def with_derived(
+    outputs: Mapping[str, npt.NDArray[Any]], derived: Sequence[DerivedBand]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the outputs of a block, with the bands that replace them or are made from them."""
+    return {**outputs, **{band.name: band.finish(outputs[band.source]) for band in derived}}
 
 
 def any_masked(masks: Sequence[npt.NDArray[np.bool_]] | None) -> npt.NDArray[np.bool_] | None:

@@ -18,12 +18,14 @@ from xee_tf.geometry import Window
 from xee_tf.predict.calling import Caller, predict_rows
 from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.output_bands import (
+    DerivedBand,
     OutputBand,
     any_masked,
     count_unmasked,
     fill_error,
     invalid_fill,
     mapped_hint,
+    with_derived,
 )
 from xee_tf.sidecars import BandSpec
 
@@ -59,7 +61,9 @@ class PixelPredictor:
     rules : tuple of BandRule
         How each of these bands is assembled from chunks.
     outputs : tuple of OutputBand
-        Bands of the result.
+        Outputs of the model.
+    derived : tuple of DerivedBand
+        Bands that replace outputs or are made from them.
     mapped : tuple of str
         Dimensions of the image along which every step is predicted separately.
     """
@@ -69,6 +73,7 @@ class PixelPredictor:
     bands: tuple[BandSpec, ...]
     rules: tuple[BandRule, ...]
     outputs: tuple[OutputBand, ...]
+    derived: tuple[DerivedBand, ...]
     mapped: tuple[str, ...] = ()
 
     def window(self, layout: BlockLayout, block: Block) -> Window:
@@ -94,7 +99,7 @@ class PixelPredictor:
             for band in self.outputs
         }
         if not count:
-            return out
+            return with_derived(out, self.derived)
         values = {
             band.name: _Pixels(array.reshape(len(array), -1), band.shape, places)
             for band, array in zip(self.bands, arrays, strict=True)
@@ -107,7 +112,7 @@ class PixelPredictor:
             if (invalid := invalid_fill(out[band.name], masked, band)) is not None:
                 at = np.flatnonzero(invalid.reshape(-1, window.size.pixels).any(axis=0))
                 raise self._add_location(fill_error(band, int(invalid.sum())), at, window, hint="")
-        return out
+        return with_derived(out, self.derived)
 
     def _predict(
         self,

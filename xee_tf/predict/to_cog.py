@@ -186,8 +186,8 @@ def write_cog(
     require_free(location, if_exists)
     require_writable(location)
     require_model(model)
-    check_resampling(overview_resampling, model.output_bands)
-    one_nodata(nodata, model.output_bands)
+    check_resampling(overview_resampling, _declared_bands(model))
+    one_nodata(nodata, _declared_bands(model))
     prediction = predict_image(model, image, options, merge=False)
     predicted = prediction.dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
@@ -220,3 +220,11 @@ def write_cog(
     with keep_predictions(prediction, location, description) as kept:
         write(kept_arrays)
     return WrittenCog(location, chunks, finished)
+
+
+def _declared_bands(model: ModelSpec) -> list[str] | None:
+    """Return the names of the bands that a model is declared to return; None if nothing is declared."""
+    if model.output_bands is None:
+        return None
+    second = [kind.confidence for kind in model.output_bands.values() if kind.confidence is not None]
+    return [*model.output_bands, *second]

@@ -17,6 +17,7 @@ import rasterio.errors
 import xarray as xr
 from rasterio._err import CPLE_BaseError
 
+from xee_tf.classes import Labels, find_labels
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
@@ -27,6 +28,7 @@ from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_writable, storage_errors
 from xee_tf.upload.casting import Nodata, cast, common_nodata, dtype_with_nodata, one_nodata
+from xee_tf.upload.cog.categories import add_category_names, color_table, require_no_means
 from xee_tf.upload.cog.encoding import predictor_of
 from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
 from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, methods_of
@@ -60,7 +62,7 @@ def to_cog(
 
     A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
     represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
-    change.
+    change. A map of classes (`xee_tf.class_map`) keeps its colours and names.
 
     Parameters
     ----------
@@ -78,7 +80,8 @@ def to_cog(
     overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
         How each pixel of an overview is computed from the 2 x 2 pixels of the level before it: its first
         pixel, also if that is missing ("sample" of Earth Engine's ``pyramidingPolicy``); the mean, or the
-        most frequent value, of those that are not missing. "mean" suits measurements, and "mode" classes.
+        most frequent value, of those that are not missing. "mean" suits measurements, and "mode" classes;
+        "mean" of classes (bands with the attribute ``flag_values``) is an error.
         A mapping chooses by band; other bands have "nearest", which never invents a value, or what the key
         ".default" says.
     if_exists : {"error", "overwrite", "resume"}, default "error"
@@ -109,6 +112,10 @@ def to_cog(
 
     Notes
     -----
+    The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
+    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its colour table. Only a
+    file of one band of uint8 or uint16 can have a colour table: write the confidence to another file.
+
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
     beside the destination. All workers must have access to this disk. The calling process then joins the
     tiles. The disk needs about 1.4 times the size of the new file, and that of an old one, which is replaced
@@ -192,13 +199,17 @@ def write_raster(
         dims = tuple(map(str, band.dims[:-2]))
         coords = {dim: band.coords[dim].values for dim in dims if dim in band.coords}
         names[name] = step_names(BandSpec(name, dims, band.shape[:-2]), coords)
-    _check_bands(names, overview_resampling)
+    found = {name: find_labels(band.attrs) for name, band in bands.items()}
+    labels = {name: each for name, each in found.items() if each is not None}
+    _check_bands(names, overview_resampling, labels)
     data = {name: band.chunk().data for name, band in bands.items()} if computed is None else computed()
     arrays = {}
     for name in bands:
         converted = cast(name, data[name], dtype, stored, fill=fills[name], remedy=remedy)
         arrays[name] = converted.rechunk(dict.fromkeys(range(converted.ndim - 2), -1))
-    write_cog(location, arrays, names, georef, stored, overview_resampling, if_exists, progress)
+    write_cog(
+        location, arrays, names, georef, stored, overview_resampling, if_exists, progress, labels=labels
+    )
 
 
 def write_cog(
@@ -210,6 +221,8 @@ def write_cog(
     overview_resampling: OverviewResampling,
     if_exists: IfExists,
     progress: bool,
+    *,
+    labels: Mapping[str, Labels] | None = None,
 ) -> None:
     """Encode a cloud-optimized GeoTIFF in Dask tasks, and join its tiles.
 
@@ -217,7 +230,7 @@ def write_cog(
     ----------
     location : Location
         The file. It appears when it is complete, and replaces an old one with its side files. If GeoTIFF keys
-        cannot describe the CRS, GDAL's ``.aux.xml`` file is written beside it.
+        cannot describe the CRS, or values have names, GDAL's ``.aux.xml`` file is written beside it.
     arrays : mapping
         Bands (..., y, x) of one dtype; additional dimensions in one chunk.
     names : mapping
@@ -232,6 +245,8 @@ def write_cog(
         Whether existing files may be replaced.
     progress : bool
         Whether to show a progress bar.
+    labels : mapping, optional
+        Names and colours of the values of bands that are class maps.
 
     Raises
     ------
@@ -240,7 +255,8 @@ def write_cog(
     DestinationError
         If the file cannot be written, for example because the disk is full.
     """
-    methods = _check_bands(names, overview_resampling)
+    labels = labels or {}
+    methods = _check_bands(names, overview_resampling, labels)
     count = sum(map(len, names.values()))
     profile = _profile(arrays, count, grid, nodata)
     shape, tile = (profile["height"], profile["width"]), _tile_of(count, profile["dtype"])
@@ -248,7 +264,10 @@ def write_cog(
     levels = tuple(levels_of(shape, tile))
     with staged_run(location, if_exists, geotiff_files) as (run, local):
         path = Path(local.staged(location).path)
-        tags = _tags(path, profile, list(chain.from_iterable(names.values())), location)
+        of_bands = [labels.get(name) for name, steps in names.items() for _ in steps]
+        tags = _tags(path, profile, list(chain.from_iterable(names.values())), of_bands, location)
+        with storage_errors("write", location.url, left="Nothing was changed."):
+            add_category_names(path, of_bands)
         # Workers of a cluster may not share this computer's disk, but they share the bucket.
         staging = run if on_cluster() else local
         work = TileWork(staging, levels, tile, depth, methods, nodata)
@@ -264,7 +283,9 @@ def write_cog(
 
 
 def _check_bands(
-    names: Mapping[str, Sequence[str]], overview_resampling: OverviewResampling
+    names: Mapping[str, Sequence[str]],
+    overview_resampling: OverviewResampling,
+    labels: Mapping[str, Labels],
 ) -> tuple[Resampling, ...]:
     """Check the number and names of bands, and return how the overviews of each array are computed."""
     count = sum(map(len, names.values()))
@@ -277,7 +298,9 @@ def _check_bands(
         chain.from_iterable(names.values()),
         "Rename it, select other bands with bands=[...], or write a .zarr.",
     )
-    return methods_of(overview_resampling, names)
+    methods = methods_of(overview_resampling, names)
+    require_no_means(dict(zip(names, methods, strict=True)), labels)
+    return methods
 
 
 def _tile_of(count: int, dtype: np.dtype[Any]) -> int:
@@ -332,11 +355,18 @@ def _profile(
     }
 
 
-def _tags(path: Path, profile: Mapping[str, Any], names: Sequence[str], location: Location) -> dict[int, Tag]:
+def _tags(
+    path: Path,
+    profile: Mapping[str, Any],
+    names: Sequence[str],
+    labels: Sequence[Labels | None],
+    location: Location,
+) -> dict[int, Tag]:
     """Return the tags of the GeoTIFF, which GDAL writes for a raster of one pixel and no data.
 
     If they cannot describe the CRS, GDAL also writes the ``.aux.xml`` file, even if the user disabled it.
     """
+    colors = color_table(labels, profile["dtype"])
     small = {"width": 1, "height": 1, "blockxsize": 16, "blockysize": 16, "sparse_ok": True}
     try:
         with (
@@ -345,6 +375,8 @@ def _tags(path: Path, profile: Mapping[str, Any], names: Sequence[str], location
             rasterio.open(path, "w", **{**profile, **small, "endianness": "little", "bigtiff": "no"}) as file,
         ):
             file.descriptions = tuple(names)
+            if colors:
+                file.write_colormap(1, colors)
     except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).rstrip(".")
         raise DestinationError(f"Cannot write {location}: {reason}. Nothing was changed.") from error

@@ -1,0 +1,73 @@
+"""Names and colours of the values of class maps: GDAL's colour tables and category names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from xee_tf.classes import Labels
+from xee_tf.display import quoted
+from xee_tf.errors import OptionError
+from xee_tf.upload.cog.overviews import Resampling
+
+__all__ = ["add_category_names", "color_table", "require_no_means"]
+
+_LARGEST = 65_535
+
+
+def color_table(labels: Sequence[Labels | None], dtype: np.dtype[Any]) -> dict[int, tuple[int, ...]]:
+    """Return the colours of the values of a GeoTIFF; only a file with one band of uint8 or uint16 has them.
+
+    Examples
+    --------
+    >>> color_table([Labels({1: "water"}, {1: (0, 0, 255)})], np.dtype("uint8"))
+    {1: (0, 0, 255)}
+    """
+    if len(labels) != 1 or labels[0] is None or dtype not in (np.uint8, np.uint16):
+        return {}
+    largest = np.iinfo(dtype).max
+    return {value: color for value, color in labels[0].colors.items() if 0 <= value <= largest}
+
+
+def add_category_names(path: Path, labels: Sequence[Labels | None]) -> None:
+    """Write the names of the values of each band to GDAL's ``.aux.xml`` file of a GeoTIFF, which may exist.
+
+    A GeoTIFF itself has no place for them that GDAL reads.
+    """
+    named = {
+        number: each.names
+        for number, each in enumerate(labels, start=1)
+        if each is not None and all(0 <= value <= _LARGEST for value in each.names)
+    }
+    if not named:
+        return
+    file = path.with_name(f"{path.name}.aux.xml")
+    root = ElementTree.fromstring(file.read_bytes()) if file.exists() else ElementTree.Element("PAMDataset")
+    for number, names in named.items():
+        band = ElementTree.SubElement(root, "PAMRasterBand", band=str(number))
+        categories = ElementTree.SubElement(band, "CategoryNames")
+        for value in range(max(names) + 1):  # their positions are the values
+            ElementTree.SubElement(categories, "Category").text = _xml_text(names.get(value, ""))
+    ElementTree.indent(root)
+    file.write_bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _xml_text(name: str) -> str:
+    """Return a name without characters that XML does not allow."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "?", name)
+
+
+def require_no_means(methods: Mapping[str, Resampling], labels: Mapping[str, Labels]) -> None:
+    """Raise an error if overviews would have means of the numbers of classes."""
+    if means := [name for name, method in methods.items() if method == "mean" and name in labels]:
+        others = {name: method for name, method in methods.items() if name not in labels}
+        fix = "'mode'" if not others else repr({**others, means[0]: "mode"})
+        raise OptionError(
+            f"overview_resampling is 'mean', but the values of {quoted(means)} are classes, according to its "
+            f"attribute flag_values, and the mean of their numbers is another class. Pass {fix}."
+        )
