@@ -177,6 +177,21 @@ def test_file_is_written_again_from_finished_predictions(run: Run, monkeypatch: 
         np.testing.assert_array_equal(file.read(1), np.nan_to_num(BANDS * 2, nan=-1))
 
 
+def test_classes_of_single_pixels_keep_their_names(tmp_path: Path) -> None:
+    def scores(pixels: Any) -> Any:
+        return np.stack([pixels[..., 0], 1 - pixels[..., 0]], axis=-1)
+
+    outputs: Any = {"class": {"argmax": ["forest", "water"], "confidence": True}}
+    model = xee_tf.Model.from_function(scores, unit="pixel", output_bands=outputs)
+    written = []
+    for if_exists in ("error", "resume"):
+        (folder := tmp_path / if_exists).mkdir()
+        xee_tf.predict_to_cog(model, image(), folder / "p.tif", if_exists=if_exists)  # type: ignore[arg-type]
+        written.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert set(written[0]) == {"p.tif", "p.tif.aux.xml"}
+    assert written[0] == written[1]
+
+
 def test_other_predictions_are_refused(run: Run) -> None:
     run.interrupt()
     before = {path: path.stat().st_mtime_ns for path in run.out.rglob("*")}

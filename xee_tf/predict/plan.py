@@ -60,7 +60,8 @@ class PredictPlan(Summarized):
     chunks : Size
         Size of its chunks in pixels.
     result_bytes : int
-        Size of the result in bytes, uncompressed.
+        Size of the result in bytes, uncompressed. `xee_tf.predict_to_cog` with ``if_exists="resume"`` needs
+        up to this much disk, in addition to the file, until the file is complete.
     batch_size : int
         Maximum number of tiles or pixels in a batch, which is one call of the model.
     batches : int

@@ -119,11 +119,11 @@ def predict_to_cog(
 
     With ``if_exists="resume"``, predictions are first written to a Zarr store in a hidden folder beside the
     destination, also in a bucket, and the file is made from this store, which is then deleted. It needs up to
-    the size of all bands without compression, in addition to what `xee_tf.to_cog` needs. If the call fails
-    or is interrupted, or its process is killed, call it again with the same arguments: finished chunks are
-    not predicted again. `nodata`, `overview_resampling`, `batch_size` and `skip_masked` may differ; for
-    everything else that must be the same, see `xee_tf.predict_to_zarr`. With "error" or "overwrite", nothing
-    is kept, and what an interrupted run has kept is deleted.
+    the size of all bands without compression (`result_bytes` of `xee_tf.Model.plan`), in addition to what
+    `xee_tf.to_cog` needs. If the call fails or is interrupted, or its process is killed, call it again with
+    the same arguments: finished chunks are not predicted again. `nodata`, `overview_resampling`, `batch_size`
+    and `skip_masked` may differ; for everything else that must be the same, see `xee_tf.predict_to_zarr`.
+    With "error" or "overwrite", nothing is kept, and what an interrupted run has kept is deleted.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
