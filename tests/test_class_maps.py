@@ -560,6 +560,14 @@ def test_an_interrupted_geotiff_of_a_map_is_resumed(tmp_path):
         np.testing.assert_array_equal(file.read(2), want["confidence"])
 
 
+def test_the_plan_of_a_map():
+    mapped = model({"class": {"argmax": NAMES}})
+    plan = mapped.plan(image(), merge=False)
+    assert [(band.name, band.dtype, band.nodata) for band in plan.bands] == [("class", "|u1", (255,))]
+    assert (plan.result_bytes, plan.skips_masked) == (37 * 45, True)
+    assert not mapped.plan(image(masked=False).astype("uint8"), merge=False).skips_masked
+
+
 def test_maps_on_another_grid():
     ds = image()
     mapped = model(

@@ -258,6 +258,7 @@ def plan_prediction(
     prediction = predict_image(spec, image, options, merge=merge)
     work, caller = prediction.work, prediction.caller
     predicted = prediction.dataset[[output.name for output in prediction.outputs]]
+    computed = (work.predictor or prediction).outputs  # maps of classes can be masked without their inputs
     first = predicted[prediction.outputs[0].name].variable
     y_chunks, x_chunks = _chunk_lengths(first)
     batches = _count_batches(prediction)
@@ -287,7 +288,7 @@ def plan_prediction(
         received=traffic.received,
         requests=traffic.requests,
         request_bytes=traffic.largest,
-        skips_masked=options.skip_masked and any(output.fill is not None for output in prediction.outputs),
+        skips_masked=options.skip_masked and any(output.fill is not None for output in computed),
         sizes_vary=isinstance(caller.connector, RemoteConnector) and caller.connector.payload.sizes_vary,
         tasks=len(predicted.__dask_graph__() or ()),
         block_memory=_block_memory(prediction),
