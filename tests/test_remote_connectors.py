@@ -344,7 +344,12 @@ def test_fixed_batch_size(tmp_path: Path) -> None:
     ).rio.write_crs("EPSG:32633")
     with serve(tmp_path / "four") as server:
         model = xee_tf.Model.from_tf_serving(server.grpc, "four", transport="grpc", max_payload_bytes=1200)
-        np.testing.assert_array_equal(model.predict_image(image).b, image.a + 1)
+        plan = model.plan(image, skip_masked=False)
+        np.testing.assert_array_equal(model.predict_image(image, skip_masked=False).b, image.a + 1)
+        stats = model.stats()
+        assert plan.exact
+        assert (plan.batches, plan.requests, plan.sent) == (stats.requests, stats.requests, stats.bytes_sent)
+        assert 4 * plan.requests == stats.instances > plan.tiles
         small = xee_tf.Model.from_tf_serving(server.grpc, "four", transport="grpc", max_payload_bytes=1000)
         with pytest.raises(OptionError, match=r"a request with 4 instances takes 1,\d+ bytes"):
             small.predict_image(image)

@@ -168,7 +168,7 @@ class PredictPlan(Summarized):
         The sum of its current memory; one block per thread, the chunks of one more block, and the strips that
         blocks need of each other, with a quarter more for the allocator; and Dask's memory per task. Neither
         the model's weights and layers are included, nor the result, which `xee_tf.predict_to_zarr` and
-        `xee_tf.predict_to_cog` write chunk by chunk. Measured peaks of writing were 2 % above to 18 % below.
+        `xee_tf.predict_to_cog` write chunk by chunk. Measured peaks of writing were 2 % above to 26 % below.
         """
         data = CPU_COUNT * self.task_memory
         if self.block_layout is not None:
