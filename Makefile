@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DATA ?= .data
 
-# Number of test processes.
-WORKERS ?= 2
+# Number of test processes. Many tests wait for servers, clusters and other processes, so two cores can run three.
+WORKERS ?= 3
 
 BIN := $(VENV)/bin
 # With worksteal, the tests of a file run in one process, which builds their fixtures once.

@@ -449,17 +449,21 @@ def large(side=1024, chunk=128):
 @pytest.mark.parametrize("job", ["export", "predict"])
 def test_only_strips_move_between_workers(tmp_path, client, small_blocks, job):
     ds, size = large()
-    before = sum(client.run(received).values())
-    if job == "export":
-        ds.tfexport(tmp_path / "scene", patch_dimensions=32, kernel_size=4)
-    else:
-        model = Model.from_function(
-            lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=2, output_bands=["d"]
-        )
-        xee_tf.predict_to_zarr(model, ds, tmp_path / "p.zarr")
-    moved = sum(client.run(received).values()) - before
     halo = (132**2 - 128**2) / 128**2
-    assert moved < halo * size  # more than half of the raster if tasks are not placed
+    moved = []
+    for number in range(3):  # on a busy machine, a worker takes over tasks of a slow one
+        before = sum(client.run(received).values())
+        if job == "export":
+            ds.tfexport(tmp_path / f"scene-{number}", patch_dimensions=32, kernel_size=4)
+        else:
+            model = Model.from_function(
+                lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=2, output_bands=["d"]
+            )
+            xee_tf.predict_to_zarr(model, ds, tmp_path / f"p-{number}.zarr")
+        moved.append(sum(client.run(received).values()) - before)
+        if moved[-1] < halo * size:
+            return
+    pytest.fail(f"{moved} of {size} bytes were moved")  # more than half if tasks are not placed
 
 
 def test_placement_of_the_user_is_kept(tmp_path, client):

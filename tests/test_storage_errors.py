@@ -217,6 +217,32 @@ def test_store_writes(failure, words, bucket, options):
     assert bucket.read() == {"run/file": b"old"}
 
 
+def test_refused_deletions_are_given_up(bucket, options):
+    """The user waits for the error of the run."""
+    folder = Location.of(f"{bucket.url}/run/.s-0", options)
+    folder.child("part").write_bytes(b"content")
+    bucket.proxy.reset()
+    bucket.proxy.disturb(1, Error(403, "AccessDenied"), lasting=True)
+    folder.clear()
+    assert bucket.proxy.totals().kinds["delete"] == 3
+    assert bucket.read() == {"run/.s-0/part": b"content"}
+
+
+def test_folders_are_deleted_once_no_files_are_added(tmp_path, monkeypatch):
+    folder, left = tmp_path / "folder", list(range(5))
+    folder.mkdir()
+    remove = Location.remove
+
+    def refuse(self, **options):
+        if left:
+            raise OSError(errno.ENOTEMPTY, f"Directory not empty: {left.pop()}")
+        remove(self, **options)
+
+    monkeypatch.setattr(Location, "remove", refuse)
+    Location.of(folder).clear()
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(("failure", "words"), FAILURES)
 def test_store_reads(failure, words, bucket, options):
     file = Location.of(f"{bucket.url}/run/file", options)
