@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,17 @@ def test_onnx_file_is_known_after_it_was_loaded() -> None:
     assert signature.inputs
     for name, info in signature.inputs.items():
         assert f"{name}: {info}" in repr(model)
+
+
+def test_command_inspects_files_by_their_suffix(tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    path = ROOT / "tests" / "golden" / "onnx" / "convolution.onnx"
+    model = Model.from_onnx(path, bands=["B4", "B3", "B2"])
+    [(name, info)] = (model.connector.signature().inputs or {}).items()
+    (tmp_path / "item.json").write_text(json.dumps(model.to_mlm("convolution", href=str(path))))
+    for file in (path, tmp_path / "item.json"):
+        assert main(["model", "inspect", str(file)]) == 0
+        assert f"  model inputs   {name}: {info}\n" in capsys.readouterr().out
 
 
 def test_damaged_and_large_files_are_unknown(

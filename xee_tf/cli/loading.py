@@ -14,6 +14,7 @@ _LOADERS: dict[str, Any] = {
     ".keras": xee_tf.Model.from_keras,
     ".h5": xee_tf.Model.from_keras,
     ".onnx": xee_tf.Model.from_onnx,
+    ".json": xee_tf.Model.from_mlm,
 }
 
 

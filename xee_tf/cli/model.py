@@ -30,8 +30,9 @@ def inspect(
     Parameters
     ----------
     model
-        Folder of a SavedModel, or a .keras, .h5 or .onnx file: a path or a URL. With --name, the address of a
-        server like TensorFlow Serving: http://models:8501 or, over gRPC, models:8500.
+        Folder of a SavedModel, a .keras, .h5 or .onnx file, or the .json file of a STAC item that describes
+        the model: a path or a URL. With --name, the address of a server like TensorFlow Serving:
+        http://models:8501 or, over gRPC, models:8500.
     name
         Name of the model on the server.
     signature
