@@ -98,6 +98,7 @@ def test_completion_lists_public_names() -> None:
         xee_tf.TFExportAccessor.__call__,
         xee_tf.TFExportAccessor.plan,
         xee_tf.TFExportAccessor.table,
+        xee_tf.Model.plan,
         xee_tf.Model.predict_image,
         xee_tf.Model.predict_properties,
         *(getattr(xee_tf.Model, name) for name in dir(xee_tf.Model) if name.startswith("from_")),
