@@ -46,7 +46,7 @@ def options(bucket, monkeypatch):
         return {**bucket.options, "skip_instance_cache": True}
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     config = {"retries": {"max_attempts": 0}, "read_timeout": 5}
-    return {**bucket.options, "config_kwargs": config, "skip_instance_cache": True}
+    return {**bucket.options, "config_kwargs": config}
 
 
 # -- Local disks ---------------------------------------------------------------------------------------
