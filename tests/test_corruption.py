@@ -333,7 +333,7 @@ def test_an_object_without_a_manifest_that_is_replaced(bucket):
 
 def test_a_manifest_that_cannot_be_read_is_not_ignored(bucket, monkeypatch):
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
-    options = {**bucket.options, "skip_instance_cache": True}
+    options = bucket.options
     scene(1).tfexport(f"{bucket.url}/s", **PATCHES, storage_options=options)
     denied = Error(403, "AccessDenied")
     bucket.proxy.disturb(1, denied, lasting=True, matching=lambda each: each.key.endswith("image.tfexport"))

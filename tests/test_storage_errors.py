@@ -46,7 +46,7 @@ def options(bucket, monkeypatch):
         return {**bucket.options, "skip_instance_cache": True}
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     config = {"retries": {"max_attempts": 0}, "read_timeout": 5}
-    return {**bucket.options, "config_kwargs": config, "skip_instance_cache": True}
+    return {**bucket.options, "config_kwargs": config}
 
 
 # -- Local disks ---------------------------------------------------------------------------------------
@@ -170,11 +170,11 @@ def test_libraries_that_do_not_say_that_the_disk_is_full(tmp_path, monkeypatch):
         raise OSError("Write failed. See previous exception for details.")
 
 
-def test_verify_reports_a_shard_that_cannot_be_read(bucket, options):
-    image().tfexport(f"{bucket.url}/s", storage_options=options, max_file_size=1500, **PATCHES)
+def test_verify_reports_a_shard_that_cannot_be_read(bucket):
+    image().tfexport(f"{bucket.url}/s", storage_options=bucket.options, max_file_size=1500, **PATCHES)
     denied = Error(403, "AccessDenied")
     bucket.proxy.disturb(1, denied, lasting=True, matching=lambda each: "-00001." in each.key)
-    checked = xee_tf.verify(f"{bucket.url}/s", storage_options=options)
+    checked = xee_tf.verify(f"{bucket.url}/s", storage_options=bucket.options)
     [problem] = checked.problems
     assert problem.startswith(f"Cannot read {bucket.url}/s-00001.tfrecord.gz: permission denied")
 
@@ -273,14 +273,14 @@ def test_missing_objects_are_named(bucket, options):
 
 
 @every_bucket
-def test_missing_shard_is_named(bucket, options):
-    image().tfexport(f"{bucket.url}/s", storage_options=options, max_file_size=1500, **PATCHES)
-    opened = xee_tf.open_image(f"{bucket.url}/s", storage_options=options)
+def test_missing_shard_is_named(bucket):
+    image().tfexport(f"{bucket.url}/s", storage_options=bucket.options, max_file_size=1500, **PATCHES)
+    opened = xee_tf.open_image(f"{bucket.url}/s", storage_options=bucket.options)
     shards = [key for key in bucket.etags() if key.endswith(".gz")]
     bucket.delete(shards[0])
     for read in (
         opened.load,
-        lambda: xee_tf.open_image(f"{bucket.url}/s", storage_options=options).load(),
+        lambda: xee_tf.open_image(f"{bucket.url}/s", storage_options=bucket.options).load(),
     ):
         with pytest.raises(xee_tf.XeeTFError, match=r"s-00000|Shard 0 of"):
             read()
