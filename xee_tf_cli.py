@@ -51,7 +51,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 upload = App(name="upload", help="Convert TFRecords to GeoTIFF or Zarr, or to GeoParquet or GeoPackage.")
-model = App(name="model", help="Prepare SavedModels for Earth Engine's payloads, or serve them.")
+model = App(name="model", help="Inspect models, prepare them for Earth Engine's payloads, or serve them.")
 
 app.command("xee_tf.cli.export:export", name="export", help="Export rasters as TFRecord patches and a mixer.")
 app.command("xee_tf.cli.inspect:inspect", name="inspect", help="Show the contents of an export.")
@@ -68,6 +68,7 @@ upload.command(
 )
 app.command("xee_tf.cli.predict:predict", name="predict", help="Predict every pixel of rasters with a model.")
 app.command(model)
+model.command("xee_tf.cli.model:inspect", name="inspect", help="Show the inputs and outputs of a model.")
 model.command(
     "xee_tf.cli.model:prepare",
     name="prepare",

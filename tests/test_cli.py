@@ -500,6 +500,9 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys, monkeypatch
     tf.saved_model.save(module, tmp_path / "model", signatures=predict)
     flags = ["--input-tile-size", "16", "12", "--output-bands", "total,high=uint8"]
     names = [str(tmp_path / name) for name in ("out.tif", "out.zarr")]
+    assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags, "--plan"]) == 0
+    assert "of 16 × 12 px\n" in capsys.readouterr().out
+    assert not Path(names[0]).exists()
     for name in names:
         assert main(["predict", str(tmp_path / "model"), *files, name, *flags]) == 0
         assert f"Wrote {name}" in capsys.readouterr().out
@@ -784,7 +787,7 @@ def test_parse_array_dims(line, dims):
         ("model serve m --port 1,2", "--port takes NUMBER, a whole number; got '1,2'."),
         ("inspect m --verify=3", "--verify takes no value; got '3'."),
         ("--kernelSize 3", "Unknown option --kernelSize. Available commands: "),
-        ("model --port", "Unknown option --port. Available commands: prepare, serve."),
+        ("model --port", "Unknown option --port. Available commands: inspect, prepare, serve."),
         ("export s.tif o --edge wrap", 'Invalid value "wrap" for --edge. Choose from: "drop", "pad"'),
         ("model prepare --source-dir m", "--dest-dir FOLDER is missing."),
         ("nothing", 'Unknown command "nothing"'),
@@ -1159,6 +1162,7 @@ COMMANDS = {
     "upload image": [xee_tf.upload_image],
     "upload table": [xee_tf.upload_table],
     "predict": [xee_tf.Model.from_saved_model, xee_tf.predict_to_zarr, xee_tf.predict_to_cog],
+    "model inspect": [],
     "model prepare": [xee_tf.prepare_model],
     "model serve": [xee_tf.serve],
     "demo": [demo.run],

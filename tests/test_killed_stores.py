@@ -226,8 +226,8 @@ def write_in(kind: str, url: str, options: dict[str, Any], folder: Path, seed: i
 @pytest.mark.parametrize(
     ("kind", "old", "step"),
     [
-        ("predict", True, 23),
-        ("upload", True, 23),
+        ("predict", True, 40),
+        ("upload", True, 40),
         *(
             pytest.param(kind, old, 3, marks=pytest.mark.long)
             for kind in ("predict", "upload")

@@ -237,6 +237,16 @@ def test_rows(tmp_path: Path) -> None:
     assert table["sum"].dtype == "float64"
 
 
+def test_pixels() -> None:
+    item = described((-1, 3), ["batch", "channel"])
+    item["properties"]["mlm:output"][0]["result"] = {"shape": [-1, 2], "dim_order": ["batch", "class"]}
+    found = Model.from_mlm(item, unit="pixel")
+    assert found.bands == ("B4", "B3", "B2")
+    assert list(found.output_bands) == ["forest", "water"]
+    assert found.input_properties == ()
+    assert found.output_properties is None
+
+
 def test_several_inputs_and_outputs() -> None:
     item = described()
     inputs, outputs = item["properties"]["mlm:input"], item["properties"]["mlm:output"]

@@ -399,7 +399,7 @@ def test_loaded_once_in_each_process_of_a_cluster(known_model: Path) -> None:
         assert client.run(_connection_id, connector) == opened
 
 
-def test_tensorflow_is_not_imported_before_it_is_needed() -> None:
+def test_tensorflow_is_not_imported_before_it_is_needed(known_model: Path) -> None:
     code = """
         import numpy as np
         import xee_tf
@@ -407,7 +407,11 @@ def test_tensorflow_is_not_imported_before_it_is_needed() -> None:
         repr(model), model._repr_html_()
         repr(xee_tf.Model.from_onnx("somewhere.onnx"))
         total = xee_tf.Model.from_function(np.sum, output_bands=["sum"])
+        known = xee_tf.Model.from_saved_model(sys.argv[1])
+        assert "a: float32 (?, ?, ?, 1)" in repr(known) and "a: float32" in known._repr_html_()
         assert "xarray" in Recorder.names and not {"tensorflow", "keras", "onnxruntime"} & Recorder.names
+        assert known.connector.signature() == known.connector.known_signature()
+        assert not {"tensorflow", "keras"} & set(sys.modules)
     """
     code = RECORD_IMPORTS + textwrap.dedent(code)
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, str(known_model)], check=True, timeout=120)

@@ -204,6 +204,36 @@ def test_strings() -> None:
     assert connection.predict({"x": np.array(["oak", b"fir"], object)})["out"].tolist() == ["oak", "fir"]
 
 
+# -- Pixels --------------------------------------------------------------------------------------------
+
+
+def test_pixels(expected: Any) -> None:
+    """A classifier of rows takes the pixels of an image that are not masked."""
+    image = raster(dict(zip("abc", expected["rows"].T.reshape(3, 4, 5).copy(), strict=True)))
+    image["b"][1, 2] = np.nan
+    network = Model.from_onnx(GOLDEN / "forest.onnx", unit="pixel", bands=["a", "b", "c"])
+    found = network.predict_image(image.chunk(y=3), merge=False)
+    valid = np.arange(20) != 7
+    np.testing.assert_array_equal(found["label"].values.ravel()[valid], expected["classes"][valid])
+    probabilities = found["probabilities"].values.reshape(3, 20)
+    np.testing.assert_allclose(probabilities[:, valid].T, expected["probabilities"][valid], atol=1e-6)
+    assert np.isnan(probabilities[:, 7]).all()
+
+
+def test_series_of_pixels() -> None:
+    """PyTorch's Conv1d takes (n, band, time)."""
+    encoded = model(
+        [node("ReduceSum", ["x", "axis"], ["sum"], keepdims=0)],
+        {"x": ("float32", ["n", 3, 4])},
+        {"sum": ("float32", ["n", 3])},
+        {"axis": np.array([2])},
+    )
+    cube = SCENE.expand_dims(time=4).copy().assign_attrs(SCENE.attrs)
+    network = Model.from_onnx(encoded, channels="NCT", unit="pixel", output_bands=["B4", "B3", "B2"])
+    found = network.predict_image(cube, merge=False)
+    np.testing.assert_array_equal(found["B3"], 4 * SCENE["B3"])
+
+
 # -- The order of axes ---------------------------------------------------------------------------------
 
 FIRST, LAST = (0, 3, 1, 2), None

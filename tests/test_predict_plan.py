@@ -91,6 +91,7 @@ def test_plan_equals_the_calls(
         assert found[0] <= plan.batches
         assert found[1] <= plan.sent
     assert max((len(call) for call in calls), default=0) <= plan.batch_size
+    assert plan.unit == "tile"
     tiles = sum(map(len, calls)) / (8 if average else 1)
     assert tiles == plan.tiles if plan.exact else tiles <= plan.tiles
     [pixels] = plan.inputs.values()
@@ -106,6 +107,33 @@ def test_plan_equals_the_calls(
     assert plan.tasks == len(dict(result.__dask_graph__()))
     chunksizes = [band.chunksizes for band in result.data_vars.values()]
     assert {(max(each["x"]), max(each["y"])) for each in chunksizes} == {plan.chunks.xy}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@settings(max_examples=10)
+@given(cases(), st.sampled_from([None, 7]), st.floats(0, 1))
+def test_plan_of_pixels_equals_the_calls(case: Any, batch_size: int | None, masked: float) -> None:
+    shape, chunks, dtype, steps, _, _ = case
+    ds = image(shape, chunks, dtype, steps)
+    if dtype == "float32":
+        rng = np.random.default_rng(1)
+        ds["B0"] = ds.B0.where(xr.DataArray(rng.random(shape) >= masked, dims=("y", "x")))
+    model = Model.from_function(recording, unit="pixel", output_bands=["p"])
+    plan = model.plan(ds, batch_size=batch_size)
+    calls = calls_of(model.predict_image(ds, merge=False, batch_size=batch_size))
+    assert plan.exact == (dtype == "uint8")
+    assert plan.tiles == math.prod(shape) * max(1, steps)
+    found = len(calls), sum(call.nbytes for call in calls)
+    if plan.exact:
+        assert found == (plan.batches, plan.sent)
+    else:
+        assert found[0] <= plan.batches
+        assert found[1] <= plan.sent
+    [pixels] = plan.inputs.values()
+    assert pixels.shape == (None, 2)
+    assert all(pixels.allows(call.shape) and call.dtype == pixels.dtype for call in calls)
+    assert "masked pixels" in repr(plan) or plan.exact
+    assert "tile" not in repr(plan) + plan._repr_html_()
 
 
 def test_tiles_of_another_scale_and_outputs_with_values() -> None:
@@ -124,30 +152,6 @@ def test_tiles_of_another_scale_and_outputs_with_values() -> None:
     assert result.p.shape == (3, 45, 35)
     assert plan.received == plan.tiles * 8 * 8 * 3
     assert plan.result_bytes == result.p.nbytes
-
-
-@pytest.mark.usefixtures("small_blocks")
-@settings(max_examples=10)
-@given(cases(), st.sampled_from([None, 1, 7, 100]), st.floats(0, 1))
-def test_plan_of_single_pixels(case: Any, batch_size: int | None, masked: float) -> None:
-    shape, chunks, dtype, steps, *_ = case
-    ds = image(shape, chunks, dtype, steps)
-    if dtype == "float32":
-        ds["B0"] = ds.B0.where(
-            xr.DataArray(np.random.default_rng(1).random(shape) >= masked, dims=("y", "x"))
-        )
-    model = Model.from_function(recording, unit="pixel", output_bands=["p"])
-    plan = model.plan(ds, batch_size=batch_size)
-    calls = calls_of(model.predict_image(ds, merge=False, batch_size=batch_size))
-    sent = sum(map(len, calls))
-    assert plan.tiles == math.prod(shape) * (steps or 1)
-    assert plan.exact == (dtype == "uint8")
-    if plan.exact:
-        assert (plan.tiles, plan.batches, plan.sent) == (sent, len(calls), sum(each.nbytes for each in calls))
-    assert plan.tiles >= sent
-    assert plan.batches >= len(calls)
-    assert f"pixels    {plan.tiles:,}" in repr(plan)
-    assert ("masked pixels" in repr(plan)) != plan.exact
 
 
 @pytest.mark.parametrize("grid", ["image", "model"])

@@ -30,6 +30,20 @@ def test_code_blocks_run(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "points.tfrecord.gz").exists()
 
 
+def test_plan_is_that_of_the_code():
+    pytest.importorskip("requests")
+    text = (ROOT / "README.md").read_text()
+    [shown] = re.findall(r"```text\n(<xee_tf.PredictPlan .*?)```", text, flags=re.DOTALL)
+    namespace = {}
+    first = next(block for block in BLOCKS if "rng = " in block).partition("# Show what")[0]
+    exec(compile(first, "README.md", "exec"), namespace)
+    block = next(block for block in BLOCKS if "deployed.plan(" in block)
+    exec(compile(block.replace("deployed.plan(", "plan = deployed.plan("), "README.md", "exec"), namespace)
+    shown, plan = (" ".join(text.split()) for text in (shown, repr(namespace["plan"])))
+    memory = r"[0-9.]+ [MG]iB for the whole process"  # depends on the process
+    assert re.sub(memory, "", plan) == re.sub(memory, "", shown)
+
+
 @pytest.mark.filterwarnings("ignore:.*points are outside the raster", "ignore:__array__ implementation")
 def test_training_page_runs(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow")

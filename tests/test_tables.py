@@ -353,6 +353,13 @@ def test_rounded_integers_give_a_warning(tmp_path):
         export_table(frame, tmp_path / "t")
 
 
+@pytest.mark.parametrize("dtype", ["float64", "Int64"])
+def test_rounded_integers_beside_missing_ones_give_a_warning(tmp_path, dtype):
+    frame = pd.DataFrame({"area": [2.0**24 + 0.5, 1.0], "id": pd.array([2**24 + 3, None], dtype=dtype)})
+    with pytest.warns(UserWarning, match=r"columns 'id' hold integers that float32 cannot represent"):
+        assert export_table(frame, tmp_path / "t").rounded == ("id",)
+
+
 def test_columns_are_a_list_of_names(tmp_path):
     frame = pd.DataFrame({"B2": [1, 2], "B3": [3, 4]})
     with pytest.raises(OptionError, match=r"columns must be a list of names, .*; got 3"):

@@ -397,6 +397,21 @@ def test_masked_pixels_of_patches_are_known(tmp_path):
     assert len(list(tf_dataset([result, other], inputs="label", batch_size=1))) == 4 + other.records
 
 
+@pytest.mark.parametrize(("size", "length"), [((3, 2), 6), ((3, 2), 12), ((1, 1), 1), ((1, 1), 3)])
+def test_labels_as_long_as_a_patch_are_no_patches(tmp_path, size, length):
+    pytest.importorskip("tensorflow")
+    from xee_tf import tf_dataset
+
+    ds, _ = scene((30, 20))
+    label = np.arange(3 * length).reshape(3, length)
+    where = points(centres([2, 29, 15], [19, 4, 0]), label=list(label) if length > 1 else label[:, 0])
+    result = sample_table(ds[["a"]], where, tmp_path / "t", patch_dimensions=size, drop_nulls=False)
+    [(images, found)] = tf_dataset(result, inputs="a", targets="label")
+    assert images.shape == (3, *size[::-1], 1)
+    np.testing.assert_array_equal(np.reshape(found, (3, length)), label)
+    assert found.shape == ((3, 1) if length == 1 else (3, length))
+
+
 def test_a_chunk_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_HELD_BYTES", 0)
 

@@ -219,6 +219,17 @@ def test_cached_records_are_not_read_again(where, tmp_path):
     np.testing.assert_array_equal(np.sort(before, axis=None), np.sort(after, axis=None))
 
 
+def test_a_cache_that_was_not_finished_is_named(tmp_path):
+    result = export(tmp_path)
+    cache, options = tmp_path / "ca[1]che", {"inputs": INPUTS, "batch_size": 1}
+    first = iter(tf_dataset(result, **options, cache=cache))
+    next(first)
+    with pytest.raises(OptionError, match=r"cache='.*ca\[1\]che' is being written .*lockfile exists"):
+        tf_dataset(result, **options, cache=cache)
+    assert len(list(first)) == result.records - 1
+    assert len(list(tf_dataset(result, **options, cache=cache))) == result.records
+
+
 def test_a_cache_belongs_to_one_export(tmp_path):
     cache, options = tmp_path / "cache", {"inputs": INPUTS, "batch_size": 5}
     first = export(tmp_path)

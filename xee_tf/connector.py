@@ -30,6 +30,7 @@ __all__ = [
     "TensorInfo",
     "connected",
     "join_batches",
+    "loaded_signature",
     "opened",
 ]
 
@@ -367,6 +368,12 @@ def opened(connector: Connector) -> Connection | None:
     """Return the connection of this process, if there is one; see `connected`."""
     found = _connections.get(connector.unpinned())
     return None if found is None else found[1]
+
+
+def loaded_signature(connector: Connector) -> Signature | None:
+    """Return the signature of a model that is loaded in this process, or None; not for models on servers."""
+    connection = opened(connector)
+    return None if connection is None else connection.signature
 
 
 def _clear() -> None:

@@ -316,13 +316,14 @@ class Model(Summarized, ModelSpec):
 
         A classifier of scikit-learn is converted by
         ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
-        XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, and returns ``label`` and
-        ``probabilities``.
+        XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, or with ``unit="pixel"`` the
+        pixels of an image, and returns ``label`` and ``probabilities``.
 
         Examples
         --------
         >>> Model.from_onnx("/models/landcover.onnx", input_tile_size=256)
         <xee_tf.Model ONNX model /models/landcover.onnx>
+          signature   unknown until the model is loaded
           tiles       256 × 256 px
           array dims  those in the shapes of its inputs; others are mapped over
 
@@ -401,7 +402,8 @@ class Model(Summarized, ModelSpec):
         field                              option
         =================================  ===================================================================
         ``mlm:input``: bands               `bands`, or `inputs` if there are several; `input_properties` for a
-                                           model of rows, without ``height`` and ``width``
+                                           model of rows, without ``height`` and ``width``, unless
+                                           ``unit="pixel"``
         shape                              `input_tile_size`, which is the size less the overlap
         dim_order                          the order of axes of an ONNX file
         value_scaling                      `normalize`: min-max, z-score, offset and scale
@@ -439,6 +441,7 @@ class Model(Summarized, ModelSpec):
         ... }
         >>> Model.from_mlm(item, input_overlap_size=8)
         <xee_tf.Model ONNX model /models/crops.onnx>
+          signature   unknown until the model is loaded
           tiles       48 × 48 px with 8 × 8 px overlap along each edge
           inputs      B4, B3
           array dims  those in the shapes of its inputs; others are mapped over
@@ -809,7 +812,7 @@ class Model(Summarized, ModelSpec):
         price_per_million_requests: float | None = None,
         **options: Unpack[PredictKeywords],
     ) -> PredictPlan:
-        """Plan the prediction of a raster: tiles, batches, requests, bytes, memory and cost.
+        """Plan the prediction of a raster: tiles or pixels, batches, requests, bytes, memory and cost.
 
         No pixel is read and no tile is sent. A server is only asked for the signature of its model, as
         `predict_image` does. The errors are those of `predict_image`.
@@ -843,9 +846,10 @@ class Model(Summarized, ModelSpec):
         -----
         *Exact numbers and upper bounds.* Batches, requests and bytes sent are exact if every tile is sent and
         sizes do not depend on values. They are upper bounds (``plan.exact`` is False) if pixels can be
-        masked, because tiles in which all pixels are masked are not sent, unless ``skip_masked=False``; and
-        for RAW_JSON and ND_ARRAYS, which send numbers as text. Retries are not included. Bytes received are
-        an estimate, from the outputs that are declared or in the signature.
+        masked, because tiles in which all pixels are masked are not sent, unless ``skip_masked=False``, and
+        neither are masked pixels with ``unit="pixel"``; and for RAW_JSON and ND_ARRAYS, which send numbers as
+        text. Retries are not included. Bytes received are an estimate, from the outputs that are declared or
+        in the signature.
 
         *Memory* is that of the tiles and results. What the model needs for its weights and layers is unknown.
 

@@ -80,8 +80,10 @@ def interruptible() -> Iterator[None]:
                 signal.raise_signal(signal.SIGTERM)
 
 
-def explain_interruption(error: BaseException, advice: str) -> None:
+def explain_interruption(error: BaseException, advice: str, *, instead: bool = False) -> None:
     """Add a sentence to the message of an interruption, unless it has one; other errors do not change.
+
+    With `instead`, replace what it says: the caller has kept more than the function that was interrupted.
 
     Examples
     --------
@@ -90,7 +92,11 @@ def explain_interruption(error: BaseException, advice: str) -> None:
     >>> error.__notes__
     ['Run it again.']
     """
-    if isinstance(error, KeyboardInterrupt) and not getattr(error, "__notes__", []):
+    if not isinstance(error, KeyboardInterrupt):
+        return
+    if instead:
+        error.__notes__ = []
+    if not getattr(error, "__notes__", []):
         error.add_note(advice)
 
 

@@ -8,10 +8,42 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 import xee_tf
+from xee_tf.cli.loading import model_at
 from xee_tf.cli.options import Name, Number, inherit_descriptions, parse_pairs
+from xee_tf.models import Transport
 from xee_tf.serving import stop_signal
 
-__all__ = ["prepare", "serve"]
+__all__ = ["inspect", "prepare", "serve"]
+
+
+def inspect(
+    model: str,
+    /,
+    *,
+    name: Annotated[str | None, Name] = None,
+    signature: Annotated[str | None, Name] = None,
+) -> None:
+    """Show the inputs and outputs of a model with their names, dtypes and shapes.
+
+    A Keras or ONNX file is loaded, and a server is asked for its metadata.
+
+    Parameters
+    ----------
+    model
+        Folder of a SavedModel, or a .keras, .h5 or .onnx file: a path or a URL. With --name, the address of a
+        server like TensorFlow Serving: http://models:8501 or, over gRPC, models:8500.
+    name
+        Name of the model on the server.
+    signature
+        Signature of a SavedModel or of the model on the server. Default: serving_default.
+    """
+    if name is not None:
+        transport: Transport = "rest" if model.startswith(("http://", "https://")) else "grpc"
+        opened = xee_tf.Model.from_tf_serving(model, name, signature_name=signature, transport=transport)
+    else:
+        opened = model_at(model, **({} if signature is None else {"signature": signature}))
+    opened.connector.signature()  # which the repr shows as soon as it is known
+    print(opened)
 
 
 @inherit_descriptions(xee_tf.prepare_model)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 import xee_tf
+from xee_tf.cli.loading import model_at
 from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
@@ -20,13 +20,6 @@ from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
 __all__ = ["predict"]
 
-_LOADERS: dict[str, Any] = {
-    ".keras": xee_tf.Model.from_keras,
-    ".h5": xee_tf.Model.from_keras,
-    ".onnx": xee_tf.Model.from_onnx,
-    ".json": xee_tf.Model.from_mlm,
-}
-
 
 @inherit_descriptions(xee_tf.Model, xee_tf.Model.predict_image)
 def predict(
@@ -35,6 +28,7 @@ def predict(
     destination: str,
     /,
     *,
+    plan: Flag = False,
     band_names: Names = None,
     bands: Names = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
@@ -70,6 +64,8 @@ def predict(
         NetCDF files keep their names.
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
+    plan
+        Show the plan of the prediction, and predict and write nothing.
     band_names
         Other names for all bands, in the order of the files and of their bands.
     array_dims
@@ -128,10 +124,11 @@ def predict(
         if outputs:
             raise OptionError("output_bands and class_map exclude each other: pass one of them.")
         options["output_bands"] = {"class": _declare_classes(classes)}
-    suffix = PurePath(Location.of(model).file_name).suffix
-    load = _LOADERS.get(suffix, xee_tf.Model.from_saved_model)
-    opened = load(model, **options)
+    opened = model_at(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
+    if plan:
+        print(opened.plan(image, merge=False, **how))
+        return
     of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}
     to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": sys.stderr.isatty()}
     choices = parse(PredictOptions, how)

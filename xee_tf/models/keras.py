@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xee_tf.connector import DEFAULT_SIGNATURE, Connector, Signature
+from xee_tf.connector import DEFAULT_SIGNATURE, Connector, Signature, loaded_signature
 from xee_tf.display import quoted
 from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
 from xee_tf.models.model_files import ModelFiles, missing_error
-from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model, loaded_signature
+from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model
 from xee_tf.models.saved_model_files import read_signatures
 from xee_tf.storage import PathLike
 

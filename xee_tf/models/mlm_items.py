@@ -139,7 +139,7 @@ def _structure(
 ) -> dict[str, Any]:
     """Return shape, dim_order and data_type; `known` are lengths that the shape may not contain."""
     shape = info.shape or (None,)
-    last = "NTC" if len(shape) == 3 and getattr(spec, "unit", "tile") == "pixel" else _LAST.get(len(shape))
+    last = "NTC" if len(shape) == 3 and spec.unit == "pixel" else _LAST.get(len(shape))
     if last is None:
         raise ModelError(f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most 5.")
     axes = (order and axis_order(order, len(shape))) or last

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xee_tf.connector import Connector, Signature, connected
+from xee_tf.connector import Connector, Signature, connected, loaded_signature
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.identity import content_hash
@@ -62,6 +62,10 @@ class OnnxConnector(Connector):
     def signature(self) -> Signature:
         """Return the signature of the loaded model."""
         return _signature(self)
+
+    def known_signature(self) -> Signature | None:
+        """Return the signature if the model is loaded in this process."""
+        return _loaded_signature(self)
 
     def version(self) -> Hashable:
         """Return the modification times of local files, or the state of remote ones."""
@@ -134,6 +138,10 @@ class OnnxBytesConnector(Connector):
         """Return the signature of the loaded model."""
         return _signature(self)
 
+    def known_signature(self) -> Signature | None:
+        """Return the signature if the model is loaded in this process."""
+        return _loaded_signature(self)
+
     def content(self) -> str | None:
         """Hash the model and the order of axes."""
         return content_hash((self.digest, self.runtime.order))
@@ -153,3 +161,8 @@ def onnx_connector(
 
 def _signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature:
     return connected(replace(connector, runtime=connector.runtime.for_signature())).signature
+
+
+def _loaded_signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature | None:
+    reading = replace(connector, runtime=connector.runtime.for_signature())
+    return loaded_signature(reading) or loaded_signature(connector)

@@ -87,8 +87,8 @@ class OnnxConnection:
 
     By default, a batch is computed by the thread that calls `predict`. Dask's threads call it for several
     blocks at once; with more threads, all of them compete for the same cores. Two threads for each batch took
-    12 % more CPU time and were no faster, with one or two threads of Dask on two cores, and 32 % more if idle
-    threads wait in a loop, as is onnxruntime's default (measured with convolutions).
+    12 to 32 % more CPU time, and 32 to 57 % if idle threads wait in a loop, as is onnxruntime's default. They
+    were not faster, with one or two threads of Dask (measured with convolutions on two busy cores).
     """
 
     def __init__(self, session: Any, name: str, order: str | None) -> None:

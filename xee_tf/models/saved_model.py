@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, TensorInfo, opened
+from xee_tf.connector import DEFAULT_SIGNATURE, Arrays, Connector, Signature, TensorInfo, loaded_signature
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, PredictionError, XeeTFError, shorten
 from xee_tf.extras import extra, require
@@ -23,7 +23,6 @@ __all__ = [
     "TensorFlowConnection",
     "load_saved_model",
     "load_signatures",
-    "loaded_signature",
     "tensorflow_message",
 ]
 
@@ -104,12 +103,6 @@ class SavedModelConnector(Connector):
     def content(self) -> str | None:
         """Hash the files, local or remote, except the fingerprint, which contains a random number."""
         return content_hash((self.files.digest({"fingerprint.pb"}), self.signature_name, self.tag))
-
-
-def loaded_signature(connector: Connector) -> Signature | None:
-    """Return the signature of a model that is loaded in this process, or None."""
-    connection = opened(connector)
-    return None if connection is None else connection.signature
 
 
 class TensorFlowConnection:

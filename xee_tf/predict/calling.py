@@ -75,14 +75,14 @@ class Caller:
         return tuple(dict.fromkeys(name for feed in self.feeds if feed.tiled for name in feed.members))
 
     @property
-    def sent_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
-        """The dtype and shape of each input for one pixel."""
+    def items(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Dtype and shape of each input for one tile or pixel."""
         return {feed.input: (feed.dtype, feed.shape) for feed in self.feeds}
 
     @property
-    def returned_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
-        """The dtype and shape of each output for one pixel."""
-        return {output.name: (output.dtype, output.shape) for output in self.outputs}
+    def returned(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Dtype and shape of each output for one tile or pixel, as far as they are declared."""
+        return {out.name: (out.dtype, out.shape) for out in self.outputs}
 
     def batches(self, count: int) -> list[int]:
         """Return the size of each batch in which `count` tiles or pixels are sent."""
@@ -95,15 +95,15 @@ class TileCaller(Caller):
     """Call a model with tiles."""
 
     @property
-    def sent_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
-        """The dtype and shape of each input for one tile, with its overlap."""
+    def items(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """See `Caller`."""
         return tile_items(self.feeds, self.tiles.sent)
 
     @property
-    def returned_items(self) -> Mapping[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
-        """The dtype and shape of each output for one tile, with the overlap if it is returned."""
-        tile = self.tiles.padded or self.tiles.output
-        return {output.name: (output.dtype, (*tile.shape, *output.shape)) for output in self.outputs}
+    def returned(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """See `Caller`; with the overlap, which some models crop themselves."""
+        size = self.tiles.padded or self.tiles.output
+        return {out.name: (out.dtype, (*size.shape, *out.shape)) for out in self.outputs}
 
     def call(self, tiles: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Predict tiles.
@@ -218,16 +218,15 @@ def pixel_caller(
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=1)
     size = sum(feed.itemsize for feed in feeds)
     batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size, _BATCH_PIXELS)
-    tiles = Tiles(_PIXEL, _NO_OVERLAP, _PIXEL)
-    caller = Caller(spec.connector, tiles, feeds, outputs, kept, batch, fixed)
+    items = {feed.input: (feed.dtype, feed.shape) for feed in feeds}
     count = batch if fixed else 1
-    if reason := spec.connector.size_problem(caller.sent_items, count):
+    if reason := spec.connector.size_problem(items, count):
         sent = "Not even a single pixel" if count == 1 else f"The {count} pixels of a call"
         raise OptionError(
             f"{sent} can{'' if count == 1 else 'not'} be sent to {spec.connector}: {reason}. If the server "
             "accepts larger requests, increase max_payload_bytes."
         )
-    return caller
+    return Caller(spec.connector, Tiles(_PIXEL, _NO_OVERLAP, _PIXEL), feeds, outputs, kept, batch, fixed)
 
 
 def _feeds(

@@ -69,7 +69,7 @@ class Work:
     Parameters
     ----------
     grid : PatchGrid
-        The tiles, or pixels, over the raster in the projection of the model.
+        The tiles, or single pixels, over the raster in the projection of the model.
     steps : mapping of str to int
         Dimensions of which each step is predicted separately, with their lengths.
     predictor : BlockPredictor or PixelPredictor, optional

@@ -123,9 +123,10 @@ def keep_predictions(
         advice = kept.advice()
         if advice:
             run.release()
+            explain_interruption(error, advice, instead=True)
         else:
             run.abort()
-        explain_interruption(error, advice or "No chunk was finished. Run it again.")
+            explain_interruption(error, "No chunk was finished. Run it again.")
         raise
     discard(run)
 

@@ -76,14 +76,14 @@ class PixelPredictor:
     derived: tuple[DerivedBand, ...]
     mapped: tuple[str, ...] = ()
 
-    def batches(self, rows: int, columns: int) -> Counter[int]:
-        """Count the batches of a block of so many pixels by their size, if none is masked."""
-        return Counter(self.caller.batches(rows * columns))
-
     def window(self, layout: BlockLayout, block: Block) -> Window:
         """Return the pixels of a block."""
         rows, columns = layout.y.owned(block[0]), layout.x.owned(block[1])
         return Window(rows.start, rows.stop, columns.start, columns.stop)
+
+    def batches(self, rows: int, columns: int) -> Counter[int]:
+        """Count the batches of a block of so many pixels by their size, if no pixel is masked."""
+        return Counter(self.caller.batches(rows * columns))
 
     def __call__(self, layout: BlockLayout, block: Block, pieces: Pieces) -> dict[str, npt.NDArray[Any]]:
         """Return the values of each output in `window`, (*shape, y, x)."""

@@ -33,7 +33,6 @@ from xee_tf.sidecars import BandSpec
 
 __all__ = ["PredictPlan", "plan_prediction"]
 
-_NONE = Size(x=0, y=0)
 _ALLOCATOR = 1.25  # memory of the process per byte of its arrays (measured)
 
 
@@ -45,13 +44,15 @@ class PredictPlan(Summarized):
     ----------
     model : str
         The model.
+    unit : {"tile", "pixel"}
+        What the model takes, as in `Model`.
     grid : PatchGrid
-        The tiles, over the raster in the projection of the model. Their margin is the overlap. If `unit` is
-        "pixel", tiles are single pixels, also below.
+        The tiles, or single pixels, over the raster in the projection of the model. The margin of a tile is
+        the overlap.
     steps : mapping of str to int
         Dimensions of the image of which each step is predicted separately, with their lengths.
     inputs : mapping of str to TensorInfo
-        The tensors that the model gets; None is the number of tiles.
+        The tensors that the model gets; None is the number of tiles or pixels.
     bands : tuple of BandSpec
         The bands of the result, with their dtypes and their dimensions other than y and x.
     shape : Size
@@ -61,7 +62,7 @@ class PredictPlan(Summarized):
     result_bytes : int
         Size of the result in bytes, uncompressed.
     batch_size : int
-        Maximum number of tiles in a batch, which is one call of the model.
+        Maximum number of tiles or pixels in a batch, which is one call of the model.
     batches : int
         Number of batches; with ``augment``, eight for each.
     sent, received : int
@@ -72,8 +73,8 @@ class PredictPlan(Summarized):
     request_bytes : int, optional
         Size of the largest request in bytes.
     skips_masked : bool
-        Whether tiles in which all pixels are masked are not sent. Numbers of tiles, batches, requests and
-        bytes are then upper bounds, because masks are not known before pixels are read.
+        Whether masked pixels, or tiles in which all pixels are masked, are not sent. Numbers of batches,
+        requests and bytes are then upper bounds, because masks are not known before pixels are read.
     sizes_vary : bool
         Whether numbers are sent as text. Numbers of requests and bytes are then upper bounds.
     tasks : int
@@ -82,8 +83,6 @@ class PredictPlan(Summarized):
         Memory of the largest block of tiles in bytes; see `task_memory`.
     block_layout : BlockLayout, optional
         The blocks; None if one of the `steps` is empty.
-    unit : {"tile", "pixel"}
-        What the model gets.
     price_per_million_requests : float, optional
         Price of a million requests, in any currency.
 
@@ -99,6 +98,7 @@ class PredictPlan(Summarized):
     """
 
     model: str
+    unit: ModelUnit
     grid: PatchGrid
     steps: Mapping[str, int]
     inputs: Mapping[str, TensorInfo]
@@ -117,12 +117,11 @@ class PredictPlan(Summarized):
     tasks: int
     block_memory: int
     block_layout: BlockLayout | None = None
-    unit: ModelUnit = "tile"
     price_per_million_requests: float | None = None
 
     @property
     def tiles(self) -> int:
-        """Number of tiles, over all steps."""
+        """Number of tiles, or of pixels, over all steps; masked ones are included."""
         return len(self.grid) * math.prod(self.steps.values())
 
     @property
@@ -195,12 +194,10 @@ class PredictPlan(Summarized):
         whole = format_bytes(self.peak_memory)
         tensors = [f"{name}: {info}" for name, info in self.inputs.items()]
         steps = [f"{length:,} of {dim}" for dim, length in self.steps.items()]
-        units = f"{self.unit}s"
-        of_grid = grid_rows(self.grid, units, "sent with overlap")
-        if self.unit == "pixel":
-            of_grid = [(units, f"{self.tiles:,}"), of_grid[1]]
+        many = f"{self.unit}s"
+        grid = grid_rows(self.grid, many, "sent with overlap")
         rows = [
-            *of_grid,
+            *(grid if self.unit == "tile" else grid[:2]),  # single pixels fit exactly
             *([("steps", f"{', '.join(steps)}; each is predicted separately")] if steps else []),
             ("inputs", abbreviated(tensors)),
             ("batches", f"{at_most}{self.batches:,} of up to {counted(self.batch_size, self.unit)}"),
@@ -220,11 +217,11 @@ class PredictPlan(Summarized):
             ),
         ]
         if self.skips_masked:
-            masked = "tiles in which all pixels are masked" if self.unit == "tile" else "masked pixels"
-            rows.append(("not sent", f"{masked}; masks are not known before pixels are read"))
+            what = "tiles in which all pixels are masked" if self.unit == "tile" else "masked pixels"
+            rows.append(("not sent", f"{what}; masks are not known before pixels are read"))
         layout = self.block_layout
         edges = ((), ()) if layout is None else (layout.x.edges, layout.y.edges)
-        picture = grid_picture(self.grid, *edges, names=("tile", "tiles")) if self.unit == "tile" else None
+        picture = grid_picture(self.grid, *edges, names=(self.unit, many))
         return Summary("PredictPlan", self.model, rows, self.warnings, picture=picture)
 
     def _request_rows(self, size: str) -> Facts:
@@ -263,14 +260,14 @@ def plan_prediction(
     computed = (work.predictor or prediction).outputs  # maps of classes can be masked without their inputs
     first = predicted[prediction.outputs[0].name].variable
     y_chunks, x_chunks = _chunk_lengths(first)
-    items = caller.sent_items
     batches = _count_batches(prediction)
     traffic = _traffic(prediction, batches)
     return PredictPlan(
         model=str(caller.connector),
+        unit=spec.unit,
         grid=work.grid,
         steps=work.steps,
-        inputs={name: TensorInfo(np.dtype(dtype), (None, *shape)) for name, (dtype, shape) in items.items()},
+        inputs={name: TensorInfo(dtype, (None, *shape)) for name, (dtype, shape) in caller.items.items()},
         bands=tuple(
             BandSpec(
                 output.name,
@@ -295,7 +292,6 @@ def plan_prediction(
         tasks=len(predicted.__dask_graph__() or ()),
         block_memory=_block_memory(prediction),
         block_layout=work.layout,
-        unit=spec.unit,
         price_per_million_requests=price,
     )
 
@@ -330,9 +326,8 @@ class _Traffic:
 
 def _traffic(prediction: Prediction, batches: Mapping[int, int]) -> _Traffic:
     caller = prediction.caller
-    items = caller.sent_items
+    items, returned = caller.items, caller.returned
     instances = sum(size * count for size, count in batches.items())
-    returned = caller.returned_items
     if not isinstance(caller.connector, RemoteConnector):
         return _Traffic(instances * _items_bytes(items), instances * _items_bytes(returned))
     connector, payload = caller.connector, caller.connector.payload
@@ -370,8 +365,8 @@ def _request_sizes(
         return [connector.flow.request_bytes] * (1 if whole else count)
 
 
-def _items_bytes(items: Mapping[str, tuple[Any, tuple[int, ...]]]) -> int:
-    return sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in items.values())
+def _items_bytes(items: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> int:
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in items.values())
 
 
 def _block_memory(prediction: Prediction) -> int:
@@ -384,41 +379,40 @@ def _block_memory(prediction: Prediction) -> int:
     windows = [predictor.window(layout, block) for block in blocks]
     # Bands that are whole chunks are not copied, and neither are results that are whole chunks.
     one_chunk = layout.chunk_count() == len(layout.planes) * len(blocks)
-    margin, overlap = prediction.work.grid.margin, _NONE
-    if isinstance(predictor, BlockPredictor):
-        overlap = predictor.overlap
-    bands = 0 if one_chunk and not maskable and margin == _NONE else 1
+    bands = 0 if one_chunk and not maskable and prediction.work.grid.margin == Size(x=0, y=0) else 1
     first = prediction.dataset[prediction.outputs[0].name].variable
     aligned = len(blocks) == math.prod(len(chunks) for chunks in _chunk_lengths(first))
-    results = 1 if aligned and overlap == _NONE else 2
+    results = 1 if aligned and prediction.options.blend == "crop" else 2
     masks = sum(rule.depth for rule in predictor.rules) + 2 if maskable else 0
+    if maskable and isinstance(predictor, PixelPredictor):
+        masks += np.dtype(np.intp).itemsize  # the places of pixels
     pixel = sum(output.dtype.itemsize * math.prod(output.shape) for output in predictor.outputs)
     return (
         chunk_bytes(layout)
         + largest_window(layout).pixels * (bands * pixel_bytes(predictor.rules) + masks)
-        + _call_memory(predictor, layout, copied=maskable)
+        + _call_memory(predictor, layout, maskable)
         + results * max(window.size.pixels for window in windows) * pixel
     )
 
 
-def _call_memory(predictor: BlockPredictor | PixelPredictor, layout: BlockLayout, *, copied: bool) -> int:
+def _call_memory(predictor: BlockPredictor | PixelPredictor, layout: BlockLayout, maskable: bool) -> int:
     """Return the memory of the tiles or pixels that are predicted together, and of their predictions."""
     rows, columns = (
         max(len(axis.owned(block)) for block in range(len(axis))) for axis in (layout.y, layout.x)
     )
     caller = predictor.caller
     batch = max(predictor.batches(rows, columns))
+    items, returned, own = (
+        _items_bytes(caller.items),
+        _items_bytes(caller.returned),
+        pixel_bytes(predictor.rules) * caller.tiles.sent.pixels,
+    )
     if isinstance(predictor, PixelPredictor):
-        copies = pixel_bytes(predictor.rules)
-        pixel = copies + _items_bytes(caller.sent_items) + _items_bytes(caller.returned_items)
-        places = rows * columns * np.dtype(np.intp).itemsize if copied else 0
-        return batch * pixel + places
+        return batch * (own + items + returned)
     together = predictor.rows_together(rows, columns)
     tiles = together * columns
-    returned = _items_bytes(caller.returned_items)
-    items = _items_bytes(caller.sent_items)
-    copies = pixel_bytes(predictor.rules) * caller.tiles.sent.pixels if copied or together > 1 else 0
-    return tiles * copies + batch * items + (2 if tiles > batch else 1) * tiles * returned
+    copied = own if maskable or together > 1 else 0
+    return tiles * copied + batch * items + (2 if tiles > batch else 1) * tiles * returned
 
 
 def _chunk_lengths(variable: xr.Variable) -> list[tuple[int, ...]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy.typing as npt
+import numpy as np
 
 from xee_tf.connector import Connector, Signature, TensorInfo
 from xee_tf.errors import OptionError
@@ -108,7 +109,7 @@ def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> 
     return Tiles(core, overlap, _output(spec, signature, tiles))
 
 
-def tile_items(feeds: Sequence[Feed], tile: Size) -> dict[str, tuple[npt.DTypeLike, tuple[int, ...]]]:
+def tile_items(feeds: Sequence[Feed], tile: Size) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
     """Return the dtype and shape of each input of a model for one tile."""
     return {
         feed.input: (feed.dtype, (*tile.shape, *feed.shape) if feed.tiled else feed.shape) for feed in feeds

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from xee_tf.display import abbreviated, by, counted
 from xee_tf.errors import OptionError, RecordError
@@ -42,7 +43,7 @@ from xee_tf.shards import (
     read_records,
     whole_frames,
 )
-from xee_tf.sidecars import DescribedFile, TablePatches, describe_files
+from xee_tf.sidecars import DescribedFile, describe_files
 from xee_tf.storage import Location
 
 __all__ = ["open_files"]
@@ -85,14 +86,12 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
     else:
         features = _find_features(shards, requested)
         names = choose_bands([feature.name for feature in features.layout.features], requested)
-        patch, kernel, depths = options.patch, options.kernel, options.tensor_depths
-        tables = _patches_of_tables(described, features, names)
-        if patch is None and tables is not None:
-            patch = tables.size
+        tables = _patches_of_tables(described, names)
         with first.error_context():
-            content, size = _describe(features, names, patch, kernel, depths, every=requested is None)
-        if tables is not None:
-            content = _with_patches(content, size, tables, options)
+            if tables is None:
+                content, size = _describe(features, names, options, every=requested is None)
+            else:
+                content, size = _describe_tables(features, names, options, tables)
     known = {band.name: band for band in content.bands}
     return OpenedExport(
         content,
@@ -104,44 +103,64 @@ def open_files(files: Sequence[Location], options: ReadOptions) -> OpenedExport:
     )
 
 
+class _TablePatches(NamedTuple):
+    """What the manifests of tables say of their patches: the names of their columns, size and default."""
+
+    columns: frozenset[str]
+    size: Size
+    default: float | None
+
+
 def _patches_of_tables(
-    described: Sequence[DescribedFile | None], features: Content, names: Sequence[str]
-) -> TablePatches | None:
-    """Return what the manifests of all tables say of their patches; None if no chosen feature is a patch.
+    described: Sequence[DescribedFile | None], names: Sequence[str]
+) -> _TablePatches | None:
+    """Return what the manifests of all tables say of their patches; None if no chosen column is a patch.
 
     Raises
     ------
     OptionError
         If tables have patches of different sizes.
     """
-    tables = [None if known is None else known.patches for known in described]
-    chosen = choose_features(features.layout, names).features
-    found = {known.patches.size: known.manifest for known in described if known and known.patches}
-    if not any(is_patch(each, size, {}) for each in chosen for size in found):
+    tables = [known for known in described if known is not None and known.patches is not None]
+    columns = frozenset[str]().union(*(known.patch_columns for known in tables))
+    if not columns.intersection(names):
         return None
-    if len(found) > 1:
-        sizes = " and ".join(f"{by(*size.xy)} pixels ({manifest})" for size, manifest in found.items())
+    patches = {known.manifest: known.patches for known in tables if known.patches is not None}
+    manifests = {each.size: manifest for manifest, each in patches.items()}
+    if len(manifests) > 1:
+        sizes = " and ".join(f"{by(*size.xy)} pixels ({manifest})" for size, manifest in manifests.items())
         raise OptionError(f"The tables have patches of different sizes: {sizes}. Read them one by one.")
-    if None in tables:
+    if len(tables) < len(described):
         return None
-    [size] = found
-    defaults = {str(table.default): table.default for table in tables if table is not None}  # NaN is not NaN
-    return TablePatches(size, defaults.popitem()[1] if len(defaults) == 1 else None)
+    [size] = manifests
+    defaults = {str(each.default): each.default for each in patches.values()}  # NaN is not equal to NaN
+    return _TablePatches(columns, size, defaults.popitem()[1] if len(defaults) == 1 else None)
 
 
-def _with_patches(content: Content, size: Size, tables: TablePatches, options: ReadOptions) -> Content:
-    """Add the default value of patches to their bands; raise an error if they have another size."""
-    stored = size.with_margin(content.margin)
-    if stored != tables.size:
+def _describe_tables(
+    features: Content, names: Sequence[str], options: ReadOptions, tables: _TablePatches
+) -> tuple[Content, Size]:
+    """Return the content of tables of patches, and the size of a patch without its margin."""
+    patch, kernel = options.patch or tables.size, options.kernel
+    stored = tables.size
+    margin = Size(x=max(0, stored.x - patch.x) // 2, y=max(0, stored.y - patch.y) // 2)
+    if kernel is not None:
+        margin = PatchGrid.margin_of(kernel)
+    if patch.with_margin(margin) != stored:
+        with_kernel = f" with kernel_size={options.kernel_size!r}" if kernel else ""
         raise OptionError(
-            f"patch_dimensions={options.patch_dimensions!r} is not the size of these patches, which is "
-            f"{by(*tables.size.xy)} according to the manifest of the table. Omit patch_dimensions."
+            f"patch_dimensions={options.patch_dimensions!r}{with_kernel} is not the size of these patches, "
+            f"which is {by(*stored.xy)} according to the manifest of the table. Omit it."
         )
+    chosen = choose_features(features.layout, names).features
+    labels = {each.name: each.size for each in chosen if each.name not in tables.columns}
+    values = {each.name: 1 if each.name in labels else each.size // stored.pixels for each in chosen}
+    given = check_depths(options.tensor_depths, [feature.name for feature in features.layout.features])
     bands = (
-        band if band.feature in content.labels else replace(band, default=tables.default)
-        for band in content.bands
+        band if band.feature in labels else replace(band, default=tables.default)
+        for band in infer_bands(features.layout, values, given.keys() - labels.keys())
     )
-    return replace(content, bands=tuple(bands))
+    return replace(features, bands=tuple(bands), margin=margin, unit="patch", labels=labels), patch
 
 
 def _find_features(shards: Sequence[Shard], names: Collection[str] | None) -> Content:
@@ -244,9 +263,7 @@ def _buffers(shards: Sequence[Shard]) -> Iterator[tuple[Shard, range, memoryview
 def _describe(
     features: Content,
     names: Sequence[str],
-    patch: Size | None,
-    kernel: Size | None,
-    depths: Mapping[str, int] | None,
+    options: ReadOptions,
     *,
     every: bool,
 ) -> tuple[Content, Size]:
@@ -255,7 +272,8 @@ def _describe(
     Without `patch`, records are pixels, or pixels of a patch of unknown shape, which are read as one row.
     `every` is whether all features are chosen because the user named none.
     """
-    given = check_depths(depths, [feature.name for feature in features.layout.features])
+    patch, kernel = options.patch, options.kernel
+    given = check_depths(options.tensor_depths, [feature.name for feature in features.layout.features])
     chosen = choose_features(features.layout, names).features
     labels: dict[str, int] = {}
     margin = NO_MARGIN

@@ -263,6 +263,14 @@ class TableManifest:
     patches: TablePatches | None = None
 
     @property
+    def patch_columns(self) -> frozenset[str]:
+        """Names of the columns that are patches."""
+        if self.patches is None:
+            return frozenset()
+        sides = self.patches.size.shape
+        return frozenset(column.name for column in self.columns if column.shape[-2:] == sides)
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the array-valued columns."""
         return {column.name: column.shape for column in self.columns if column.shape}

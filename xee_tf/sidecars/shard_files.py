@@ -178,6 +178,7 @@ class DescribedFile(NamedTuple):
     shard: ManifestShard
     manifest: Location
     patches: TablePatches | None = None
+    patch_columns: frozenset[str] = frozenset()
 
 
 def describe_files(files: Sequence[Location]) -> list[DescribedFile | None]:
@@ -216,7 +217,7 @@ def describe_files(files: Sequence[Location]) -> list[DescribedFile | None]:
         if described is None and file.name.endswith(RECORDS):
             side = manifest_location(file)
             if isinstance(table := read(side), TableManifest) and len(table.shards) == 1:
-                described = DescribedFile(table.shards[0], side, table.patches)
+                described = DescribedFile(table.shards[0], side, table.patches, table.patch_columns)
         found.append(described)
     return found
 

@@ -82,10 +82,22 @@ class Rows:
         return tuple(
             column.name
             for column, values in zip(self.columns, self.values, strict=True)
-            if isinstance(values, np.ndarray) and values.dtype.kind in "iu" and values.dtype.itemsize >= 4
-            if values.size and (int(values.max()) > FLOAT32_EXACT or int(values.min()) < -FLOAT32_EXACT)
-            if (values.astype(np.float32).astype(np.float64) != values).any()
+            if isinstance(values, np.ndarray) and _are_rounded_integers(values)
         )
+
+
+def _are_rounded_integers(values: npt.NDArray[Any]) -> bool:
+    """Return whether float32 cannot represent some of the integers, which may be float64 to hold NaN."""
+    if values.dtype.kind == "f" and values.dtype.itemsize > 4:
+        values = values[np.isfinite(values)]
+        if (values != np.trunc(values)).any():
+            return False
+    elif values.dtype.kind not in "iu" or values.dtype.itemsize < 4:
+        return False
+    if not values.size or -FLOAT32_EXACT <= int(values.min()) <= int(values.max()) <= FLOAT32_EXACT:
+        return False
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float32).astype(np.float64) != values).any())
 
 
 def select_columns(available: Sequence[Any], columns: Sequence[str] | str | None) -> list[str]:

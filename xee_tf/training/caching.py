@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from glob import escape, glob
 from hashlib import sha256
 from typing import Any
 
@@ -45,4 +46,16 @@ def cache_files(
     for shard, part in zip(shards, parts, strict=True):
         version = repr((shard.identity, shard.crc32c, shard.records)).encode()
         paths.append(f"{path}-{sha256(version + part).hexdigest()[:16]}")
+    _require_unlocked(path, paths)
     return paths
+
+
+def _require_unlocked(cache: str, paths: Sequence[str]) -> None:
+    """Raise an error if a cache is being written, or its writer was killed; TensorFlow's is not clear."""
+    locks = [lock for path in paths for lock in glob(f"{escape(path)}_*.lockfile")]
+    if locks:
+        raise OptionError(
+            f"cache={cache!r} is being written by another dataset, or the process that wrote it was killed: "
+            f"{locks[0]} exists. Finish the first epoch of the other dataset, or delete "
+            f"{escape(cache)}-*; or pass another path."
+        )
