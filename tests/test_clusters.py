@@ -356,6 +356,7 @@ def test_geotiff_in_a_bucket_is_encoded_by_the_workers(tmp_path, client, bucket)
     assert bucket.read() == {"a.tif": (tmp_path / "local.tif").read_bytes()}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_blocks")
 def test_interrupted_geotiff_of_predictions_is_continued_by_the_workers(tmp_path, client):
     calls, out = tmp_path / "calls", tmp_path / "out"
