@@ -59,6 +59,15 @@ def test_the_most_probable_class_of_each_pixel(chunks):
     assert found.rio.nodata == 255
 
 
+@pytest.mark.parametrize("more", [{"B4": "uint16"}, {"b_spread": "float32"}])
+def test_other_bands_do_not_become_classes(more):
+    shares = scene(probabilities()[:2], names=["a", "b"])
+    image = shares.assign({name: shares["a"].fillna(0).astype(dtype) for name, dtype in more.items()})
+    with pytest.raises(OptionError, match=r"would become classes beside 'a', 'b'.*bands=\['a', 'b'\]"):
+        class_map(image)
+    xr.testing.assert_identical(class_map(image, bands=["a", "b"]), class_map(shares))
+
+
 def test_confidence_is_the_highest_probability():
     values = probabilities()
     found = class_map(scene(values), confidence=True)
@@ -619,3 +628,9 @@ def test_invalid_maps():
         model({"class": ARGMAX, "confidence": "float32"}).predict_image(image())
     with pytest.raises(PredictionError, match=r"expected .*\(2,\) for 'class'|expected .* 2\) "):
         model({"class": {"argmax": NAMES[:2]}}).predict_image(image()).compute()
+    both = {"class": ARGMAX, "other": {"argmax": NAMES, "confidence": "certainty"}}
+    two = model(both, lambda tiles: {name: scores(tiles) for name in both}).predict_image(
+        image(), merge=False
+    )
+    assert list(two) == ["class", "confidence", "other", "certainty"]
+    np.testing.assert_array_equal(two["confidence"], two["certainty"])

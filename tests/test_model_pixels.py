@@ -530,6 +530,10 @@ def test_a_forest_on_the_landsat_scene(landsat: xr.Dataset, landsat_dir: Path, t
     labelled = (labels > 0) & ~masked
     train = labelled & (np.arange(len(labels)) % 2 == 0)
     trees = ensemble.RandomForestClassifier(12, max_depth=12, random_state=0)
+    with pytest.raises(
+        ModelError, match=r"got RandomForestClassifier.*\(model.predict_proba, unit"
+    ):
+        Model.from_function(trees)
     trees.fit(pixels[train], labels[train].astype(int))
 
     options = {"unit": "pixel", "bands": list(scene)}

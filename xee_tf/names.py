@@ -30,6 +30,7 @@ from xee_tf.storage import ZARR_METADATA, Location
 
 __all__ = [
     "RASTER_NAMES",
+    "SPREAD",
     "check_columns",
     "check_geotiff",
     "check_key",
@@ -38,6 +39,9 @@ __all__ = [
     "fold_case",
     "is_utf8",
 ]
+
+SPREAD = "_spread"
+"""Suffix of the bands with the standard deviation of a prediction over the symmetries of a square."""
 
 RASTER_NAMES = frozenset({"x", "y", "spatial_ref"})
 """Dimensions and coordinates of every raster that xee_tf reads."""

@@ -23,7 +23,7 @@ from xee_tf.georef.conventions import (
 )
 from xee_tf.georef.masks import Nodata, band_nodata
 from xee_tf.georef.reference import read_georef, write_georef
-from xee_tf.names import check_key
+from xee_tf.names import SPREAD, check_key
 from xee_tf.options import check_flags, read_names
 
 __all__ = ["class_map"]
@@ -187,6 +187,8 @@ def _planes(
         )
         return image, chosen, [array], [band_nodata(band, str(key))] * len(chosen), stacked
     chosen = _chosen([str(key) for key in found], bands)
+    if bands is None:
+        _require_only_classes({str(key): band.dtype for key, band in found.items()})
     own = {str(key): band for key, band in found.items()}
     fills = [band_nodata(own[key], key) for key in chosen]
     return image, chosen, [own[key].variable for key in chosen], fills, None
@@ -225,6 +227,18 @@ def _step_names(band: xr.DataArray, dim: str) -> list[str]:
         return band_names(band)
     labels = band.coords[dim].values if dim in band.coords else range(band.sizes[dim])
     return [str(label) for label in labels]
+
+
+def _require_only_classes(dtypes: Mapping[str, np.dtype[Any]]) -> None:
+    """Raise an error for bands that can hardly be probabilities of classes, beside others."""
+    spreads = [name for name in dtypes if name.endswith(SPREAD) and name.removesuffix(SPREAD) in dtypes]
+    floats = [name for name, dtype in dtypes.items() if dtype.kind == "f" and name not in spreads]
+    others = [*spreads, *(name for name, dtype in dtypes.items() if dtype.kind != "f")]
+    if floats and others:
+        raise OptionError(
+            f"{quoted(others)} would become classes beside {quoted(floats)}. Pass the bands of the "
+            f"classes, as in bands={floats}, or omit the others: merge=False in predict_image."
+        )
 
 
 def _chosen(names: list[str], bands: Sequence[str] | None) -> list[str]:

@@ -61,7 +61,7 @@ class FunctionConnector(Connector):
         check_flags(named=named)
         name = getattr(function, "__qualname__", type(function).__qualname__)
         if not callable(function):
-            raise ModelError(f"function must be callable; got {function!r}.")
+            raise ModelError(f"function must be callable; got {shorten(repr(function))}.{_advice(function)}")
         try:
             pickled = cloudpickle.dumps(function)
         except Exception as error:
@@ -134,8 +134,9 @@ class _FunctionConnection:
         try:
             returned = self._function(argument)
         except Exception as error:
+            hint = " For estimators of scikit-learn, pass unit='pixel'." if _takes_rows(error) else ""
             raise PredictionError(
-                f"The function {self._name} raised {type(error).__name__}: {error}"
+                f"The function {self._name} raised {type(error).__name__}: {error}{hint}"
             ) from error
         if isinstance(returned, Mapping):
             return {
@@ -167,6 +168,19 @@ class _FunctionConnection:
 
     def close(self) -> None:
         """Do nothing: a connection contains only the function."""
+
+
+def _advice(model: object) -> str:
+    """Return which method to pass instead of a model of scikit-learn or the like."""
+    for method in ("predict_proba", "predict"):
+        if hasattr(model, method):
+            return f" Pass its method, as in Model.from_function(model.{method}, unit='pixel')."
+    return ""
+
+
+def _takes_rows(error: Exception) -> bool:
+    """Return whether scikit-learn raised an error because it got tiles."""
+    return isinstance(error, ValueError) and str(error).startswith("Found array with dim")
 
 
 def _describe(value: Any) -> str:

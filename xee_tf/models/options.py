@@ -169,5 +169,7 @@ def _class_map(info: Mapping[str, Any], name: str) -> PixelType:
         )
     own = {key: info[key] for key in _OF_CLASSES if key in info}
     classes = Classes.of(info["argmax"], **own, within=name, named="argmax")
-    second = CONFIDENCE if flag(info.get("confidence", False), f"{name}['confidence']") else None
+    second = info.get("confidence", False)
+    if not (isinstance(second, str) and second):
+        second = CONFIDENCE if flag(second, f"{name}['confidence']") else None
     return PixelType(dimensions=1, shape=(len(classes.names),), classes=classes, confidence=second)

@@ -99,8 +99,8 @@ class ModelSpec(Options):
         masked pixels get a value outside it. ``{"class": {"argmax": ["forest", "water"]}}`` is a map of the
         most probable class, as `xee_tf.class_map` makes it, from a single output of the model with a channel
         for each class; Earth Engine does not have this. ``values``, ``colors`` and ``nodata`` are those of
-        `xee_tf.class_map`; ``"confidence": True`` adds its band. Default: the outputs in the signature of the
-        model.
+        `xee_tf.class_map`; ``"confidence": True``, or its name, adds its band. Default: the outputs in the
+        signature of the model.
     output_properties : mapping or sequence of str, optional
         The same for tables, where a range only determines the type.
     output_multiplier : float, default 1

@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 from xee_tf.connector import Arrays
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.names import SPREAD
 
-__all__ = ["SPREAD", "Blend", "average_symmetries", "blend_weights"]
-
-SPREAD = "_spread"
-"""Suffix of the bands with the standard deviation over the symmetries."""
+__all__ = ["Blend", "average_symmetries", "blend_weights"]
 
 Blend = Literal["crop", "hann"]
 Call = Callable[[Arrays], Arrays]

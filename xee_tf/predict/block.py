@@ -16,7 +16,8 @@ from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble
 from xee_tf.dtypes import coerce
 from xee_tf.errors import PredictionError
 from xee_tf.geometry import PatchGrid, Size, Window
-from xee_tf.predict.averaging import SPREAD, Blend, average_symmetries, blend_weights
+from xee_tf.names import SPREAD
+from xee_tf.predict.averaging import Blend, average_symmetries, blend_weights
 from xee_tf.predict.calling import TileCaller
 from xee_tf.predict.output_bands import (
     DerivedBand,

@@ -41,9 +41,9 @@ from xee_tf.models import (
     group_inputs,
     type_name,
 )
-from xee_tf.names import check_key, check_variables
+from xee_tf.names import SPREAD, check_key, check_variables
 from xee_tf.options import check_flags
-from xee_tf.predict.averaging import SPREAD, Blend
+from xee_tf.predict.averaging import Blend
 from xee_tf.predict.block import BlockPredictor
 from xee_tf.predict.calling import Caller, TileCaller, pinned_spec, pixel_caller, tile_caller
 from xee_tf.predict.options import PredictOptions
@@ -307,7 +307,8 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
     names = [check_key(output.name, "output") for output in outputs]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise OptionError(
-            f"Two outputs would be named {repeated[0]!r}. Give one of them another name in output_bands."
+            f"Two outputs would be named {repeated[0]!r}. Give one of them another name in output_bands; the "
+            "confidence of a map of classes is named by 'confidence': 'name'."
         )
     mappings = grid_mappings(dataset, place.x_dim, place.y_dim)
     taken = {*dataset.dims, *dataset.coords, *mappings, GRID_MAPPING, place.x_dim, place.y_dim}
