@@ -112,6 +112,8 @@ create the prediction again.
         except (MissingModelError, StorageError):
             self._require_listing({})
             raise
+        except ValueError as error:  # of a URL without a bucket
+            raise ModelError(f"The files of {self} cannot be listed: {error}. Correct the URL.") from error
         paths = {path: path[len(root) :].strip("/") for path in sorted(found)} or {root: ""}
         self._require_listing(paths)
         return paths

@@ -102,7 +102,7 @@ def read_coordinate(document: Any) -> NDArray[Any]:
     if known.kind in _TIMES:
         times = ["NaT" if value is None else value for value in values]
         for value in times:  # numpy also reads "now", and warns of time zones
-            if isinstance(value, str) and not _TIME.fullmatch(value):
+            if not isinstance(value, int) and not (isinstance(value, str) and _TIME.fullmatch(value)):
                 raise ValueError(f"a coordinate contains {excerpt(value)}, which is not a time in ISO 8601")
         return np.array(times, known)
     return np.array([read_number(value) for value in values], known)
