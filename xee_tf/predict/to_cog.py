@@ -203,6 +203,7 @@ def write_cog(
             progress=progress,
             remedy=remedy,
             computed=computed,
+            all_declared=True,
         )
 
     chunks, finished = count_chunks(prediction), 0

@@ -188,7 +188,8 @@ def cast(
     nodata : float or None
         Value of `dtype` that marks missing pixels in the result.
     fill : float, optional
-        Value that marks missing pixels in `array`, in addition to NaN.
+        Value that marks missing pixels in `array`, in addition to NaN. None: those with `nodata` are missing;
+        NaN: no others are.
     remedy : str
         End of the error message for a value that `dtype` cannot represent: one or more sentences.
 
@@ -254,9 +255,11 @@ class _Cast:
         if self.nodata is None or np.isnan(self.nodata) or self.fill == self.nodata:
             return
         if ((block == self.nodata) & ~missing).any():
+            none = block.dtype.kind != "f" and self.fill is not None and np.isnan(self.fill)
+            why = "no pixel of it is missing" if none else f"its missing pixels have {self.fill}"
             raise RecordError(
-                f"Band {self.name!r} contains {self.nodata} as a valid value, because its missing pixels "
-                f"have {self.fill}: choose another nodata=, which no valid pixel has, or omit it."
+                f"Band {self.name!r} contains {self.nodata} as a valid value, because {why}: choose another "
+                "nodata=, which no valid pixel has, or omit it."
             )
 
     def _rounded(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:

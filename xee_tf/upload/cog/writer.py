@@ -161,6 +161,7 @@ def write_raster(
     progress: bool,
     remedy: str,
     computed: Callable[[], Mapping[str, da.Array]] | None = None,
+    all_declared: bool = False,
 ) -> None:
     """Write a raster as `to_cog` does.
 
@@ -172,6 +173,9 @@ def write_raster(
         End of the error for values that the file cannot represent.
     computed : callable, optional
         Called after the checks of the bands; returns arrays with the same values, which are written instead.
+    all_declared : bool
+        Whether bands without ``_FillValue`` have no missing pixels but NaN, as predictions, so that a pixel
+        with the value `nodata` is an error.
     """
     georef = read_georef(raster)
     bands = {
@@ -191,8 +195,9 @@ def write_raster(
         dtype, stored = common_nodata(dtypes, fills, remedy)
     else:
         dtype, stored = dtype_with_nodata(dtypes, chosen)
-        for name, band in bands.items():  # predictions, and what xarray decoded, have no other missing pixels
-            if fills[name] is None and band.encoding.get("_FillValue") is not None:
+        for name, band in bands.items():
+            decoded = band.encoding.get("_FillValue") is not None  # by xarray: only NaN is missing
+            if fills[name] is None and (all_declared or decoded):
                 fills[name] = math.nan
     names = {}
     for name, band in bands.items():
