@@ -416,11 +416,20 @@ def test_names_that_xml_does_not_allow(tmp_path):
 def test_overviews_are_no_means_of_classes(tmp_path):
     found = class_map(scene(probabilities()), confidence=True)
     with pytest.raises(
-        OptionError, match=r"the values of 'class' are classes.*Pass {'confidence': 'mean', 'class'"
+        OptionError, match=r"the values of 'class' are classes.*Pass {'class': 'mode', 'confidence': 'mean'}"
     ):
         xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling="mean")
     with pytest.raises(OptionError, match=r"is another class. Pass 'mode'"):
         xee_tf.to_cog(found["class"], tmp_path / "map.tif", overview_resampling="mean")
+    both = found.assign(old=found["class"])
+    message = (
+        r"'class', 'old' are classes, according to their attributes flag_values.*"
+        "{'class': 'mode', 'confidence': 'mean', 'old': 'mode'}"
+    )
+    with pytest.raises(OptionError, match=message):
+        xee_tf.to_cog(both, tmp_path / "map.tif", overview_resampling="mean")
+    with pytest.raises(OptionError, match=r"Pass 'mode'\.$"):
+        xee_tf.to_cog(both[["class", "old"]], tmp_path / "map.tif", overview_resampling="mean")
     assert list(tmp_path.iterdir()) == []
 
 

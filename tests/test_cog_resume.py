@@ -246,6 +246,22 @@ def test_bands_are_checked_before_they_are_predicted(run: Run) -> None:
     assert os.listdir(run.out) == []
 
 
+@pytest.mark.parametrize("if_exists", ["error", "resume"])
+def test_options_by_band_name_all_bands_that_are_written(if_exists: Any, tmp_path: Path) -> None:
+    model = xee_tf.Model.from_function(
+        lambda pixels: pixels[..., 0] + 1, input_tile_size=TILE, output_bands={"p": "float32"}
+    )
+    how: Any = {"augment": "d4", "if_exists": if_exists, "overview_resampling": {"p_spread": "mean"}}
+    file = xee_tf.predict_to_cog(model, image(), tmp_path / "p.tif", nodata={"p_spread": -5}, **how)
+    with rasterio.open(file) as opened:
+        assert (opened.descriptions, opened.nodata) == (("p", "p_spread"), -5)
+    how["overview_resampling"] = {"q_spread": "mean"}
+    message = "names the band 'q_spread', which is not written. The bands are 'p', 'p_spread'"
+    with pytest.raises(xee_tf.OptionError, match=message):
+        xee_tf.predict_to_cog(model, image(), tmp_path / "q.tif", **how)
+    assert os.listdir(tmp_path) == ["p.tif"]
+
+
 def test_disk_that_may_be_too_small(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xee_tf.predict.keeping.disk_usage", lambda _: (1000, 10_000))
     with pytest.warns(UserWarning, match=r"need up to 45\.00 kiB beside it, .* has 0\.98 kiB\."):

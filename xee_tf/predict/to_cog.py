@@ -12,7 +12,7 @@ import xarray as xr
 from xee_tf.identity import IdentityOptions
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
-from xee_tf.predict.image import input_files, predict_image, require_model
+from xee_tf.predict.image import input_files, predict_image
 from xee_tf.predict.keeping import keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
@@ -185,11 +185,11 @@ def write_cog(
     require_other(location, input_files(image))
     require_free(location, if_exists)
     require_writable(location)
-    require_model(model)
-    check_resampling(overview_resampling, _declared_bands(model))
-    one_nodata(nodata, _declared_bands(model))
     prediction = predict_image(model, image, options, merge=False)
     predicted = prediction.dataset
+    names = [output.name for output in prediction.outputs]
+    check_resampling(overview_resampling, names)
+    one_nodata(nodata, names)
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."
 
@@ -221,11 +221,3 @@ def write_cog(
     with keep_predictions(prediction, location, description) as kept:
         write(kept_arrays)
     return WrittenCog(location, chunks, finished)
-
-
-def _declared_bands(model: ModelSpec) -> list[str] | None:
-    """Return the names of the bands that a model is declared to return; None if nothing is declared."""
-    if model.output_bands is None:
-        return None
-    second = [kind.confidence for kind in model.output_bands.values() if kind.confidence is not None]
-    return [*model.output_bands, *second]

@@ -65,9 +65,10 @@ def _xml_text(name: str) -> str:
 def require_no_means(methods: Mapping[str, Resampling], labels: Mapping[str, Labels]) -> None:
     """Raise an error if overviews would have means of the numbers of classes."""
     if means := [name for name, method in methods.items() if method == "mean" and name in labels]:
-        others = {name: method for name, method in methods.items() if name not in labels}
-        fix = "'mode'" if not others else repr({**others, means[0]: "mode"})
+        fixed: dict[str, Resampling] = {**methods, **dict.fromkeys(means, "mode")}
+        fix = "'mode'" if set(fixed.values()) == {"mode"} else repr(fixed)
+        source = "its attribute" if len(means) == 1 else "their attributes"
         raise OptionError(
-            f"overview_resampling is 'mean', but the values of {quoted(means)} are classes, according to its "
-            f"attribute flag_values, and the mean of their numbers is another class. Pass {fix}."
+            f"overview_resampling is 'mean', but the values of {quoted(means)} are classes, according to "
+            f"{source} flag_values, and the mean of their numbers is another class. Pass {fix}."
         )
