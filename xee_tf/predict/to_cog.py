@@ -208,7 +208,13 @@ def write_cog(
 
     chunks, finished = count_chunks(prediction), 0
     if if_exists != "resume":
-        write()
+        try:
+            write()
+        except KeyboardInterrupt as error:
+            error.add_note(
+                "To keep what is predicted before an interruption, call it with if_exists='resume'."
+            )
+            raise
         return WrittenCog(location, chunks, finished)
     require_reachable(location, zarr=True)
     description = identify_run(model, prediction, identity)
