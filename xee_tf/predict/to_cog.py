@@ -115,7 +115,9 @@ def predict_to_cog(
 
     Notes
     -----
-    All bands of a GeoTIFF have the same dtype and the same nodata value; see `xee_tf.to_cog`.
+    All bands of a GeoTIFF have the same dtype and the same nodata value; see `xee_tf.to_cog`. Only a file of
+    one band keeps the colours of a map of classes: to write its confidence, too, call `predict_to_zarr`, and
+    write each band of the store with `xee_tf.to_cog`.
 
     With ``if_exists="resume"``, predictions are first written to a Zarr store in a hidden folder beside the
     destination, also in a bucket, and the file is made from this store, which is then deleted. It needs up to
