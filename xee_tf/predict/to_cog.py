@@ -12,7 +12,8 @@ import xarray as xr
 from xee_tf.identity import IdentityOptions
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
-from xee_tf.predict.image import input_files, predict_image
+from xee_tf.predict.averaging import SPREAD
+from xee_tf.predict.image import input_files, predict_image, require_model
 from xee_tf.predict.keeping import keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
@@ -187,11 +188,12 @@ def write_cog(
     require_other(location, input_files(image))
     require_free(location, if_exists)
     require_writable(location)
-    prediction = predict_image(model, image, options, merge=False)
-    predicted = prediction.dataset
-    names = [output.name for output in prediction.outputs]
+    require_model(model)
+    names = _declared_bands(model, options)  # before the model is opened
     check_resampling(overview_resampling, names)
     one_nodata(nodata, names)
+    prediction = predict_image(model, image, options, merge=False)
+    predicted = prediction.dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."
 
@@ -229,3 +231,13 @@ def write_cog(
     with keep_predictions(prediction, location, description) as kept:
         write(kept_arrays)
     return WrittenCog(location, chunks, finished)
+
+
+def _declared_bands(model: ModelSpec, options: PredictOptions) -> list[str] | None:
+    """Return the names of the bands that are written; None if the model does not declare its outputs."""
+    if model.output_bands is None:
+        return None
+    kinds = model.output_bands
+    second = [kind.confidence for kind in kinds.values() if kind.confidence is not None]
+    spreads = [name + SPREAD for name, kind in kinds.items() if options.augment and kind.classes is None]
+    return [*kinds, *second, *spreads]
