@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 import xee_tf
 from tests.rasters import raster
 from tests.test_model_image import box_sum
-from xee_tf import Model, OptionError, PredictionError, class_map
+from xee_tf import Model, OptionError, PredictionError, RecordError, class_map
 from xee_tf.classes import Classes, find_labels
 
 NAMES = ["forest", "water", "bare soil"]
@@ -346,7 +346,10 @@ def test_a_map_and_its_confidence_in_one_geotiff(tmp_path):
     """All bands have the same dtype, so that there is no colour table."""
     values = probabilities()
     found = class_map(scene(values), colors=COLORS, confidence=True)
-    path = xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling={"confidence": "mean"}).path
+    message = r"^The colours of 'class' are not written: .* has 2 bands of float32\."
+    with pytest.warns(UserWarning, match=message) as warned:
+        path = xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling={"confidence": "mean"}).path
+    assert (len(warned), warned[0].filename) == (1, __file__)
     with rasterio.open(path) as file:
         assert file.descriptions == ("class", "confidence")
         assert file.dtypes == ("float32", "float32")
@@ -425,11 +428,20 @@ def test_names_that_xml_does_not_allow(tmp_path):
 def test_overviews_are_no_means_of_classes(tmp_path):
     found = class_map(scene(probabilities()), confidence=True)
     with pytest.raises(
-        OptionError, match=r"the values of 'class' are classes.*Pass {'confidence': 'mean', 'class'"
+        OptionError, match=r"the values of 'class' are classes.*Pass {'class': 'mode', 'confidence': 'mean'}"
     ):
         xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling="mean")
     with pytest.raises(OptionError, match=r"is another class. Pass 'mode'"):
         xee_tf.to_cog(found["class"], tmp_path / "map.tif", overview_resampling="mean")
+    both = found.assign(old=found["class"])
+    message = (
+        r"'class', 'old' are classes, according to their attributes flag_values.*"
+        "{'class': 'mode', 'confidence': 'mean', 'old': 'mode'}"
+    )
+    with pytest.raises(OptionError, match=message):
+        xee_tf.to_cog(both, tmp_path / "map.tif", overview_resampling="mean")
+    with pytest.raises(OptionError, match=r"Pass 'mode'\.$"):
+        xee_tf.to_cog(both[["class", "old"]], tmp_path / "map.tif", overview_resampling="mean")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -524,7 +536,9 @@ def test_predicted_maps_are_written(tmp_path, numbers):
     np.testing.assert_array_equal(stored, want)
     assert find_labels(stored.attrs) == find_labels(want.attrs)
     assert stored.rio.crs == "EPSG:32633"
-    np.testing.assert_array_equal(xr.open_zarr(store)["class"].isnull(), masked)
+    decoded = xr.open_zarr(store, decode_coords="all")["class"]
+    assert decoded.dtype.kind == "f"
+    np.testing.assert_array_equal(decoded.isnull(), masked)
 
     path = xee_tf.predict_to_cog(mapped, ds, tmp_path / "map.tif", overview_resampling={"class": "mode"}).path
     with rasterio.open(path) as file:
@@ -534,6 +548,54 @@ def test_predicted_maps_are_written(tmp_path, numbers):
             tuple(bytes.fromhex(color[1:])) for color in COLORS
         ]
     assert category_names(path)[numbers[1]] == "water"
+    again = xee_tf.to_cog(decoded, tmp_path / "again.tif", overview_resampling="mode").path
+    assert Path(again).read_bytes() == Path(path).read_bytes()
+    assert category_names(again) == category_names(path)
+
+
+def decoded_map(values, **encoding):
+    """A map of classes, 11 and 12, as xarray decodes it."""
+    found = raster({"kind": np.array(values, "float32")})
+    found["kind"].attrs = {
+        "flag_values": [11, 12],
+        "flag_meanings": "ice snow",
+        "flag_colors": "#ffffff #eeeeee",
+    }
+    found["kind"].encoding = {"dtype": np.dtype("int16"), "_FillValue": -3, **encoding}
+    return found
+
+
+def test_decoded_maps_become_integers_again(tmp_path):
+    found = decoded_map([[11, np.nan], [12, 0]])
+    with pytest.warns(UserWarning, match=r"colours of 'kind' are not written: .* has 1 band of int16\."):
+        path = xee_tf.to_cog(found, tmp_path / "map.tif").path
+    with rasterio.open(path) as file:
+        assert (file.dtypes, file.nodata) == (("int16",), -3)
+        np.testing.assert_array_equal(file.read(1), [[11, -3], [12, 0]])
+    found["kind"].encoding["dtype"], found["kind"].encoding["_FillValue"] = "uint8", np.uint8(9)
+    path = xee_tf.to_cog(found, tmp_path / "small.tif", nodata=5).path
+    with rasterio.open(path) as file:
+        assert (file.dtypes, file.nodata) == (("uint8",), 5)
+        assert file.colormap(1)[12][:3] == (0xEE, 0xEE, 0xEE)
+        np.testing.assert_array_equal(file.read(1), [[11, 5], [12, 0]])
+
+
+@pytest.mark.parametrize("value", [11.5, 70_000, -3, np.inf])
+def test_decoded_maps_with_other_values_are_refused(tmp_path, value):
+    with (
+        pytest.raises(RecordError, match=f"Band 'kind' contains {value:.1f}, but its attribute flag_values"),
+        pytest.warns(UserWarning, match="colours"),
+    ):
+        xee_tf.to_cog(decoded_map([[11, np.nan], [value, 12]]), tmp_path / "map.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", [{"scale_factor": 0.5}, {"dtype": np.dtype("float32")}])
+def test_other_floats_with_names_stay_floats(tmp_path, encoding):
+    with pytest.warns(UserWarning, match=r"colours of 'kind' .* has 1 band of float32\."):
+        path = xee_tf.to_cog(decoded_map([[11, np.nan], [11.5, 12]], **encoding), tmp_path / "map.tif").path
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(1), [[11, np.nan], [11.5, 12]])
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -563,7 +625,8 @@ def test_a_geotiff_of_a_map_with_another_nodata_value(tmp_path):
 def test_an_interrupted_geotiff_of_a_map_is_resumed(tmp_path):
     options = {"if_exists": "resume", "identity": "1"}
     mapped = model({"class": ARGMAX})
-    path = xee_tf.predict_to_cog(mapped, image(), tmp_path / "map.tif", **options).path
+    with pytest.warns(UserWarning, match="colours of 'class' are not written"):
+        path = xee_tf.predict_to_cog(mapped, image(), tmp_path / "map.tif", **options).path
     with rasterio.open(path) as file:
         want = mapped.predict_image(image(), merge=False)
         np.testing.assert_array_equal(file.read(2), want["confidence"])

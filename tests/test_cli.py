@@ -29,7 +29,7 @@ import xee_tf_cli
 from tests.optional import RECORD_IMPORTS, optional
 from tests.rasters import random_band, raster
 from tests.strategies import examples
-from xee_tf import StorageError, demo
+from xee_tf import RecordError, StorageError, demo
 from xee_tf.cli.errors import options_to_flags
 from xee_tf.cli.options import parse_pairs
 from xee_tf.cli.rasters import open_rasters
@@ -520,9 +520,15 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys, monkeypatch
     assert "--overwrite" in capsys.readouterr().err
     kept = str(tmp_path / "kept.tif")
     with monkeypatch.context() as patch:
-        patch.setattr("xee_tf.predict.to_cog.write_raster", lambda *_, computed, **__: computed()["no"])
-        with pytest.raises(KeyError):
-            main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"])
+
+        def fail(*_, computed, **__):
+            computed()
+            raise RecordError("No GeoTIFF was made.")
+
+        patch.setattr("xee_tf.predict.to_cog.write_raster", fail)
+        assert main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"]) == 1
+    pattern = r"No GeoTIFF was made\. 1 of 1 chunk of predictions .*\.kept.*: run it again with --resume"
+    assert re.search(pattern, capsys.readouterr().err)
     assert main(["predict", str(tmp_path / "model"), *files, kept, *flags, "--resume"]) == 0
     assert main(["predict", "no", *files, names[1], *flags, "--nodata", "9"]) == 1
     captured = capsys.readouterr()

@@ -106,3 +106,24 @@ def test_predictions(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values[0], [[1, -9999], [3, 5]])
     with pytest.raises(xee_tf.RecordError, match=r"Band 'p' contains 3\.0 as a valid value"):
         xee_tf.predict_to_cog(model, ds, tmp_path / "b.tif", nodata=3)
+
+
+@pytest.mark.parametrize("if_exists", ["error", "resume"])
+def test_predictions_without_masks_have_no_missing_pixels(if_exists: Any, tmp_path: Path) -> None:
+    ds = raster({"level": np.array([[7, 40], [41, 42]], "uint8")})
+    outputs: Any = {"same": "uint8", "half": "float32"}
+    model = xee_tf.Model.from_function(
+        lambda b: {"same": b[..., 0], "half": b[..., 0] / 2}, input_tile_size=2, output_bands=outputs
+    )
+    whole = xee_tf.Model.from_function(lambda b: b[..., 0], input_tile_size=2, output_bands={"same": "uint8"})
+    with pytest.raises(
+        xee_tf.RecordError, match="Band 'same' contains 41 as a valid value, because no pixel of it"
+    ):
+        xee_tf.predict_to_cog(whole, ds, tmp_path / "a.tif", nodata=41, if_exists=if_exists)
+    with pytest.raises(xee_tf.RecordError, match=r"Band 'half' contains 20\.5 as a valid value"):
+        xee_tf.predict_to_cog(model, ds, tmp_path / "b.tif", nodata=20.5, if_exists=if_exists)
+    values, found, dtype = read(
+        xee_tf.predict_to_cog(whole, ds, tmp_path / "c.tif", nodata=43, if_exists=if_exists)
+    )
+    assert (found, dtype) == (43, "uint8")
+    np.testing.assert_array_equal(values[0], ds.level)

@@ -145,16 +145,39 @@ def test_finished_predictions_are_not_repeated(run: Run) -> None:
     [
         (5, "resume", r"^1 of 3 chunks of predictions are kept in .*/out/\.p\.tif-.*: run it again with "),
         (0, "resume", r"^No chunk was finished\. Run it again\.$"),
-        (5, "error", r"^Temporary files were deleted, and nothing else was changed\."),
+        (
+            5,
+            "error",
+            r"^Temporary files were deleted, and nothing else was changed\. .* with if_exists='resume'\.$",
+        ),
     ],
 )
 def test_interruption_leaves_what_the_option_says(run: Run, number: int, if_exists: str, note: str) -> None:
     run.fail_at(number, "Ctrl-C")
     with pytest.raises(KeyboardInterrupt) as caught:
         run.predict(if_exists)
-    [found] = caught.value.__notes__
+    found = " ".join(caught.value.__notes__)
     assert re.search(note, found), found
     assert bool(os.listdir(run.out)) == found.startswith("1")
+
+
+def test_errors_say_what_is_kept(run: Run) -> None:
+    run.fail_at(0)
+    with pytest.raises(xee_tf.PredictionError) as caught:
+        run.predict()
+    assert not getattr(caught.value, "__notes__", [])  # nothing is kept
+    run.fail_at(8)
+    with pytest.raises(xee_tf.PredictionError) as caught:
+        run.predict()
+    [folder] = run.out.iterdir()
+    [note] = caught.value.__notes__
+    kept = f"2 of 3 chunks of predictions are kept in {folder}: "
+    assert note == f"{kept}run it again with if_exists='resume' to continue."
+    assert run.finished == 2 * CHUNKS
+    with pytest.raises(xee_tf.OptionError) as wrong:  # of the GeoTIFF
+        run.predict(nodata=1e300)
+    [folder] = run.out.iterdir()
+    assert wrong.value.__notes__[0].startswith(f"2 of 3 chunks of predictions are kept in {folder}: ")
 
 
 def test_file_is_written_again_from_finished_predictions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +233,7 @@ def test_other_predictions_are_refused(run: Run) -> None:
 
 def test_what_is_not_continued_is_deleted(run: Run) -> None:
     run.interrupt()
-    with pytest.warns(UserWarning, match=r"had kept for .*p\.tif was deleted\. To continue such a run"):
+    with pytest.warns(UserWarning, match=r"had kept for .*p\.tif was deleted, because .* To continue an"):
         run.predict("error")
     assert os.listdir(run.out) == ["p.tif"]
     with pytest.raises(xee_tf.DestinationExistsError, match="do not tell what they were written from"):
@@ -246,10 +269,36 @@ def test_bands_are_checked_before_they_are_predicted(run: Run) -> None:
     assert os.listdir(run.out) == []
 
 
+@pytest.mark.parametrize("if_exists", ["error", "resume"])
+def test_options_by_band_name_all_bands_that_are_written(if_exists: Any, tmp_path: Path) -> None:
+    model = xee_tf.Model.from_function(
+        lambda pixels: pixels[..., 0] + 1, input_tile_size=TILE, output_bands={"p": "float32"}
+    )
+    how: Any = {"augment": "d4", "if_exists": if_exists, "overview_resampling": {"p_spread": "mean"}}
+    file = xee_tf.predict_to_cog(model, image(), tmp_path / "p.tif", nodata={"p_spread": -5}, **how)
+    with rasterio.open(file) as opened:
+        assert (opened.descriptions, opened.nodata) == (("p", "p_spread"), -5)
+    how["overview_resampling"] = {"q_spread": "mean"}
+    message = "names the band 'q_spread', which is not written. The bands are 'p', 'p_spread'"
+    with pytest.raises(xee_tf.OptionError, match=message):
+        xee_tf.predict_to_cog(model, image(), tmp_path / "q.tif", **how)
+    assert os.listdir(tmp_path) == ["p.tif"]
+
+
 def test_disk_that_may_be_too_small(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xee_tf.predict.keeping.disk_usage", lambda _: (1000, 10_000))
-    with pytest.warns(UserWarning, match=r"need up to 45\.00 kiB beside it, .* has 0\.98 kiB\."):
+    run.fail_at(5)
+    with (
+        pytest.warns(UserWarning, match=r"predictions need up to 45\.00 kiB .* has 0\.98 kiB\..* omit if_ex"),
+        pytest.raises(xee_tf.PredictionError),
+    ):
         run.predict()
+    monkeypatch.setattr("xee_tf.predict.keeping.disk_usage", lambda _: (30_000, 40_000))
+    message = r"missing predictions need up to 30\.00 kiB .* has 29\.30 kiB\..* free some space\.$"
+    with pytest.warns(UserWarning, match=message):  # of two of three chunks
+        run.interrupt(run.count)
+    monkeypatch.setattr("xee_tf.predict.keeping.disk_usage", lambda _: (31_000, 40_000))
+    run.predict()
 
 
 @needs_posix

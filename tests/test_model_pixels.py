@@ -259,6 +259,23 @@ def test_errors_name_what_was_expected_and_where(function: Any, output: str, mes
         pixel_model(function, output_bands={"p": output}).predict_image(ds).p.compute()
 
 
+@pytest.mark.parametrize("unit", ["tile", "pixel"])
+@pytest.mark.parametrize(("value", "problem"), [(255, "is 255"), (np.nan, "NaN for 'p'")])
+def test_errors_count_pixels_and_not_their_values(unit: Any, value: float, problem: str) -> None:
+    band = random_band((6, 8))
+    band[1:4, 2:7] = np.nan
+    ds = raster({"a": band})
+
+    def function(pixels: Any) -> Any:
+        return np.full((*pixels.shape[:-1], 3), value)
+
+    outputs: Any = {"p": {"type": "uint8", "dimensions": 1, "shape": [3]}}
+    size = {} if unit == "pixel" else {"input_tile_size": 4}
+    model = Model.from_function(function, unit=unit, output_bands=outputs, **size)
+    with pytest.raises(PredictionError, match=rf"{problem}.* in 33 pixels that are not masked"):
+        model.predict_image(ds, merge=False).p.compute()
+
+
 def test_errors_suggest_array_dims_for_mapped_dimensions() -> None:
     ds = scene()[["a"]].expand_dims(time=3)
     with pytest.raises(PredictionError, match=r"step of 'time' is.*requires array_dims=\('time',\)"):

@@ -137,11 +137,24 @@ def test_interruption_says_whether_chunks_are_kept(tmp_path):
         return pixels[..., 0]
 
     model = Model.from_function(function, input_tile_size=16, output_bands=["p"])
-    for advice in ("No chunk was finished", "Finished chunks are kept"):
+    for advice in (
+        r"No chunk was finished\. Run it again\.$",
+        r"3 of 8 chunks are kept in .*p\.zarr: run it",
+    ):
         with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt) as caught:
             predict_to_zarr(model, scene().isel(time=0), tmp_path / "p.zarr", identity="1")
         [note] = caught.value.__notes__
-        assert note.startswith(advice)
+        assert re.match(advice, note)
+
+
+def test_errors_say_whether_chunks_are_kept(tmp_path):
+    for limit, kept in ((0, ""), (5, "5 of 16 chunks are kept in ")):
+        (calls := tmp_path / f"calls-{limit}").mkdir()
+        store = tmp_path / f"{limit}.zarr"
+        with dask.config.set(scheduler="sync"), pytest.raises(PredictionError, match="interrupted") as caught:
+            predict_to_zarr(model_of(calls, limit=limit), scene(), store)
+        notes = [f"{kept}{store}: run it again to continue."] if kept else []
+        assert getattr(caught.value, "__notes__", []) == notes
 
 
 def test_run_is_continued_after_its_process_was_killed(tmp_path):

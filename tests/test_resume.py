@@ -94,7 +94,9 @@ def test_deleted_shards_have_a_warning(tmp_path, if_exists):
     """Unless it was requested that they are replaced."""
     with dask.config.set(scheduler="sync"), pytest.raises(KeyboardInterrupt):
         export(Source(fail_at=6, error=KeyboardInterrupt), tmp_path / "scene")
-    message = r"had kept for .*scene was deleted\. To continue .* call it with if_exists='resume'\.$"
+    message = (
+        r"had kept for .*scene was deleted, because .* To continue .* call it with if_exists='resume'\.$"
+    )
     with pytest.warns(UserWarning, match=message) if if_exists == "error" else nullcontext():
         export(Source(), tmp_path / "scene", if_exists=if_exists)
     export(Source(), tmp_path / "scene", if_exists="overwrite")

@@ -71,8 +71,14 @@ _ADVICE = (
 def describe_error(error: BaseException) -> str | None:
     """Return the message of an error; None for a bug, which has a traceback.
 
-    Errors while rasters are read name the file: those of GDAL in their cause, others not at all.
+    Errors while rasters are read name the file: those of GDAL in their cause, others not at all. Notes, which
+    say what is kept, follow.
     """
+    described = _describe(error)
+    return None if described is None else " ".join([described, *getattr(error, "__notes__", [])])
+
+
+def _describe(error: BaseException) -> str | None:
     if isinstance(error, RasterioIOError) and error.__cause__ is not None:
         file, why = "A raster", str(error.__cause__)
     elif found := _file_read(error):

@@ -23,6 +23,7 @@ from xee_tf.predict.output_bands import (
     DerivedBand,
     OutputBand,
     any_masked,
+    count_pixels,
     count_unmasked,
     fill_error,
     invalid_fill,
@@ -163,7 +164,7 @@ class BlockPredictor:
         bottom, right = self.caller.tiles.scaled(self.grid.shape).shape
         nan[..., max(bottom - window.top, 0) :, :] = False
         nan[..., max(right - window.left, 0) :] = False
-        if count := int(nan.sum()):
+        if count := count_pixels(nan):
             [output] = [output for output in self.caller.outputs if output.name == name]
             where = f", in {count_unmasked(count)}"
             error = output.nan_error(self.caller.connector, where)
@@ -185,7 +186,7 @@ class BlockPredictor:
     ) -> None:
         """Raise an error if a pixel that is not masked has the value of masked pixels."""
         if (invalid := invalid_fill(values, mask, band)) is not None:
-            error = fill_error(band, int(invalid.sum()))
+            error = fill_error(band, count_pixels(invalid))
             raise self._add_location(error, self._tiles_of(invalid, rows, columns))
 
     def _add_location(

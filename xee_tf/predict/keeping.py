@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,18 +57,26 @@ class KeptPredictions:
         )
         return {name: found[stored].data for name, stored in _stored_names(self.prediction).items()}
 
+    @property
+    def total(self) -> int:
+        """The number of chunks."""
+        return count_chunks(self.prediction)
+
+    def finished(self) -> int:
+        """Return the number of chunks that are not missing in the store."""
+        return self.total if is_finished(self.store) else len(finished_chunks(self.store))
+
     def advice(self) -> str:
         """Say what a later run can use; empty if there is nothing."""
-        total = count_chunks(self.prediction)
         try:
-            finished = total if is_finished(self.store) else len(finished_chunks(self.store))
+            finished = self.finished()
         except XeeTFError:  # the store cannot be reached
-            return "Call it with if_exists='resume' to continue."
+            return "Run it again with if_exists='resume' to continue."
         if not finished:
             return ""
         return (
-            f"{finished:,} of {counted(total, 'chunk')} of predictions are kept in {self.run.folder}: run it "
-            "again with if_exists='resume' to continue."
+            f"{finished:,} of {counted(self.total, 'chunk')} of predictions are kept in {self.run.folder}: "
+            "run it again with if_exists='resume' to continue."
         )
 
 
@@ -92,7 +101,8 @@ def keep_predictions(
 ) -> Iterator[KeptPredictions]:
     """Yield the place where predictions are kept, which may hold those of an interrupted run.
 
-    It is deleted if the block succeeds, or if no chunk was finished.
+    It is deleted if the block succeeds, or if no chunk was finished. Otherwise, a note of the exception says
+    where it is.
 
     Parameters
     ----------
@@ -112,18 +122,21 @@ def keep_predictions(
     def existing() -> list[Location]:
         return [*([file] if file.exists() else []), *geotiff_files(file)]
 
-    _warn_of_full_disk(prediction, file)
     run, earlier = begin(file, existing, "resume", identity=description)
     kept = KeptPredictions(prediction, run)
     try:
         run.sign()
         earlier.start(run)
+        _warn_of_full_disk(kept)
         yield kept
     except BaseException as error:
         advice = kept.advice()
         if advice:
             run.release()
-            explain_interruption(error, advice, instead=True)
+            if isinstance(error, KeyboardInterrupt):
+                explain_interruption(error, advice, instead=True)
+            else:
+                error.add_note(advice)
         else:
             run.abort()
             explain_interruption(error, "No chunk was finished. Run it again.")
@@ -131,13 +144,22 @@ def keep_predictions(
     discard(run)
 
 
-def _warn_of_full_disk(prediction: Prediction, file: Location) -> None:
-    """Warn if a local disk has less space than predictions need that cannot be compressed."""
-    needed = sum(band.nbytes for band in prediction.dataset.data_vars.values())
-    usage = disk_usage(file.path) if file.is_local else None
-    if usage is not None and usage[0] < needed:
+def _warn_of_full_disk(kept: KeptPredictions) -> None:
+    """Warn if a local disk has less space than missing predictions need that cannot be compressed."""
+    file = kept.run.destination
+    if not file.is_local or (usage := disk_usage(file.path)) is None:
+        return
+    size = sum(band.nbytes for band in kept.prediction.dataset.data_vars.values())
+    finished, total = kept.finished(), kept.total
+    needed = math.ceil(size * (total - finished) / max(total, 1))
+    if usage[0] < needed:
+        what, remedy = (
+            "the predictions",
+            "choose another disk, or omit if_exists='resume', so that they are not kept",
+        )
+        if finished:
+            what, remedy = "missing predictions", "free some space"
         warn(
-            f"Until {file} is complete, the predictions need up to {format_bytes(needed)} beside it, and the "
-            f"disk has {format_bytes(usage[0])}. They may be compressed to less; otherwise, choose another "
-            "disk, or omit if_exists='resume', so that they are not kept."
+            f"Until {file} is complete, {what} need up to {format_bytes(needed)} beside it, and the disk has "
+            f"{format_bytes(usage[0])}. They may be compressed to less; otherwise, {remedy}."
         )

@@ -16,6 +16,7 @@ __all__ = [
     "DerivedBand",
     "OutputBand",
     "any_masked",
+    "count_pixels",
     "count_unmasked",
     "fill_error",
     "invalid_fill",
@@ -113,6 +114,17 @@ def fill_error(band: OutputBand, count: int) -> PredictionError:
         f"The output {band.name!r} is {band.fill} in {count_unmasked(count)}, but this value marks masked "
         f"pixels of {band.dtype} bands. Fix: {', or '.join(fixes)}."
     )
+
+
+def count_pixels(flags: npt.NDArray[np.bool_]) -> int:
+    """Count the pixels of a band (*shape, y, x) in which any value is true.
+
+    Examples
+    --------
+    >>> count_pixels(np.array([[[True, False]], [[True, False]]]))
+    1
+    """
+    return int(flags.any(axis=tuple(range(flags.ndim - 2))).sum())
 
 
 def count_unmasked(count: int) -> str:

@@ -21,6 +21,7 @@ from xee_tf.predict.output_bands import (
     DerivedBand,
     OutputBand,
     any_masked,
+    count_pixels,
     count_unmasked,
     fill_error,
     invalid_fill,
@@ -111,7 +112,7 @@ class PixelPredictor:
         for band in self.outputs:
             if (invalid := invalid_fill(out[band.name], masked, band)) is not None:
                 at = np.flatnonzero(invalid.reshape(-1, window.size.pixels).any(axis=0))
-                raise self._add_location(fill_error(band, int(invalid.sum())), at, window, hint="")
+                raise self._add_location(fill_error(band, count_pixels(invalid)), at, window, hint="")
         return with_derived(out, self.derived)
 
     def _predict(

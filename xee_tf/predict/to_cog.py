@@ -12,6 +12,7 @@ import xarray as xr
 from xee_tf.identity import IdentityOptions
 from xee_tf.models import ModelSpec
 from xee_tf.options import IfExists, check_flags, parse, spelled
+from xee_tf.predict.averaging import SPREAD
 from xee_tf.predict.image import input_files, predict_image, require_model
 from xee_tf.predict.keeping import keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
@@ -115,7 +116,9 @@ def predict_to_cog(
 
     Notes
     -----
-    All bands of a GeoTIFF have the same dtype and the same nodata value; see `xee_tf.to_cog`.
+    All bands of a GeoTIFF have the same dtype and the same nodata value; see `xee_tf.to_cog`. Only a file of
+    one band keeps the colours of a map of classes: to write its confidence, too, call `predict_to_zarr`, and
+    write each band of the store with `xee_tf.to_cog`.
 
     With ``if_exists="resume"``, predictions are first written to a Zarr store in a hidden folder beside the
     destination, also in a bucket, and the file is made from this store, which is then deleted. It needs up to
@@ -186,8 +189,9 @@ def write_cog(
     require_free(location, if_exists)
     require_writable(location)
     require_model(model)
-    check_resampling(overview_resampling, _declared_bands(model))
-    one_nodata(nodata, _declared_bands(model))
+    names = _declared_bands(model, options)  # before the model is opened
+    check_resampling(overview_resampling, names)
+    one_nodata(nodata, names)
     prediction = predict_image(model, image, options, merge=False)
     predicted = prediction.dataset
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
@@ -203,11 +207,18 @@ def write_cog(
             progress=progress,
             remedy=remedy,
             computed=computed,
+            all_declared=True,
         )
 
     chunks, finished = count_chunks(prediction), 0
     if if_exists != "resume":
-        write()
+        try:
+            write()
+        except KeyboardInterrupt as error:
+            error.add_note(
+                "To keep what is predicted before an interruption, call it with if_exists='resume'."
+            )
+            raise
         return WrittenCog(location, chunks, finished)
     require_reachable(location, zarr=True)
     description = identify_run(model, prediction, identity)
@@ -222,9 +233,11 @@ def write_cog(
     return WrittenCog(location, chunks, finished)
 
 
-def _declared_bands(model: ModelSpec) -> list[str] | None:
-    """Return the names of the bands that a model is declared to return; None if nothing is declared."""
+def _declared_bands(model: ModelSpec, options: PredictOptions) -> list[str] | None:
+    """Return the names of the bands that are written; None if the model does not declare its outputs."""
     if model.output_bands is None:
         return None
-    second = [kind.confidence for kind in model.output_bands.values() if kind.confidence is not None]
-    return [*model.output_bands, *second]
+    kinds = model.output_bands
+    second = [kind.confidence for kind in kinds.values() if kind.confidence is not None]
+    spreads = [name + SPREAD for name, kind in kinds.items() if options.augment and kind.classes is None]
+    return [*kinds, *second, *spreads]

@@ -235,8 +235,11 @@ def write_zarr(
         except BaseException as error:
             if target == run.destination:
                 run.end()
+            kept = _kept(target, prediction)
             if isinstance(error, KeyboardInterrupt):
-                explain_interruption(error, _advice(target))
+                explain_interruption(error, kept or "No chunk was finished. Run it again.")
+            elif kept:
+                error.add_note(kept)
             raise
         finally:
             if target == run.destination:
@@ -357,12 +360,13 @@ def finished_chunks(store: Location) -> set[str]:
     return set(_markers(store).entries()) if _markers(store).exists() else set()
 
 
-def _advice(store: Location) -> str:
-    """Say how to go on after an interruption."""
-    with suppress(XeeTFError):
-        if finished_chunks(store) or is_finished(store):
-            return "Finished chunks are kept: run it again to continue."
-    return "No chunk was finished. Run it again."
+def _kept(store: Location, prediction: Prediction) -> str:
+    """Say what a later run can use; empty if there is nothing."""
+    total = count_chunks(prediction)
+    with suppress(XeeTFError):  # the store cannot be reached
+        if finished := total if is_finished(store) else len(finished_chunks(store)):
+            return f"{finished:,} of {counted(total, 'chunk')} are kept in {store}: run it again to continue."
+    return ""
 
 
 def _remove_markers(store: Location) -> None:

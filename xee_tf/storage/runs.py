@@ -147,8 +147,8 @@ def begin(
             useful = clear_leftovers(destination, committing, [staging])
             if useful and if_exists == "error":
                 warn(
-                    f"What an interrupted run had kept for {destination} was deleted. To continue such a "
-                    "run, call it with if_exists='resume'."
+                    f"What an interrupted run had kept for {destination} was deleted, because this call "
+                    "does not continue it. To continue an interrupted run, call it with if_exists='resume'."
                 )
         undone_later = not compute and interruption(destination)
         seen = {} if undone_later else look(destination, files())

@@ -26,6 +26,7 @@ __all__ = [
     "is_representable",
     "one_nodata",
     "read_nodata",
+    "restore",
 ]
 
 Nodata = float | Mapping[str, float]
@@ -188,7 +189,8 @@ def cast(
     nodata : float or None
         Value of `dtype` that marks missing pixels in the result.
     fill : float, optional
-        Value that marks missing pixels in `array`, in addition to NaN.
+        Value that marks missing pixels in `array`, in addition to NaN. None: those with `nodata` are missing;
+        NaN: no others are.
     remedy : str
         End of the error message for a value that `dtype` cannot represent: one or more sentences.
 
@@ -213,6 +215,45 @@ def cast(
         return array
     meta = np.empty((0,) * array.ndim, dtype)
     return array.map_blocks(_Cast(name, dtype, nodata, fill, remedy), dtype=dtype, meta=meta)
+
+
+def restore(name: str, array: da.Array, dtype: np.dtype[Any], fill: int) -> da.Array:
+    """Return the integers of classes that were decoded to floats; NaN becomes `fill`.
+
+    Raises
+    ------
+    RecordError
+        When the result is computed, if a value is not an integer of `dtype`, or `fill`.
+
+    Examples
+    --------
+    >>> restore("class", da.from_array(np.array([3, np.nan])), np.dtype("uint8"), 255).compute()
+    array([  3, 255], dtype=uint8)
+    """
+    meta = np.empty((0,) * array.ndim, dtype)
+    return array.map_blocks(_Restore(name, dtype, fill), dtype=dtype, meta=meta)
+
+
+@dataclass(frozen=True)
+class _Restore:
+    """Conversion of blocks of classes to integers."""
+
+    name: str
+    dtype: np.dtype[Any]
+    fill: int
+
+    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        missing = np.isnan(block)
+        with np.errstate(invalid="ignore"):
+            out = np.where(missing, block.dtype.type(0), block).astype(self.dtype)
+        if (wrong := ((out != block) | (out == self.fill)) & ~missing).any():
+            raise RecordError(
+                f"Band {self.name!r} contains {block[wrong][0]}, but its attribute flag_values and its "
+                f"encoding say that its values are {self.dtype} and missing pixels are {self.fill}. If they "
+                f"are no longer, remove both: ds[{self.name!r}].drop_attrs().drop_encoding()."
+            )
+        out[missing] = self.fill
+        return out
 
 
 @dataclass(frozen=True)
@@ -254,9 +295,11 @@ class _Cast:
         if self.nodata is None or np.isnan(self.nodata) or self.fill == self.nodata:
             return
         if ((block == self.nodata) & ~missing).any():
+            none = block.dtype.kind != "f" and self.fill is not None and np.isnan(self.fill)
+            why = "no pixel of it is missing" if none else f"its missing pixels have {self.fill}"
             raise RecordError(
-                f"Band {self.name!r} contains {self.nodata} as a valid value, because its missing pixels "
-                f"have {self.fill}: choose another nodata=, which no valid pixel has, or omit it."
+                f"Band {self.name!r} contains {self.nodata} as a valid value, because {why}: choose another "
+                "nodata=, which no valid pixel has, or omit it."
             )
 
     def _rounded(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -9,13 +9,16 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import xarray as xr
 
-from xee_tf.classes import Labels
-from xee_tf.display import quoted
-from xee_tf.errors import OptionError
+from xee_tf.classes import Labels, find_labels
+from xee_tf.display import counted, quoted
+from xee_tf.dtypes import convert_number
+from xee_tf.errors import OptionError, warn
+from xee_tf.options import is_number
 from xee_tf.upload.cog.overviews import Resampling
 
-__all__ = ["add_category_names", "color_table", "require_no_means"]
+__all__ = ["add_category_names", "color_table", "encoded_classes", "require_no_means", "warn_of_lost_colors"]
 
 _LARGEST = 65_535
 
@@ -32,6 +35,42 @@ def color_table(labels: Sequence[Labels | None], dtype: np.dtype[Any]) -> dict[i
         return {}
     largest = np.iinfo(dtype).max
     return {value: color for value, color in labels[0].colors.items() if 0 <= value <= largest}
+
+
+def warn_of_lost_colors(
+    labels: Mapping[str, Labels], of_bands: Sequence[Labels | None], dtype: np.dtype[Any]
+) -> None:
+    """Warn if some values have colours and the GeoTIFF has no colour table."""
+    painted = [name for name, each in labels.items() if each.colors]
+    if painted and not color_table(of_bands, dtype):
+        warn(
+            f"The colours of {quoted(painted)} are not written: only a GeoTIFF of one band of uint8 or "
+            f"uint16 has a colour table, and this one has {counted(len(of_bands), 'band')} of {dtype}. Write "
+            "each map to another file, as uint8 or uint16."
+        )
+
+
+def encoded_classes(band: xr.DataArray) -> tuple[np.dtype[Any], int] | None:
+    """Return the integer dtype and nodata value of a map of classes that xarray decoded; None for others.
+
+    xarray decodes integers with ``_FillValue`` to floats with NaN.
+
+    Examples
+    --------
+    >>> attrs = {"flag_values": [1, 2], "flag_meanings": "forest water"}
+    >>> band = xr.DataArray([1.0, np.nan], attrs=attrs)
+    >>> band.encoding = {"dtype": np.dtype("uint8"), "_FillValue": np.uint8(0)}
+    >>> encoded_classes(band), encoded_classes(band.drop_attrs())
+    ((dtype('uint8'), 0), None)
+    """
+    encoding = band.encoding
+    if band.dtype.kind != "f" or find_labels(band.attrs) is None:
+        return None
+    if encoding.keys() & {"scale_factor", "add_offset", "_Unsigned"} or "dtype" not in encoding:
+        return None
+    dtype, nodata = np.dtype(encoding["dtype"]), encoding.get("_FillValue")
+    fill = convert_number(nodata, dtype) if dtype.kind in "iu" and is_number(nodata) else None
+    return None if fill is None else (dtype, int(fill))
 
 
 def add_category_names(path: Path, labels: Sequence[Labels | None]) -> None:
@@ -65,9 +104,10 @@ def _xml_text(name: str) -> str:
 def require_no_means(methods: Mapping[str, Resampling], labels: Mapping[str, Labels]) -> None:
     """Raise an error if overviews would have means of the numbers of classes."""
     if means := [name for name, method in methods.items() if method == "mean" and name in labels]:
-        others = {name: method for name, method in methods.items() if name not in labels}
-        fix = "'mode'" if not others else repr({**others, means[0]: "mode"})
+        fixed: dict[str, Resampling] = {**methods, **dict.fromkeys(means, "mode")}
+        fix = "'mode'" if set(fixed.values()) == {"mode"} else repr(fixed)
+        source = "its attribute" if len(means) == 1 else "their attributes"
         raise OptionError(
-            f"overview_resampling is 'mean', but the values of {quoted(means)} are classes, according to its "
-            f"attribute flag_values, and the mean of their numbers is another class. Pass {fix}."
+            f"overview_resampling is 'mean', but the values of {quoted(means)} are classes, according to "
+            f"{source} flag_values, and the mean of their numbers is another class. Pass {fix}."
         )

@@ -27,8 +27,14 @@ from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
 from xee_tf.signals import interruptible
 from xee_tf.storage import Location, PathLike, require_free, require_writable, storage_errors
-from xee_tf.upload.casting import Nodata, cast, common_nodata, dtype_with_nodata, one_nodata
-from xee_tf.upload.cog.categories import add_category_names, color_table, require_no_means
+from xee_tf.upload.casting import Nodata, cast, common_nodata, dtype_with_nodata, one_nodata, restore
+from xee_tf.upload.cog.categories import (
+    add_category_names,
+    color_table,
+    encoded_classes,
+    require_no_means,
+    warn_of_lost_colors,
+)
 from xee_tf.upload.cog.encoding import predictor_of
 from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
 from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, methods_of
@@ -62,7 +68,8 @@ def to_cog(
 
     A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
     represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
-    change. A map of classes (`xee_tf.class_map`) keeps its colours and names.
+    change. A map of classes (`xee_tf.class_map`) keeps its colours and names, also if xarray decoded it to
+    floats with NaN, as `xarray.open_zarr` does.
 
     Parameters
     ----------
@@ -114,7 +121,8 @@ def to_cog(
     -----
     The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
     become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its colour table. Only a
-    file of one band of uint8 or uint16 can have a colour table: write the confidence to another file.
+    file of one band of uint8 or uint16 can have a colour table: write the confidence to another file. Other
+    files have no colours, and a warning says so.
 
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
     beside the destination. All workers must have access to this disk. The calling process then joins the
@@ -161,6 +169,7 @@ def write_raster(
     progress: bool,
     remedy: str,
     computed: Callable[[], Mapping[str, da.Array]] | None = None,
+    all_declared: bool = False,
 ) -> None:
     """Write a raster as `to_cog` does.
 
@@ -172,6 +181,9 @@ def write_raster(
         End of the error for values that the file cannot represent.
     computed : callable, optional
         Called after the checks of the bands; returns arrays with the same values, which are written instead.
+    all_declared : bool
+        Whether bands without ``_FillValue`` have no missing pixels but NaN, as predictions, so that a pixel
+        with the value `nodata` is an error.
     """
     georef = read_georef(raster)
     bands = {
@@ -186,13 +198,17 @@ def write_raster(
             )
     fills = {name: band.attrs.get("_FillValue") for name, band in bands.items()}
     dtypes = {name: band.dtype for name, band in bands.items()}
+    encoded = {name: each for name, band in bands.items() if (each := encoded_classes(band)) is not None}
+    for name, (own, fill) in encoded.items():
+        dtypes[name], fills[name] = own, fill
     chosen = one_nodata(nodata, dtypes)
     if chosen is None:
         dtype, stored = common_nodata(dtypes, fills, remedy)
     else:
         dtype, stored = dtype_with_nodata(dtypes, chosen)
-        for name, band in bands.items():  # predictions, and what xarray decoded, have no other missing pixels
-            if fills[name] is None and band.encoding.get("_FillValue") is not None:
+        for name, band in bands.items():
+            decoded = band.encoding.get("_FillValue") is not None  # by xarray: only NaN is missing
+            if fills[name] is None and (all_declared or decoded):
                 fills[name] = math.nan
     names = {}
     for name, band in bands.items():
@@ -202,10 +218,12 @@ def write_raster(
     found = {name: find_labels(band.attrs) for name, band in bands.items()}
     labels = {name: each for name, each in found.items() if each is not None}
     _check_bands(names, overview_resampling, labels)
+    warn_of_lost_colors(labels, _of_bands(names, labels), dtype)
     data = {name: band.chunk().data for name, band in bands.items()} if computed is None else computed()
     arrays = {}
     for name in bands:
-        converted = cast(name, data[name], dtype, stored, fill=fills[name], remedy=remedy)
+        array = restore(name, data[name], *encoded[name]) if name in encoded else data[name]
+        converted = cast(name, array, dtype, stored, fill=fills[name], remedy=remedy)
         arrays[name] = converted.rechunk(dict.fromkeys(range(converted.ndim - 2), -1))
     write_cog(
         location, arrays, names, georef, stored, overview_resampling, if_exists, progress, labels=labels
@@ -264,7 +282,7 @@ def write_cog(
     levels = tuple(levels_of(shape, tile))
     with staged_run(location, if_exists, geotiff_files) as (run, local):
         path = Path(local.staged(location).path)
-        of_bands = [labels.get(name) for name, steps in names.items() for _ in steps]
+        of_bands = _of_bands(names, labels)
         tags = _tags(path, profile, list(chain.from_iterable(names.values())), of_bands, location)
         with storage_errors("write", location.url, left="Nothing was changed."):
             add_category_names(path, of_bands)
@@ -301,6 +319,11 @@ def _check_bands(
     methods = methods_of(overview_resampling, names)
     require_no_means(dict(zip(names, methods, strict=True)), labels)
     return methods
+
+
+def _of_bands(names: Mapping[str, Sequence[str]], labels: Mapping[str, Labels]) -> list[Labels | None]:
+    """Return the labels of each band of the GeoTIFF."""
+    return [labels.get(name) for name, steps in names.items() for _ in steps]
 
 
 def _tile_of(count: int, dtype: np.dtype[Any]) -> int:
