@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.hostile import VALUES, paths
-from tests.onnx_models import convolution, model, node
+from tests.onnx_models import convolution, identity, model, node
 from tests.rasters import random_band, raster
 from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError
 from xee_tf.models.keras import KerasConnector
@@ -430,3 +430,19 @@ def test_models_that_cannot_be_described(tmp_path: Path) -> None:
         Model.from_onnx(encoded).to_mlm("m", href="m.onnx")
     with pytest.raises(OptionError, match=r"bbox must be .*; got \(1, 2\)"):
         Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m", href="m.onnx", bbox=(1, 2))
+
+
+def test_series_of_pixels_are_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options: dict[str, Any] = {"bands": ["a", "b"], "unit": "pixel"}
+    for channels, dims, shape in (
+        ("first", ["batch", "channel", "time"], [-1, 2, 7]),
+        ("last", ["batch", "time", "channel"], [-1, 7, 2]),
+    ):
+        (tmp_path / "m.onnx").write_bytes(identity(["n", *shape[1:]]))
+        item = Model.from_onnx(tmp_path / "m.onnx", channels=channels, **options).to_mlm("m")
+        described = item["properties"]["mlm:input"][0]["input"]
+        assert (described["dim_order"], described["shape"]) == (dims, shape)
+    (tmp_path / "m.onnx").write_bytes(identity(["n", 2, 3, 4]))
+    with pytest.raises(ModelError, match="a tensor with 4 axes"):
+        Model.from_onnx(tmp_path / "m.onnx", channels="first", **options).to_mlm("m")

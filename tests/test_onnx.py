@@ -234,6 +234,75 @@ def test_series_of_pixels() -> None:
     np.testing.assert_array_equal(found["B3"], 4 * SCENE["B3"])
 
 
+def weighted_steps(shape: list[Any], band: int) -> bytes:
+    """The sum of the steps of a pixel, with weights, for each of its bands, which are the axis `band`."""
+    steps = [axis for axis in range(1, len(shape)) if axis != band]
+    weights = np.arange(1, 1 + np.prod([shape[axis] for axis in steps])).astype("float32")
+    sides = [shape[axis] if axis in steps else 1 for axis in range(len(shape))]
+    return model(
+        [node("Mul", ["x", "w"], ["y"]), node("ReduceSum", ["y", "axis"], ["sum"], keepdims=0)],
+        {"x": ("float32", shape)},
+        {"sum": ("float32", ["n", shape[band]])},
+        {"axis": np.array(steps), "w": weights.reshape(sides)},
+    )
+
+
+def cube(**steps: int) -> xr.Dataset:
+    """A series of SCENE, each step with other values."""
+    found = SCENE
+    for number, (dim, size) in enumerate(steps.items(), 2):
+        factors = xr.DataArray(np.arange(1, size + 1, dtype="float32") ** number, dims=dim)
+        found = found * factors
+    return found.assign_attrs(SCENE.attrs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "band", "channels", "steps"),
+    [
+        (["n", 3, 5], 1, "first", {"time": 5}),
+        (["n", 3, 3], 1, "first", {"time": 3}),
+        (["n", 3, 3], 2, "last", {"time": 3}),
+        (["n", 5, 3], 2, None, {"time": 5}),
+        (["n", 2, 4, 3], 3, None, {"time": 2, "lag": 4}),
+        (["n", 2, 2, 3], 3, None, {"time": 2, "lag": 2}),
+        (["n", 3, 2, 4], 1, "first", {"time": 2, "lag": 4}),
+        (["n", 3, 3, 3], 1, "first", {"time": 3, "lag": 3}),
+        (["n", 3, 3, 3], 3, "last", {"time": 3, "lag": 3}),
+    ],
+)
+def test_axes_of_series_of_pixels(
+    shape: list[Any], band: int, channels: str | None, steps: dict[str, int]
+) -> None:
+    image = cube(**steps)
+    network = Model.from_onnx(
+        weighted_steps(shape, band),
+        unit="pixel",
+        channels=channels,
+        array_dims=list(steps),
+        output_bands=list("pqr"),
+    )
+    found = network.predict_image(image, merge=False)
+    weights = np.arange(1, 1 + np.prod(list(steps.values()))).reshape(list(steps.values()))
+    for name, source in zip("pqr", SCENE.data_vars, strict=True):
+        values = image[source].transpose(*steps, "y", "x").values
+        np.testing.assert_array_equal(found[name], np.tensordot(weights, values, weights.ndim))
+
+
+@pytest.mark.parametrize("shape", [["n", 3, 3], ["n", 3, "t"], ["n", "b", "t"], ["n", 4, 6, "c"]])
+def test_ambiguous_series_of_pixels(shape: list[Any]) -> None:
+    network = Model.from_onnx(identity(shape), unit="pixel", array_dims="time")
+    with pytest.raises(ModelError, match=r"'x' .*several orders\. Pass channels='last' .*channels='first'"):
+        network.predict_image(cube(time=3))
+
+
+def test_other_numbers_of_bands_name_the_order() -> None:
+    network = Model.from_onnx(weighted_steps(["n", 3, 5], 1), unit="pixel", array_dims="time")
+    with pytest.raises(OptionError, match=r"\(n, band, time\), pass channels='first'"):
+        network.predict_image(cube(time=5))
+    with pytest.raises(OptionError, match=r"channels='NCTHW' has axes for the height .*unit='pixel'"):
+        Model.from_onnx(identity(["n", 3]), unit="pixel", channels="NCTHW")
+
+
 # -- The order of axes ---------------------------------------------------------------------------------
 
 FIRST, LAST = (0, 3, 1, 2), None

@@ -258,9 +258,10 @@ class Model(Summarized, ModelSpec):
         channels : {"first", "last"} or str, optional
             Where the inputs and outputs have their channels: ``(n, band, height, width)``, as usual in
             PyTorch, or ``(n, height, width, band)``, as in TensorFlow. For time series, the order of all
-            axes: ``"NTCHW"`` for ``(n, time, band, height, width)``, ``"NCTHW"`` (the same as "first") for
-            ``(n, band, time, height, width)``, or ``"NCT"`` for ``(n, band, time)`` of single pixels.
-            Default: found by the shapes of the inputs; an error if several orders are possible.
+            axes: ``"NTCHW"`` for ``(n, time, band, height, width)``, or ``"NCTHW"`` (the same as "first") for
+            ``(n, band, time, height, width)``. With ``unit="pixel"``, "first" is ``(n, band, time)``, as in
+            PyTorch's Conv1d, and "last" ``(n, time, band)``. Default: found by the shapes of the inputs; an
+            error if several orders are possible.
         threads : int, default 1
             Number of threads that compute one batch. Dask already computes several batches at once.
         providers : str or sequence, optional
@@ -283,9 +284,9 @@ class Model(Summarized, ModelSpec):
         MissingModelError
             If the file does not exist, when the model is first used.
         ModelError
-            If onnxruntime cannot load the file, it has inputs or outputs that are not tensors, or its
-            channels may be first or last, when the model is first used; or if the file of a URL is replaced
-            between the creation of a lazy prediction and its computation.
+            If onnxruntime cannot load the file, it has inputs or outputs that are not tensors, or the
+            position of its channels is ambiguous, when the model is first used; or if the file of a URL is
+            replaced between the creation of a lazy prediction and its computation.
         StorageError
             If a URL cannot be read, when the model is first used.
 
@@ -294,8 +295,8 @@ class Model(Summarized, ModelSpec):
         Files of URLs are copied as by `from_saved_model`. A model in memory is part of the graph of each
         prediction, which holds it once.
 
-        A PyTorch model is exported like this (PyTorch is not tested with this package). Axes with names take
-        batches and tiles of any size::
+        A PyTorch model is exported like this. Models converted from PyTorch are tested with this package, the
+        export itself is not. Axes with names take batches and tiles of any size::
 
             import torch
 
@@ -343,7 +344,12 @@ class Model(Summarized, ModelSpec):
                [0.5 , 0.73, 0.5 ]], dtype=float32)
         """
         connector = onnx_connector(
-            path_or_model, storage_options, channels=channels, threads=threads, providers=providers
+            path_or_model,
+            storage_options,
+            channels=channels,
+            threads=threads,
+            providers=providers,
+            pixels=options.get("unit") == "pixel",
         )
         return cls(connector, **options)
 

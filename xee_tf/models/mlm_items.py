@@ -21,6 +21,7 @@ __all__ = ["describe_model"]
 _SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 _NAMES = {"N": "batch", "H": "height", "W": "width", "T": "time", "C": "channel"}
 _LAST = {1: "N", 2: "NC", 3: "NHW", 4: "NHWC", 5: "NHWTC"}  # the order of axes by their number
+_LAST_OF_PIXELS = {1: "N", 2: "NC", 3: "NTC"}
 # The name of the framework and the type of the artifact.
 _KINDS: dict[type, tuple[str, str]] = {
     OnnxConnector: ("ONNX", "onnx"),
@@ -139,9 +140,12 @@ def _structure(
 ) -> dict[str, Any]:
     """Return shape, dim_order and data_type; `known` are lengths that the shape may not contain."""
     shape = info.shape or (None,)
-    last = "NTC" if len(shape) == 3 and spec.unit == "pixel" else _LAST.get(len(shape))
+    orders = _LAST_OF_PIXELS if spec.unit == "pixel" else _LAST
+    last = orders.get(len(shape))
     if last is None:
-        raise ModelError(f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most 5.")
+        raise ModelError(
+            f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most {len(orders)}."
+        )
     axes = (order and axis_order(order, len(shape))) or last
     sides = dict(zip(last, shape, strict=True))
     lengths = [known.get(axis, -1) if sides[axis] is None else sides[axis] for axis in axes]

@@ -83,7 +83,7 @@ class OnnxConnector(Connector):
     def content(self) -> str | None:
         """Hash the files, local or remote, and the order of axes."""
         inner_name(self.files.location)
-        return content_hash((files_digest(self.files), self.runtime.order))
+        return content_hash((files_digest(self.files), self.runtime.axes))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class OnnxBytesConnector(Connector):
 
     def content(self) -> str | None:
         """Hash the model and the order of axes."""
-        return content_hash((self.digest, self.runtime.order))
+        return content_hash((self.digest, self.runtime.axes))
 
 
 def onnx_connector(

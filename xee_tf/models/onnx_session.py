@@ -53,11 +53,14 @@ class OnnxRuntime:
         Number of threads that compute one batch.
     providers : tuple of Provider
         The execution providers in order of preference.
+    pixels : bool, default False
+        The model takes single pixels, whose axes have other orders.
     """
 
     order: str | None = None
     threads: int = 1
     providers: tuple[Provider, ...] = ((_CPU, ()),)
+    pixels: bool = False
 
     @classmethod
     def of(
@@ -65,6 +68,7 @@ class OnnxRuntime:
         channels: str | None = None,
         threads: int = 1,
         providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+        pixels: bool = False,
     ) -> OnnxRuntime:
         """Parse the options of users.
 
@@ -73,7 +77,13 @@ class OnnxRuntime:
         OptionError
             If an option is not valid.
         """
-        return cls(read_channels(channels), integer(1)(threads, "threads"), _read_providers(providers))
+        order = read_channels(channels, pixels=pixels)
+        return cls(order, integer(1)(threads, "threads"), _read_providers(providers), pixels)
+
+    @property
+    def axes(self) -> tuple[str | None, bool]:
+        """What determines the order of axes, apart from the model."""
+        return self.order, self.pixels
 
     def for_signature(self) -> OnnxRuntime:
         """Return how the signature is read, also on a computer without the devices of the workers."""
@@ -91,12 +101,13 @@ class OnnxConnection:
     were not faster, with one or two threads of Dask (measured with convolutions on two busy cores).
     """
 
-    def __init__(self, session: Any, name: str, order: str | None) -> None:
+    def __init__(self, session: Any, name: str, runtime: OnnxRuntime) -> None:
         inputs, outputs = session.get_inputs(), session.get_outputs()
         known = {tensor.name: _info(tensor, name) for tensor in (*inputs, *outputs)}
         self._session, self._name = session, name
-        if order is None:
-            order = choose_order({each.name: known[each.name].shape or () for each in inputs}, name)
+        if (order := runtime.order) is None:
+            shapes = {each.name: known[each.name].shape or () for each in inputs}
+            order = choose_order(shapes, name, pixels=runtime.pixels)
         self.order = order
         self.signature = Signature(
             {each.name: _channels_last(known[each.name], order) for each in inputs},
@@ -159,7 +170,7 @@ def open_onnx(model: str | bytes, name: str, runtime: OnnxRuntime) -> OnnxConnec
             f"{name} is to be run by {quoted(unused)}, which could not be started: check its drivers and "
             "libraries, or omit providers=."
         )
-    return OnnxConnection(session, name, runtime.order)
+    return OnnxConnection(session, name, runtime)
 
 
 def _explain(model: str | bytes, name: str, error: Exception) -> str:
