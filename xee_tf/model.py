@@ -813,7 +813,6 @@ class Model(Summarized, ModelSpec):
     def plan(
         self,
         image: xr.Dataset | xr.DataArray,
-        merge: bool = True,
         *,
         price_per_million_requests: float | None = None,
         **options: Unpack[PredictKeywords],
@@ -821,16 +820,15 @@ class Model(Summarized, ModelSpec):
         """Plan the prediction of a raster: tiles or pixels, batches, requests, bytes, memory and cost.
 
         No pixel is read and no tile is sent. A server is only asked for the signature of its model, as
-        `predict_image` does. The errors are those of `predict_image`.
+        `predict_image` does. The errors are those of ``predict_image(merge=False)``: the plan describes only
+        the predictions.
 
         Parameters
         ----------
         image : Dataset or DataArray
             The raster, as for `predict_image`.
-        merge : bool, default True
-            As for `predict_image`. It has no effect on the plan, which describes only the predictions.
         price_per_million_requests : float, optional
-            Price of a million requests to a hosted model, in any currency, from which the cost is computed.
+            Price of a million requests in any currency, for a server that bills by request.
         **options
             See `PredictOptions`.
 
@@ -886,7 +884,6 @@ class Model(Summarized, ModelSpec):
             self,
             image,
             parse(PredictOptions, options),
-            merge=merge,
             price_per_million_requests=price_per_million_requests,
         )
 
