@@ -418,6 +418,27 @@ def test_descriptions_of_outputs(tmp_path: Path) -> None:
     assert list(Model.from_mlm(plain.to_mlm("m", tasks=["regression"])).output_bands) == ["a", "b"]
 
 
+def test_classes_of_a_map_are_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "m.onnx").write_bytes(convolution(WEIGHTS, ("n", 3, "h", "w"), pad=0))
+    bands = {"cover": {"argmax": ["oak wood", "lake"], "values": [30, 7]}}
+    # The workers have a GPU, this computer has none.
+    mapped = Model.from_onnx(
+        tmp_path / "m.onnx",
+        bands=["B4", "B3", "B2"],
+        input_tile_size=8,
+        output_bands=bands,
+        providers=["CUDAExecutionProvider"],
+    )
+    item = mapped.to_mlm("m")
+    (output,) = item["properties"]["mlm:output"]
+    assert output["name"] == "cover"
+    assert output["result"]["dim_order"] == ["batch", "class", "height", "width"]
+    pairs = [{"value": 0, "name": "oak wood"}, {"value": 1, "name": "lake"}]
+    assert output["classification:classes"] == pairs
+    assert list(Model.from_mlm(item).output_bands) == ["oak wood", "lake"]
+
+
 def test_models_that_cannot_be_described(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     function = Model.from_function(len, output_bands=["p"])

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.onnx_models import convolution, identity, known, model, node
 from tests.rasters import random_band, raster
 from xee_tf import MissingModelError, Model, ModelError, OptionError, PredictionError
-from xee_tf.connector import connected
+from xee_tf.connector import _connections, connected, opened
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector
 from xee_tf.models.onnx_axes import choose_order, from_last, read_channels, to_last
 
@@ -426,6 +426,16 @@ def test_threads() -> None:
     several = OnnxBytesConnector.of(known("first"), threads=3).open()
     assert process.num_threads() == before + 2
     del single, several
+
+
+def test_a_process_loads_a_model_once() -> None:
+    """The weights are in memory once, whatever the options of the session."""
+    for options in ({"threads": 3}, {"providers": [("CPUExecutionProvider", {"use_arena": 0})]}):
+        connector = OnnxBytesConnector.of(identity(["n", 1, "h", 5]), **options)
+        before = len(_connections)
+        connector.signature()
+        assert opened(connector) is connected(connector)
+        assert len(_connections) == before + 1
 
 
 def test_errors_of_the_model() -> None:

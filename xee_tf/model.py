@@ -958,7 +958,7 @@ class Model(Summarized, ModelSpec):
             What the model does, in the terms of the extension, such as ``["regression"]``.
         classes : mapping of int to str or sequence of str, optional
             The names of the classes of the output, by their value or in the order of its channels. Default:
-            `output_bands`, if they are the channels of a single output.
+            `output_bands`, if they are the channels of a single output, or the classes of its ``argmax``.
         bbox : sequence of float, optional
             Where the model can be used: west, south, east and north in degrees. Default: everywhere.
         interval : sequence of str, optional

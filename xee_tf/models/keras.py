@@ -177,6 +177,10 @@ class ExportedKerasConnector(Connector):
     def __str__(self) -> str:
         return self.name
 
+    def signature(self) -> Signature:
+        """Return the signature of the export, for which the model is not loaded."""
+        return self.exported or super().signature()
+
     def known_signature(self) -> Signature | None:
         """Return the signature of the export."""
         return self.exported

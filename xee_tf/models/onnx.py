@@ -17,7 +17,7 @@ from xee_tf.models.onnx_files import external_files, files_digest, files_version
 from xee_tf.models.onnx_session import OnnxConnection, OnnxRuntime, open_onnx
 from xee_tf.storage import PathLike
 
-__all__ = ["OnnxBytesConnector", "OnnxConnector", "onnx_connector"]
+__all__ = ["OnnxBytesConnector", "OnnxConnector", "onnx_connector", "onnx_order"]
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,27 @@ def onnx_connector(
     return OnnxBytesConnector.of(path_or_model, **options)
 
 
+def onnx_order(connector: Connector) -> str | None:
+    """Return the order of the axes of an ONNX model; None for other models, whose channels are last."""
+    if not isinstance(connector, OnnxConnector | OnnxBytesConnector):
+        return None
+    order: str = _reading(connector).order
+    return order
+
+
 def _signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature:
-    return connected(replace(connector, runtime=connector.runtime.for_signature())).signature
+    signature: Signature = _reading(connector).signature
+    return signature
 
 
 def _loaded_signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature | None:
-    reading = replace(connector, runtime=connector.runtime.for_signature())
-    return loaded_signature(reading) or loaded_signature(connector)
+    return loaded_signature(_reader(connector)) or loaded_signature(connector)
+
+
+def _reading(connector: OnnxConnector | OnnxBytesConnector) -> Any:
+    """Return a connection that describes the model; unless it needs other devices, the one that predicts."""
+    return connected(_reader(connector))
+
+
+def _reader(connector: OnnxConnector | OnnxBytesConnector) -> Connector:
+    return replace(connector, runtime=connector.runtime.for_signature())

@@ -87,6 +87,8 @@ class OnnxRuntime:
 
     def for_signature(self) -> OnnxRuntime:
         """Return how the signature is read, also on a computer without the devices of the workers."""
+        if all(provider == _CPU for provider, _ in self.providers):
+            return self
         return replace(self, threads=1, providers=((_CPU, ()),))
 
 
