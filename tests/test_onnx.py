@@ -234,6 +234,52 @@ def test_series_of_pixels() -> None:
     np.testing.assert_array_equal(found["B3"], 4 * SCENE["B3"])
 
 
+def scene_of_rows(expected: Any) -> xr.Dataset:
+    return raster(dict(zip("abc", expected["rows"].T.reshape(3, 4, 5).copy(), strict=True)))
+
+
+def test_the_channels_of_a_classifier_have_names(expected: Any) -> None:
+    """Names that are not those of outputs are channels of the only output that has as many."""
+    image, wanted = scene_of_rows(expected), expected["probabilities"].T.reshape(3, 4, 5)
+    for file in ("forest", "names"):
+        options: dict[str, Any] = {"unit": "pixel", "bands": list("abc")}
+        network = Model.from_onnx(GOLDEN / f"{file}.onnx", output_bands=["oak", "fir", "elm"], **options)
+        found = network.predict_image(image, merge=False)
+        argmax = {"cover": {"argmax": ["oak", "fir", "elm"], "values": [5, 6, 9]}}
+        mapped = Model.from_onnx(GOLDEN / f"{file}.onnx", output_bands=argmax, **options)
+        stacked = found.to_dataarray().values
+        cover = mapped.predict_image(image, merge=False)["cover"]
+        np.testing.assert_array_equal(cover, np.array([5, 6, 9])[stacked.argmax(0)])
+        if file == "forest":
+            np.testing.assert_allclose(stacked, wanted, atol=1e-6)
+    table = pd.DataFrame(expected["rows"], columns=["a", "b", "c"])
+    rows = Model.from_onnx(
+        GOLDEN / "forest.onnx", input_properties=["a", "b", "c"], output_properties=["oak", "fir", "elm"]
+    )
+    fir = rows.predict_properties(table)["fir"]
+    np.testing.assert_allclose(fir, expected["probabilities"][:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        (
+            ["oak", "fir"],
+            r"the 3 channels of 'probabilities', .*output_bands={'class': {'argmax': \[\.\.\.\]}}",
+        ),
+        ({"cover": {"argmax": ["oak", "fir"]}}, r"'argmax': \[\.\.\.\]}} with 3 names"),
+        ({"oak": "float32"}, r"not found in the outputs"),
+        (["oak", "fir", "probabilitis"], r"Did you mean 'probabilities'\?"),
+        (["oak", "fir", "label"], r"contains 'oak', 'fir', not found"),
+        (None, r"'label' has dtype string; .* Name the others in output_bands: 'probabilities'\."),
+    ],
+)
+def test_outputs_of_a_classifier_that_do_not_fit(expected: Any, bands: Any, message: str) -> None:
+    network = Model.from_onnx(GOLDEN / "names.onnx", unit="pixel", output_bands=bands)
+    with pytest.raises(OptionError, match=message):
+        network.predict_image(scene_of_rows(expected), merge=False)
+
+
 def weighted_steps(shape: list[Any], band: int) -> bytes:
     """The sum of the steps of a pixel, with weights, for each of its bands, which are the axis `band`."""
     steps = [axis for axis in range(1, len(shape)) if axis != band]

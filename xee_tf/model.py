@@ -318,7 +318,8 @@ class Model(Summarized, ModelSpec):
         A classifier of scikit-learn is converted by
         ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
         XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, or with ``unit="pixel"`` the
-        pixels of an image, and returns ``label`` and ``probabilities``.
+        pixels of an image, and returns ``label`` and ``probabilities``. ``output_bands=["forest", "water"]``
+        names the probabilities, and ``output_bands={"class": {"argmax": ["forest", "water"]}}`` makes a map.
 
         Examples
         --------

@@ -266,9 +266,11 @@ def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) 
         if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
         if dtype.kind not in "iuf":
+            others = quoted([each.name for each in caller.outputs if each.dtype.kind in "biuf"])
+            fix = f"Name the others in output_bands: {others}." if others else "Change the model."
             raise OptionError(
                 f"The output {output.name!r} has dtype {type_name(dtype)}; expected a boolean, integer or "
-                "float dtype. Declare another type in output_bands or change the model."
+                f"float dtype, because it becomes a band. {fix}"
             )
         if averaged and dtype.kind != "f":
             raise OptionError(
