@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from tests.hostile import VALUES, paths
 from tests.onnx_models import convolution, identity, model, node
 from tests.rasters import random_band, raster
-from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError
+from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError, predict_to_zarr
+from xee_tf.cli.loading import model_at
 from xee_tf.models.keras import KerasConnector
 from xee_tf.models.onnx import OnnxConnector
 from xee_tf.models.saved_model import SavedModelConnector
@@ -156,8 +158,36 @@ def test_models_of_pytorch_are_exported(tmp_path: Path) -> None:
         item["assets"]["model"].update(asset)
         with pytest.raises(ModelError, match=r"'https://m.test/a.*torch\.onnx\.export .*path='model\.onnx'"):
             Model.from_mlm(item)
-        found = Model.from_mlm(item, path=tmp_path / "exported.onnx")
-        assert str(found.connector) == f"ONNX model {tmp_path}/exported.onnx"
+        found = Model.from_mlm(item, path=tmp_path / "exported.ONNX")
+        assert str(found.connector) == f"ONNX model {tmp_path}/exported.ONNX"
+    for path, message in (
+        ("m.pt2", r"path='m\.pt2' is not .* torch\.onnx\.export"),
+        ("item.json", r"'item\.json' is not .*: pass an ONNX or Keras file"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            Model.from_mlm(described(), path=path)
+    with pytest.raises(OptionError, match="path must be the path or URL of the file of the model; got 5"):
+        Model.from_mlm(described(), path=5)
+
+
+class Remote:
+    """Like a UPath, which need not be an os.PathLike."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.storage_options, self.protocol = url, {"skip_instance_cache": True}, "memory"
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def test_paths_that_are_not_path_like() -> None:
+    path, item = Remote("memory://mlm/m.onnx"), Remote("memory://mlm/item.json")
+    plain = Model.from_mlm(described(), path="memory://mlm/m.onnx").connector
+    connector = Model.from_mlm(described(), path=path).connector
+    assert connector.files.location.url == plain.files.location.url
+    assert connector == Model.from_onnx(path, channels="NCHW").connector
+    fsspec.filesystem("memory").pipe_file("/mlm/item.json", json.dumps(described(href="m.onnx")).encode())
+    assert Model.from_mlm(item).connector.files.location.url == connector.files.location.url
 
 
 def test_several_models() -> None:
@@ -467,3 +497,19 @@ def test_series_of_pixels_are_described(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(identity(["n", 2, 3, 4]))
     with pytest.raises(ModelError, match="a tensor with 4 axes"):
         Model.from_onnx(tmp_path / "m.onnx", channels="first", **options).to_mlm("m")
+
+
+def test_commands_take_every_kind_of_model(tmp_path: Path) -> None:
+    item = saved(tmp_path, described(href="m.onnx"))
+    upper = item.rename(tmp_path / "ITEM.JSON")
+    for path, kind in (
+        (upper, OnnxConnector),
+        ("A.ONNX", OnnxConnector),
+        ("m.hdf5", KerasConnector),
+        ("m.Keras", KerasConnector),
+        ("folder.v2", SavedModelConnector),
+    ):
+        assert type(model_at(str(path)).connector) is kind
+    for name, constructor in (("a.HDF5", "from_keras"), ("a.json", "from_mlm"), ("a.b", "from_saved_model")):
+        with pytest.raises(OptionError, match=rf"Use xee_tf\.Model\.{constructor}\('{name}'\)"):
+            predict_to_zarr(name, SCENE, tmp_path / "x.zarr")

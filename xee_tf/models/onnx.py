@@ -12,6 +12,7 @@ from xee_tf.connector import Connector, Signature, connected, loaded_signature
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.identity import content_hash
+from xee_tf.models.kinds import is_path
 from xee_tf.models.model_files import ModelFiles
 from xee_tf.models.onnx_files import external_files, files_digest, files_version, inner_name
 from xee_tf.models.onnx_session import OnnxConnection, OnnxRuntime, open_onnx
@@ -151,8 +152,7 @@ def onnx_connector(
     path_or_model: Any, storage_options: Mapping[str, Any] | None = None, **options: Any
 ) -> Connector:
     """Build the connector of an ONNX file or a model in memory; options as in `OnnxRuntime.of`."""
-    # A UPath need not be an os.PathLike.
-    if isinstance(path_or_model, str | os.PathLike) or hasattr(path_or_model, "storage_options"):
+    if is_path(path_or_model):
         return OnnxConnector.of(path_or_model, storage_options, **options)
     if storage_options is not None:
         raise OptionError("storage_options are those of a file, and the model is in memory: omit them.")

@@ -14,6 +14,7 @@ from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, PredictionError, shorten
 from xee_tf.extras import extra
+from xee_tf.models.kinds import ModelKind, model_kind
 from xee_tf.models.onnx_axes import choose_order, from_last, read_channels, to_last
 from xee_tf.options import integer
 
@@ -28,10 +29,11 @@ _DTYPES = {
     "double": np.dtype("float64"),
 } | {f"{kind}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 # Files of other kinds of models, and what to do with them.
-_OTHERS = {
-    (".pt", ".pth"): "a PyTorch file: load the model and export it with torch.onnx.export",
-    (".pkl", ".pickle", ".joblib"): "a pickled model: load it and convert it with skl2onnx.to_onnx",
-    (".keras", ".h5", ".hdf5"): "a Keras file: use Model.from_keras",
+_OTHERS: dict[ModelKind, str] = {
+    "pytorch": "a PyTorch file: load the model and export it with torch.onnx.export",
+    "pickle": "a pickled model: load it and convert it with skl2onnx.to_onnx",
+    "keras": "a Keras file: use Model.from_keras",
+    "mlm": "a JSON file: if it is a STAC item that describes a model, use Model.from_mlm",
 }
 
 _DAMAGED = ("protobuf parsing failed", "no graph was found", "does not have a graph")  # in messages
@@ -177,10 +179,9 @@ def open_onnx(model: str | bytes, name: str, runtime: OnnxRuntime) -> OnnxConnec
 
 def _explain(model: str | bytes, name: str, error: Exception) -> str:
     """Return why a model cannot be loaded."""
-    lower = model.lower() if isinstance(model, str) else ""
-    for suffixes, fix in _OTHERS.items():
-        if lower.endswith(suffixes):
-            return f"{name} is not an ONNX file, but {fix}."
+    kind = model_kind(model) if isinstance(model, str) else None
+    if kind in _OTHERS:
+        return f"{name} is not an ONNX file, but {_OTHERS[kind]}."
     if any(text in str(error).lower() for text in _DAMAGED):
         return f"{name} is damaged, or is not an ONNX file: export or copy it again."
     return f"onnxruntime cannot load {name}: {_message(error)}"

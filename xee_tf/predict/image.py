@@ -39,6 +39,7 @@ from xee_tf.models import (
     fill_outside,
     find_array_dims,
     group_inputs,
+    model_kind,
     type_name,
 )
 from xee_tf.names import check_key, check_variables
@@ -175,8 +176,8 @@ def require_model(model: Any) -> None:
     is_plain = model is None or isinstance(model, str | os.PathLike | int | float)
     shown = shorten(repr(model)) if is_plain else f"an object of type {type(model).__name__}"
     if isinstance(model, str | os.PathLike):
-        kinds = {".keras": "from_keras", ".h5": "from_keras", ".onnx": "from_onnx"}
-        kind = kinds.get(os.path.splitext(str(model))[1], "from_saved_model")
+        kinds = {"keras": "from_keras", "onnx": "from_onnx", "mlm": "from_mlm"}
+        kind = kinds.get(model_kind(model) or "", "from_saved_model")
         hint = f" Use xee_tf.Model.{kind}({str(model)!r})."
     elif all(callable(getattr(model, name, None)) for name in ("open", "signature")):
         hint = " Use xee_tf.Model.from_connector(connector)."
