@@ -634,10 +634,10 @@ def test_an_interrupted_geotiff_of_a_map_is_resumed(tmp_path):
 
 def test_the_plan_of_a_map():
     mapped = model({"class": {"argmax": NAMES}})
-    plan = mapped.plan(image(), merge=False)
+    plan = mapped.plan(image())
     assert [(band.name, band.dtype, band.nodata) for band in plan.bands] == [("class", "|u1", (255,))]
     assert (plan.result_bytes, plan.skips_masked) == (37 * 45, True)
-    assert not mapped.plan(image(masked=False).astype("uint8"), merge=False).skips_masked
+    assert not mapped.plan(image(masked=False).astype("uint8")).skips_masked
 
 
 def test_maps_on_another_grid():

@@ -10,14 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.hostile import VALUES, paths
-from tests.onnx_models import convolution, model, node
+from tests.onnx_models import convolution, identity, model, node
 from tests.rasters import random_band, raster
-from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError
+from xee_tf import MissingModelError, Model, ModelError, OptionError, XeeTFError, predict_to_zarr
+from xee_tf.cli.loading import model_at
 from xee_tf.models.keras import KerasConnector
 from xee_tf.models.onnx import OnnxConnector
 from xee_tf.models.saved_model import SavedModelConnector
@@ -156,8 +158,36 @@ def test_models_of_pytorch_are_exported(tmp_path: Path) -> None:
         item["assets"]["model"].update(asset)
         with pytest.raises(ModelError, match=r"'https://m.test/a.*torch\.onnx\.export .*path='model\.onnx'"):
             Model.from_mlm(item)
-        found = Model.from_mlm(item, path=tmp_path / "exported.onnx")
-        assert str(found.connector) == f"ONNX model {tmp_path}/exported.onnx"
+        found = Model.from_mlm(item, path=tmp_path / "exported.ONNX")
+        assert str(found.connector) == f"ONNX model {tmp_path}/exported.ONNX"
+    for path, message in (
+        ("m.pt2", r"path='m\.pt2' is not .* torch\.onnx\.export"),
+        ("item.json", r"'item\.json' is not .*: pass an ONNX or Keras file"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            Model.from_mlm(described(), path=path)
+    with pytest.raises(OptionError, match="path must be the path or URL of the file of the model; got 5"):
+        Model.from_mlm(described(), path=5)
+
+
+class Remote:
+    """Like a UPath, which need not be an os.PathLike."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.storage_options, self.protocol = url, {"skip_instance_cache": True}, "memory"
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def test_paths_that_are_not_path_like() -> None:
+    path, item = Remote("memory://mlm/m.onnx"), Remote("memory://mlm/item.json")
+    plain = Model.from_mlm(described(), path="memory://mlm/m.onnx").connector
+    connector = Model.from_mlm(described(), path=path).connector
+    assert connector.files.location.url == plain.files.location.url
+    assert connector == Model.from_onnx(path, channels="NCHW").connector
+    fsspec.filesystem("memory").pipe_file("/mlm/item.json", json.dumps(described(href="m.onnx")).encode())
+    assert Model.from_mlm(item).connector.files.location.url == connector.files.location.url
 
 
 def test_several_models() -> None:
@@ -418,6 +448,27 @@ def test_descriptions_of_outputs(tmp_path: Path) -> None:
     assert list(Model.from_mlm(plain.to_mlm("m", tasks=["regression"])).output_bands) == ["a", "b"]
 
 
+def test_classes_of_a_map_are_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "m.onnx").write_bytes(convolution(WEIGHTS, ("n", 3, "h", "w"), pad=0))
+    bands = {"cover": {"argmax": ["oak wood", "lake"], "values": [30, 7]}}
+    # The workers have a GPU, this computer has none.
+    mapped = Model.from_onnx(
+        tmp_path / "m.onnx",
+        bands=["B4", "B3", "B2"],
+        input_tile_size=8,
+        output_bands=bands,
+        providers=["CUDAExecutionProvider"],
+    )
+    item = mapped.to_mlm("m")
+    (output,) = item["properties"]["mlm:output"]
+    assert output["name"] == "cover"
+    assert output["result"]["dim_order"] == ["batch", "class", "height", "width"]
+    pairs = [{"value": 0, "name": "oak wood"}, {"value": 1, "name": "lake"}]
+    assert output["classification:classes"] == pairs
+    assert list(Model.from_mlm(item).output_bands) == ["oak wood", "lake"]
+
+
 def test_models_that_cannot_be_described(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     function = Model.from_function(len, output_bands=["p"])
@@ -430,3 +481,35 @@ def test_models_that_cannot_be_described(tmp_path: Path) -> None:
         Model.from_onnx(encoded).to_mlm("m", href="m.onnx")
     with pytest.raises(OptionError, match=r"bbox must be .*; got \(1, 2\)"):
         Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m", href="m.onnx", bbox=(1, 2))
+
+
+def test_series_of_pixels_are_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options: dict[str, Any] = {"bands": ["a", "b"], "unit": "pixel"}
+    for channels, dims, shape in (
+        ("first", ["batch", "channel", "time"], [-1, 2, 7]),
+        ("last", ["batch", "time", "channel"], [-1, 7, 2]),
+    ):
+        (tmp_path / "m.onnx").write_bytes(identity(["n", *shape[1:]]))
+        item = Model.from_onnx(tmp_path / "m.onnx", channels=channels, **options).to_mlm("m")
+        described = item["properties"]["mlm:input"][0]["input"]
+        assert (described["dim_order"], described["shape"]) == (dims, shape)
+    (tmp_path / "m.onnx").write_bytes(identity(["n", 2, 3, 4]))
+    with pytest.raises(ModelError, match="a tensor with 4 axes"):
+        Model.from_onnx(tmp_path / "m.onnx", channels="first", **options).to_mlm("m")
+
+
+def test_commands_take_every_kind_of_model(tmp_path: Path) -> None:
+    item = saved(tmp_path, described(href="m.onnx"))
+    upper = item.rename(tmp_path / "ITEM.JSON")
+    for path, kind in (
+        (upper, OnnxConnector),
+        ("A.ONNX", OnnxConnector),
+        ("m.hdf5", KerasConnector),
+        ("m.Keras", KerasConnector),
+        ("folder.v2", SavedModelConnector),
+    ):
+        assert type(model_at(str(path)).connector) is kind
+    for name, constructor in (("a.HDF5", "from_keras"), ("a.json", "from_mlm"), ("a.b", "from_saved_model")):
+        with pytest.raises(OptionError, match=rf"Use xee_tf\.Model\.{constructor}\('{name}'\)"):
+            predict_to_zarr(name, SCENE, tmp_path / "x.zarr")

@@ -250,6 +250,11 @@ WHERE = r" -- the first of 1175 pixels is at row 0 and column 0, coordinates \(x
             "uint8",
             r"is 255 in 1 pixel that is not masked.*the pixel is at row 3 and column 21",
         ),
+        (
+            lambda p: np.where(p[:, 0] > 9, "oak", "lake"),
+            "float32",
+            r"Bands cannot be strings.*predict_proba.*output_bands={'class': {'argmax': \[\.\.\.\]}}",
+        ),
     ],
 )
 def test_errors_name_what_was_expected_and_where(function: Any, output: str, message: str) -> None:
@@ -547,9 +552,7 @@ def test_a_forest_on_the_landsat_scene(landsat: xr.Dataset, landsat_dir: Path, t
     labelled = (labels > 0) & ~masked
     train = labelled & (np.arange(len(labels)) % 2 == 0)
     trees = ensemble.RandomForestClassifier(12, max_depth=12, random_state=0)
-    with pytest.raises(
-        ModelError, match=r"got RandomForestClassifier.*\(model.predict_proba, unit"
-    ):
+    with pytest.raises(ModelError, match=r"got RandomForestClassifier.*\(model.predict_proba, unit"):
         Model.from_function(trees)
     trees.fit(pixels[train], labels[train].astype(int))
 

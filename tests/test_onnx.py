@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.onnx_models import convolution, identity, known, model, node
 from tests.rasters import random_band, raster
 from xee_tf import MissingModelError, Model, ModelError, OptionError, PredictionError
-from xee_tf.connector import connected
+from xee_tf.connector import _connections, connected, opened
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector
 from xee_tf.models.onnx_axes import choose_order, from_last, read_channels, to_last
 
@@ -234,6 +234,121 @@ def test_series_of_pixels() -> None:
     np.testing.assert_array_equal(found["B3"], 4 * SCENE["B3"])
 
 
+def scene_of_rows(expected: Any) -> xr.Dataset:
+    return raster(dict(zip("abc", expected["rows"].T.reshape(3, 4, 5).copy(), strict=True)))
+
+
+def test_the_channels_of_a_classifier_have_names(expected: Any) -> None:
+    """Names that are not those of outputs are channels of the only output that has as many."""
+    image, wanted = scene_of_rows(expected), expected["probabilities"].T.reshape(3, 4, 5)
+    for file in ("forest", "names"):
+        options: dict[str, Any] = {"unit": "pixel", "bands": list("abc")}
+        network = Model.from_onnx(GOLDEN / f"{file}.onnx", output_bands=["oak", "fir", "elm"], **options)
+        found = network.predict_image(image, merge=False)
+        argmax = {"cover": {"argmax": ["oak", "fir", "elm"], "values": [5, 6, 9]}}
+        mapped = Model.from_onnx(GOLDEN / f"{file}.onnx", output_bands=argmax, **options)
+        stacked = found.to_dataarray().values
+        cover = mapped.predict_image(image, merge=False)["cover"]
+        np.testing.assert_array_equal(cover, np.array([5, 6, 9])[stacked.argmax(0)])
+        if file == "forest":
+            np.testing.assert_allclose(stacked, wanted, atol=1e-6)
+    table = pd.DataFrame(expected["rows"], columns=["a", "b", "c"])
+    rows = Model.from_onnx(
+        GOLDEN / "forest.onnx", input_properties=["a", "b", "c"], output_properties=["oak", "fir", "elm"]
+    )
+    fir = rows.predict_properties(table)["fir"]
+    np.testing.assert_allclose(fir, expected["probabilities"][:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        (
+            ["oak", "fir"],
+            r"the 3 channels of 'probabilities', .*output_bands={'class': {'argmax': \[\.\.\.\]}}",
+        ),
+        ({"cover": {"argmax": ["oak", "fir"]}}, r"'argmax': \[\.\.\.\]}} with 3 names"),
+        ({"oak": "float32"}, r"not found in the outputs"),
+        (["oak", "fir", "probabilitis"], r"Did you mean 'probabilities'\?"),
+        (["oak", "fir", "label"], r"contains 'oak', 'fir', not found"),
+        (None, r"'label' has dtype string; .* Name the others in output_bands: 'probabilities'\."),
+    ],
+)
+def test_outputs_of_a_classifier_that_do_not_fit(expected: Any, bands: Any, message: str) -> None:
+    network = Model.from_onnx(GOLDEN / "names.onnx", unit="pixel", output_bands=bands)
+    with pytest.raises(OptionError, match=message):
+        network.predict_image(scene_of_rows(expected), merge=False)
+
+
+def weighted_steps(shape: list[Any], band: int) -> bytes:
+    """The sum of the steps of a pixel, with weights, for each of its bands, which are the axis `band`."""
+    steps = [axis for axis in range(1, len(shape)) if axis != band]
+    weights = np.arange(1, 1 + np.prod([shape[axis] for axis in steps])).astype("float32")
+    sides = [shape[axis] if axis in steps else 1 for axis in range(len(shape))]
+    return model(
+        [node("Mul", ["x", "w"], ["y"]), node("ReduceSum", ["y", "axis"], ["sum"], keepdims=0)],
+        {"x": ("float32", shape)},
+        {"sum": ("float32", ["n", shape[band]])},
+        {"axis": np.array(steps), "w": weights.reshape(sides)},
+    )
+
+
+def cube(**steps: int) -> xr.Dataset:
+    """A series of SCENE, each step with other values."""
+    found = SCENE
+    for number, (dim, size) in enumerate(steps.items(), 2):
+        factors = xr.DataArray(np.arange(1, size + 1, dtype="float32") ** number, dims=dim)
+        found = found * factors
+    return found.assign_attrs(SCENE.attrs)
+
+
+@pytest.mark.parametrize(
+    ("shape", "band", "channels", "steps"),
+    [
+        (["n", 3, 5], 1, "first", {"time": 5}),
+        (["n", 3, 3], 1, "first", {"time": 3}),
+        (["n", 3, 3], 2, "last", {"time": 3}),
+        (["n", 5, 3], 2, None, {"time": 5}),
+        (["n", 2, 4, 3], 3, None, {"time": 2, "lag": 4}),
+        (["n", 2, 2, 3], 3, None, {"time": 2, "lag": 2}),
+        (["n", 3, 2, 4], 1, "first", {"time": 2, "lag": 4}),
+        (["n", 3, 3, 3], 1, "first", {"time": 3, "lag": 3}),
+        (["n", 3, 3, 3], 3, "last", {"time": 3, "lag": 3}),
+    ],
+)
+def test_axes_of_series_of_pixels(
+    shape: list[Any], band: int, channels: str | None, steps: dict[str, int]
+) -> None:
+    image = cube(**steps)
+    network = Model.from_onnx(
+        weighted_steps(shape, band),
+        unit="pixel",
+        channels=channels,
+        array_dims=list(steps),
+        output_bands=list("pqr"),
+    )
+    found = network.predict_image(image, merge=False)
+    weights = np.arange(1, 1 + np.prod(list(steps.values()))).reshape(list(steps.values()))
+    for name, source in zip("pqr", SCENE.data_vars, strict=True):
+        values = image[source].transpose(*steps, "y", "x").values
+        np.testing.assert_array_equal(found[name], np.tensordot(weights, values, weights.ndim))
+
+
+@pytest.mark.parametrize("shape", [["n", 3, 3], ["n", 3, "t"], ["n", "b", "t"], ["n", 4, 6, "c"]])
+def test_ambiguous_series_of_pixels(shape: list[Any]) -> None:
+    network = Model.from_onnx(identity(shape), unit="pixel", array_dims="time")
+    with pytest.raises(ModelError, match=r"'x' .*several orders\. Pass channels='last' .*channels='first'"):
+        network.predict_image(cube(time=3))
+
+
+def test_other_numbers_of_bands_name_the_order() -> None:
+    network = Model.from_onnx(weighted_steps(["n", 3, 5], 1), unit="pixel", array_dims="time")
+    with pytest.raises(OptionError, match=r"\(n, band, time\), pass channels='first'"):
+        network.predict_image(cube(time=5))
+    with pytest.raises(OptionError, match=r"channels='NCTHW' has axes for the height .*unit='pixel'"):
+        Model.from_onnx(identity(["n", 3]), unit="pixel", channels="NCTHW")
+
+
 # -- The order of axes ---------------------------------------------------------------------------------
 
 FIRST, LAST = (0, 3, 1, 2), None
@@ -357,6 +472,16 @@ def test_threads() -> None:
     several = OnnxBytesConnector.of(known("first"), threads=3).open()
     assert process.num_threads() == before + 2
     del single, several
+
+
+def test_a_process_loads_a_model_once() -> None:
+    """The weights are in memory once, whatever the options of the session."""
+    for options in ({"threads": 3}, {"providers": [("CPUExecutionProvider", {"use_arena": 0})]}):
+        connector = OnnxBytesConnector.of(identity(["n", 1, "h", 5]), **options)
+        before = len(_connections)
+        connector.signature()
+        assert opened(connector) is connected(connector)
+        assert len(_connections) == before + 1
 
 
 def test_errors_of_the_model() -> None:

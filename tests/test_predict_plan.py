@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,7 @@ def test_tiles_of_another_scale_and_outputs_with_values() -> None:
         output_tile_size=8,
         output_bands={"p": {"type": "uint8", "dimensions": 1, "shape": [3]}},
     )
-    with pytest.raises(OptionError, match="merge=False"):
-        model.plan(ds)
-    plan = model.plan(ds, merge=False)
+    plan = model.plan(ds)
     result = model.predict_image(ds, merge=False)
     assert (plan.shape.shape, plan.bands[0].shape) == ((45, 35), (3,))
     assert result.p.shape == (3, 45, 35)
@@ -161,7 +160,7 @@ def test_plan_in_the_projection_of_the_model(grid: Any) -> None:
     model = Model.from_function(
         recording, input_tile_size=16, output_bands=["p"], proj=("EPSG:32632", 60), fix_input_proj=True
     )
-    plan = model.plan(ds, merge=False, output_grid=grid)
+    plan = model.plan(ds, output_grid=grid)
     result = model.predict_image(ds, merge=False, output_grid=grid)
     assert plan.grid.crs == "EPSG:32632"
     assert plan.shape.shape == result.p.shape
@@ -266,8 +265,28 @@ def test_plan_equals_the_requests(server: xee_tf.Server, kind: str, masked: bool
         assert f"  requests  at most {plan.requests}, the largest with up to" in repr(plan)
     assert plan.request_bytes <= limit
     assert plan.cost == pytest.approx(plan.requests * 0.0015)
-    assert f"{plan.cost:.4g} at 1,500 per million requests" in repr(plan)
+    [cost] = re.findall(r"  cost +(?:at most )?([0-9.]+) at 1,500 per million requests", repr(plan))
+    assert float(cost) == pytest.approx(plan.cost, abs=0.005 if plan.cost >= 0.01 else 0.0005)
     assert ("numbers are sent as text" in repr(plan)) == (kind == "json")
+
+
+def test_amounts_are_readable(server: xee_tf.Server) -> None:
+    ds = image((32, 32), ((32,), (32,)), "uint8", bands=3)
+    bands = dict.fromkeys(["B0", "B1", "B2"], "float32")
+    options: dict[str, Any] = {"inputs": {"B0": "a", "B1": "b", "B2": "b"}, "input_type_override": bands}
+    model = hosted(
+        server, "grpc", max_payload_bytes=9_000, input_tile_size=8, output_bands={"box": "float32"}, **options
+    )
+    requests = model.plan(ds).requests
+    assert requests == 2
+    for price, cost, shown in (
+        (2_500_000, "5", "2,500,000"),
+        (6_172_840_000, "12,345.68", "6,172,840,000"),
+        (1234.5, "0.0025", "1,234.50"),
+        (0.004, "0.000000008", "0.004"),
+    ):
+        text = repr(model.plan(ds, price_per_million_requests=price))
+        assert f"  cost      {cost} at {shown} per million requests" in text
 
 
 def test_bound_where_the_longest_numbers_do_not_fit(server: xee_tf.Server) -> None:

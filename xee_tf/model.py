@@ -258,9 +258,10 @@ class Model(Summarized, ModelSpec):
         channels : {"first", "last"} or str, optional
             Where the inputs and outputs have their channels: ``(n, band, height, width)``, as usual in
             PyTorch, or ``(n, height, width, band)``, as in TensorFlow. For time series, the order of all
-            axes: ``"NTCHW"`` for ``(n, time, band, height, width)``, ``"NCTHW"`` (the same as "first") for
-            ``(n, band, time, height, width)``, or ``"NCT"`` for ``(n, band, time)`` of single pixels.
-            Default: found by the shapes of the inputs; an error if several orders are possible.
+            axes: ``"NTCHW"`` for ``(n, time, band, height, width)``, or ``"NCTHW"`` (the same as "first") for
+            ``(n, band, time, height, width)``. With ``unit="pixel"``, "first" is ``(n, band, time)``, as in
+            PyTorch's Conv1d, and "last" ``(n, time, band)``. Default: found by the shapes of the inputs; an
+            error if several orders are possible.
         threads : int, default 1
             Number of threads that compute one batch. Dask already computes several batches at once.
         providers : str or sequence, optional
@@ -283,9 +284,9 @@ class Model(Summarized, ModelSpec):
         MissingModelError
             If the file does not exist, when the model is first used.
         ModelError
-            If onnxruntime cannot load the file, it has inputs or outputs that are not tensors, or its
-            channels may be first or last, when the model is first used; or if the file of a URL is replaced
-            between the creation of a lazy prediction and its computation.
+            If onnxruntime cannot load the file, it has inputs or outputs that are not tensors, or the
+            position of its channels is ambiguous, when the model is first used; or if the file of a URL is
+            replaced between the creation of a lazy prediction and its computation.
         StorageError
             If a URL cannot be read, when the model is first used.
 
@@ -294,8 +295,8 @@ class Model(Summarized, ModelSpec):
         Files of URLs are copied as by `from_saved_model`. A model in memory is part of the graph of each
         prediction, which holds it once.
 
-        A PyTorch model is exported like this (PyTorch is not tested with this package). Axes with names take
-        batches and tiles of any size::
+        A PyTorch model is exported like this. Models converted from PyTorch are tested with this package, the
+        export itself is not. Axes with names take batches and tiles of any size::
 
             import torch
 
@@ -317,7 +318,8 @@ class Model(Summarized, ModelSpec):
         A classifier of scikit-learn is converted by
         ``skl2onnx.to_onnx(classifier, X[:1].astype("float32"), options={"zipmap": False})``, and one of
         XGBoost or LightGBM by onnxmltools. It takes rows, ``(n, column)``, or with ``unit="pixel"`` the
-        pixels of an image, and returns ``label`` and ``probabilities``.
+        pixels of an image, and returns ``label`` and ``probabilities``. ``output_bands=["forest", "water"]``
+        names the probabilities, and ``output_bands={"class": {"argmax": ["forest", "water"]}}`` makes a map.
 
         Examples
         --------
@@ -343,7 +345,12 @@ class Model(Summarized, ModelSpec):
                [0.5 , 0.73, 0.5 ]], dtype=float32)
         """
         connector = onnx_connector(
-            path_or_model, storage_options, channels=channels, threads=threads, providers=providers
+            path_or_model,
+            storage_options,
+            channels=channels,
+            threads=threads,
+            providers=providers,
+            pixels=options.get("unit") == "pixel",
         )
         return cls(connector, **options)
 
@@ -807,7 +814,6 @@ class Model(Summarized, ModelSpec):
     def plan(
         self,
         image: xr.Dataset | xr.DataArray,
-        merge: bool = True,
         *,
         price_per_million_requests: float | None = None,
         **options: Unpack[PredictKeywords],
@@ -815,16 +821,15 @@ class Model(Summarized, ModelSpec):
         """Plan the prediction of a raster: tiles or pixels, batches, requests, bytes, memory and cost.
 
         No pixel is read and no tile is sent. A server is only asked for the signature of its model, as
-        `predict_image` does. The errors are those of `predict_image`.
+        `predict_image` does. The errors are those of ``predict_image(merge=False)``: the plan describes only
+        the predictions.
 
         Parameters
         ----------
         image : Dataset or DataArray
             The raster, as for `predict_image`.
-        merge : bool, default True
-            As for `predict_image`. It has no effect on the plan, which describes only the predictions.
         price_per_million_requests : float, optional
-            Price of a million requests to a hosted model, in any currency, from which the cost is computed.
+            Price of a million requests in any currency, for a server that bills by request.
         **options
             See `PredictOptions`.
 
@@ -880,7 +885,6 @@ class Model(Summarized, ModelSpec):
             self,
             image,
             parse(PredictOptions, options),
-            merge=merge,
             price_per_million_requests=price_per_million_requests,
         )
 
@@ -955,7 +959,7 @@ class Model(Summarized, ModelSpec):
             What the model does, in the terms of the extension, such as ``["regression"]``.
         classes : mapping of int to str or sequence of str, optional
             The names of the classes of the output, by their value or in the order of its channels. Default:
-            `output_bands`, if they are the channels of a single output.
+            `output_bands`, if they are the channels of a single output, or the classes of its ``argmax``.
         bbox : sequence of float, optional
             Where the model can be used: west, south, east and north in degrees. Default: everywhere.
         interval : sequence of str, optional

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Any
 
 import xee_tf
-from xee_tf.storage import Location
+from xee_tf.models import model_kind
 
 __all__ = ["model_at"]
 
-_LOADERS: dict[str, Any] = {
-    ".keras": xee_tf.Model.from_keras,
-    ".h5": xee_tf.Model.from_keras,
-    ".onnx": xee_tf.Model.from_onnx,
-    ".json": xee_tf.Model.from_mlm,
+_LOADERS: dict[str | None, Any] = {
+    "keras": xee_tf.Model.from_keras,
+    "onnx": xee_tf.Model.from_onnx,
+    "mlm": xee_tf.Model.from_mlm,
 }
 
 
@@ -26,6 +24,5 @@ def model_at(path: str, **options: Any) -> xee_tf.Model:
     >>> model_at("models/landcover.h5").connector.files.location.name
     'landcover.h5'
     """
-    suffix = PurePath(Location.of(path).file_name).suffix
-    model: xee_tf.Model = _LOADERS.get(suffix, xee_tf.Model.from_saved_model)(path, **options)
+    model: xee_tf.Model = _LOADERS.get(model_kind(path), xee_tf.Model.from_saved_model)(path, **options)
     return model

@@ -127,7 +127,7 @@ def predict(
     opened = model_at(model, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
     if plan:
-        print(opened.plan(image, merge=False, **how))
+        print(opened.plan(image, **how))
         return
     of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}
     to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": sys.stderr.isatty()}

@@ -21,6 +21,7 @@ from xee_tf.models.inputs import (
     plan_feeds,
 )
 from xee_tf.models.keras import keras_connector
+from xee_tf.models.kinds import model_kind
 from xee_tf.models.mlm import read_mlm
 from xee_tf.models.mlm_items import describe_model
 from xee_tf.models.model_files import ModelFiles
@@ -68,6 +69,7 @@ __all__ = [
     "listed",
     "load_signatures",
     "missing_error",
+    "model_kind",
     "onnx_connector",
     "plan_feeds",
     "plan_outputs",

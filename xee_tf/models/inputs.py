@@ -12,6 +12,7 @@ import numpy as np
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.models.feeds import Feed, Item, Shape, arrangements, fits
+from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector
 from xee_tf.models.options import lead_axes
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING, type_name
@@ -265,10 +266,14 @@ def tile_axes_error(spec: ModelSpec, target: str, info: TensorInfo) -> ModelErro
 
 
 def of_tiles(spec: ModelSpec, info: TensorInfo) -> str:
-    """Return a hint for a model of tiles that is used with ``unit="pixel"``; otherwise nothing."""
-    if spec.unit != "pixel" or info.shape is None or len(info.shape) <= lead_axes("tile"):
-        return ""
-    return " If the model takes tiles, (n, height, width, ...), omit unit='pixel'."
+    """Return hints for a model of tiles or with channels first that is used with ``unit="pixel"``."""
+    rank = len(info.shape or ()) if spec.unit == "pixel" else 0
+    connector, hint = spec.connector, ""
+    if rank > 2 and isinstance(connector, OnnxConnector | OnnxBytesConnector) and not connector.runtime.order:
+        hint = " The bands are read last: for a model of (n, band, time), pass channels='first'."
+    if rank > lead_axes("tile"):
+        hint += " If the model takes tiles, (n, height, width, ...), omit unit='pixel'."
+    return hint
 
 
 def listed(names: Sequence[Hashable]) -> str:

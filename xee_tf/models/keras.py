@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 import tarfile
 import tempfile
@@ -20,6 +19,7 @@ from xee_tf.display import quoted
 from xee_tf.errors import MissingModelError, ModelError, OptionError
 from xee_tf.extras import extra
 from xee_tf.identity import content_hash
+from xee_tf.models.kinds import is_path, model_kind
 from xee_tf.models.model_files import ModelFiles, missing_error
 from xee_tf.models.saved_model import TensorFlowConnection, load_saved_model
 from xee_tf.models.saved_model_files import read_signatures
@@ -27,14 +27,12 @@ from xee_tf.storage import PathLike
 
 __all__ = ["ExportedKerasConnector", "KerasConnector", "keras_connector"]
 
-# The first bytes of zip and HDF5 files.
-_KINDS = {".keras": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n", ".hdf5": b"\x89HDF\r\n\x1a\n"}
+_ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"  # the first bytes of such files
 
 
 def keras_connector(path_or_model: Any, storage_options: Mapping[str, Any] | None = None) -> Connector:
     """Build the connector of a Keras file, or of a model in memory, which is exported now."""
-    # A UPath need not be an os.PathLike.
-    if isinstance(path_or_model, str | os.PathLike) or hasattr(path_or_model, "storage_options"):
+    if is_path(path_or_model):
         return KerasConnector.of(path_or_model, storage_options)
     if storage_options is not None:
         raise OptionError("storage_options are those of a file, and the model is in memory: omit them.")
@@ -80,12 +78,12 @@ class KerasConnector(Connector):
 
     def _explain(self, path: str, error: Exception) -> str:
         """Return why Keras cannot load the file; its own errors about other files are misleading."""
-        expected = next((kind for suffix, kind in _KINDS.items() if path.endswith(suffix)), None)
-        if expected is None:
+        if model_kind(path) != "keras":
             return (
                 f"{self.files} is not a Keras file: expected a .keras or .h5 file. Rasters are passed to "
                 "model.predict_image."
             )
+        expected = _ZIP if path.lower().endswith(".keras") else _HDF5
         with open(path, "rb") as file:
             if file.read(len(expected)) != expected:
                 return f"{self.files} is damaged, or is not a Keras file: save or copy it again."
@@ -176,6 +174,10 @@ class ExportedKerasConnector(Connector):
 
     def __str__(self) -> str:
         return self.name
+
+    def signature(self) -> Signature:
+        """Return the signature of the export, for which the model is not loaded."""
+        return self.exported or super().signature()
 
     def known_signature(self) -> Signature | None:
         """Return the signature of the export."""

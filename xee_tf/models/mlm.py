@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, excerpt
+from xee_tf.models.kinds import is_path, model_kind
 from xee_tf.models.mlm_fields import (
     INPUT_TYPES,
     OUTPUT_TYPES,
@@ -23,15 +24,13 @@ from xee_tf.models.mlm_fields import (
 )
 from xee_tf.models.model_files import model_errors
 from xee_tf.options import flag
-from xee_tf.storage import Location
+from xee_tf.storage import Location, PathLike
 
 __all__ = ["MlmModel", "read_mlm"]
 
 Kind = Literal["onnx", "keras", "saved_model"]
 
 _ROLE = "mlm:model"
-_SUFFIXES: dict[str, Kind] = {".onnx": "onnx", ".keras": "keras", ".h5": "keras", ".hdf5": "keras"}
-_PYTORCH = (".pt", ".pth", ".pt2", ".ckpt", ".safetensors")
 _EXPORT = "export it with torch.onnx.export and pass the path of the ONNX file: path='model.onnx'"
 
 
@@ -41,7 +40,7 @@ class MlmModel:
 
     Parameters
     ----------
-    path : str
+    path : path-like
         The path or URL of its file or folder.
     kind : {"onnx", "keras", "saved_model"}
         The format of the file.
@@ -51,7 +50,7 @@ class MlmModel:
         Options of `ModelSpec`.
     """
 
-    path: str
+    path: PathLike
     kind: Kind
     order: str
     options: Mapping[str, Any]
@@ -107,10 +106,9 @@ def read_mlm(
         for each in objects:
             check_types(each, types, name)
     if path is None:
-        where, kind = _artifact(assets, asset, properties.get("mlm:framework"), base, name)
+        path, kind = _artifact(assets, asset, properties.get("mlm:framework"), base, name)
     else:
-        where = str(path)
-        kind = _SUFFIXES.get(os.path.splitext(where)[1].lower(), "saved_model")
+        kind = _kind_of_path(path)
     orders = [axis_order_of(each.get("input") or {}, name) for each in inputs]
     if not preprocessed:
         require_plain(inputs, name)
@@ -127,13 +125,13 @@ def read_mlm(
             "NHWTC, except to ONNX files."
         )
     options["output_properties" if rows else "output_bands"] = output_options(outputs, name)
-    return MlmModel(where, kind, order, options)
+    return MlmModel(path, kind, order, options)
 
 
 def _load(item: Any, storage_options: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
     """Return an item as a mapping, and the location that its paths are relative to."""
     base = ""
-    if isinstance(item, str | os.PathLike):
+    if is_path(item):
         location = Location.of(item, storage_options)
         with model_errors(location):
             data = location.read_bytes()
@@ -209,20 +207,33 @@ def _artifact(
 def _kind(asset: Mapping[str, Any], framework: Any) -> Kind | None:
     """Return the kind of a model, by its suffix, its type, or the framework of the item."""
     href = str(asset["href"]).partition("?")[0].lower()
-    suffix = posixpath.splitext(href)[1]
-    if suffix in _SUFFIXES:
-        return _SUFFIXES[suffix]
+    found = model_kind(href)
+    if found == "onnx" or found == "keras":
+        return found
     if href.endswith("saved_model.pb"):
         return "saved_model"
     declared = [str(asset.get(key) or "").lower() for key in ("mlm:artifact_type", "type")]
     text = " ".join([*declared, str(asset.get("mlm:framework") or framework or "").lower()])
-    if suffix in _PYTORCH or "torch" in " ".join(declared):
+    if found == "pytorch" or "torch" in " ".join(declared):
         return None
     if "onnx" in text:
         return "onnx"
     if "saved_model" in text or "savedmodel" in text:
         return "saved_model"
     return "keras" if "keras" in text else "saved_model" if "tensorflow" in text else None
+
+
+def _kind_of_path(path: Any) -> Kind:
+    """Return the kind of a model that users pass as a path."""
+    if not is_path(path):
+        raise OptionError(f"path must be the path or URL of the file of the model; got {excerpt(path)}.")
+    found = model_kind(path)
+    if found == "onnx" or found == "keras":
+        return found
+    if found is not None:
+        fix = _EXPORT if found == "pytorch" else "pass an ONNX or Keras file, or the folder of a SavedModel"
+        raise ModelError(f"path={str(path)!r} is not an ONNX, Keras or SavedModel file: {fix}.")
+    return "saved_model"
 
 
 def _resolved(href: str, base: str) -> str:

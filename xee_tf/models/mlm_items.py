@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xee_tf.connector import TensorInfo, connected
+from xee_tf.connector import TensorInfo
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, shorten
 from xee_tf.models.keras import ExportedKerasConnector, KerasConnector
-from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector
+from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_order
 from xee_tf.models.onnx_axes import axis_order
 from xee_tf.models.saved_model import SavedModelConnector
 from xee_tf.models.spec import ModelSpec
@@ -21,6 +21,7 @@ __all__ = ["describe_model"]
 _SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 _NAMES = {"N": "batch", "H": "height", "W": "width", "T": "time", "C": "channel"}
 _LAST = {1: "N", 2: "NC", 3: "NHW", 4: "NHWC", 5: "NHWTC"}  # the order of axes by their number
+_LAST_OF_PIXELS = {1: "N", 2: "NC", 3: "NTC"}
 # The name of the framework and the type of the artifact.
 _KINDS: dict[type, tuple[str, str]] = {
     OnnxConnector: ("ONNX", "onnx"),
@@ -29,8 +30,6 @@ _KINDS: dict[type, tuple[str, str]] = {
     ExportedKerasConnector: ("Keras", "keras"),
     SavedModelConnector: ("TensorFlow", "tf.saved_model"),
 }
-_WORLD = (-180.0, -90.0, 180.0, 90.0)
-_ALWAYS = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z")
 
 Classes = Mapping[int, str] | Sequence[str]
 
@@ -39,12 +38,12 @@ def describe_model(
     spec: ModelSpec,
     id: str,
     *,
-    href: str | None = None,
-    tasks: Sequence[str] = ("semantic-segmentation",),
-    classes: Classes | None = None,
-    bbox: Sequence[float] = _WORLD,
-    interval: Sequence[str] = _ALWAYS,
-    properties: Mapping[str, Any] | None = None,
+    href: str | None,
+    tasks: Sequence[str],
+    classes: Classes | None,
+    bbox: Sequence[float],
+    interval: Sequence[str],
+    properties: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the item of a model; see `xee_tf.Model.to_mlm`.
 
@@ -77,7 +76,7 @@ def describe_model(
     signature = connector.signature()
     if not signature.inputs or not signature.outputs:
         raise ModelError(f"{connector} has no signature of its inputs and outputs.")
-    order = getattr(connected(connector), "order", None)
+    order = onnx_order(connector)
     bands = _bands(spec, signature.inputs)
     west, south, east, north = bbox
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
@@ -139,9 +138,12 @@ def _structure(
 ) -> dict[str, Any]:
     """Return shape, dim_order and data_type; `known` are lengths that the shape may not contain."""
     shape = info.shape or (None,)
-    last = "NTC" if len(shape) == 3 and spec.unit == "pixel" else _LAST.get(len(shape))
+    orders = _LAST_OF_PIXELS if spec.unit == "pixel" else _LAST
+    last = orders.get(len(shape))
     if last is None:
-        raise ModelError(f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most 5.")
+        raise ModelError(
+            f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most {len(orders)}."
+        )
     axes = (order and axis_order(order, len(shape))) or last
     sides = dict(zip(last, shape, strict=True))
     lengths = [known.get(axis, -1) if sides[axis] is None else sides[axis] for axis in axes]
@@ -184,6 +186,9 @@ def _outputs(
             f"classes are those of one output, but {spec.connector} has {quoted(list(outputs))}."
         )
     channels = list(declared) if len(outputs) == 1 and len(declared) > 1 else []
+    probable = [kind.classes.names for kind in declared.values() if kind.classes is not None]
+    if len(outputs) == len(probable) == 1:
+        channels = list(probable[0])
     regression = set(tasks) == {"regression"}
     if classes is None and channels and not regression:
         classes = channels

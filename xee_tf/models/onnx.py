@@ -12,12 +12,13 @@ from xee_tf.connector import Connector, Signature, connected, loaded_signature
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.identity import content_hash
+from xee_tf.models.kinds import is_path
 from xee_tf.models.model_files import ModelFiles
 from xee_tf.models.onnx_files import external_files, files_digest, files_version, inner_name
 from xee_tf.models.onnx_session import OnnxConnection, OnnxRuntime, open_onnx
 from xee_tf.storage import PathLike
 
-__all__ = ["OnnxBytesConnector", "OnnxConnector", "onnx_connector"]
+__all__ = ["OnnxBytesConnector", "OnnxConnector", "onnx_connector", "onnx_order"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class OnnxConnector(Connector):
     def content(self) -> str | None:
         """Hash the files, local or remote, and the order of axes."""
         inner_name(self.files.location)
-        return content_hash((files_digest(self.files), self.runtime.order))
+        return content_hash((files_digest(self.files), self.runtime.axes))
 
 
 @dataclass(frozen=True)
@@ -144,25 +145,41 @@ class OnnxBytesConnector(Connector):
 
     def content(self) -> str | None:
         """Hash the model and the order of axes."""
-        return content_hash((self.digest, self.runtime.order))
+        return content_hash((self.digest, self.runtime.axes))
 
 
 def onnx_connector(
     path_or_model: Any, storage_options: Mapping[str, Any] | None = None, **options: Any
 ) -> Connector:
     """Build the connector of an ONNX file or a model in memory; options as in `OnnxRuntime.of`."""
-    # A UPath need not be an os.PathLike.
-    if isinstance(path_or_model, str | os.PathLike) or hasattr(path_or_model, "storage_options"):
+    if is_path(path_or_model):
         return OnnxConnector.of(path_or_model, storage_options, **options)
     if storage_options is not None:
         raise OptionError("storage_options are those of a file, and the model is in memory: omit them.")
     return OnnxBytesConnector.of(path_or_model, **options)
 
 
+def onnx_order(connector: Connector) -> str | None:
+    """Return the order of the axes of an ONNX model; None for other models, whose channels are last."""
+    if not isinstance(connector, OnnxConnector | OnnxBytesConnector):
+        return None
+    order: str = _reading(connector).order
+    return order
+
+
 def _signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature:
-    return connected(replace(connector, runtime=connector.runtime.for_signature())).signature
+    signature: Signature = _reading(connector).signature
+    return signature
 
 
 def _loaded_signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature | None:
-    reading = replace(connector, runtime=connector.runtime.for_signature())
-    return loaded_signature(reading) or loaded_signature(connector)
+    return loaded_signature(_reader(connector)) or loaded_signature(connector)
+
+
+def _reading(connector: OnnxConnector | OnnxBytesConnector) -> Any:
+    """Return a connection that describes the model; unless it needs other devices, the one that predicts."""
+    return connected(_reader(connector))
+
+
+def _reader(connector: OnnxConnector | OnnxBytesConnector) -> Connector:
+    return replace(connector, runtime=connector.runtime.for_signature())

@@ -1,6 +1,7 @@
 """The order of the axes of an ONNX model, which is converted to channels last.
 
-An order is a text of letters: N (tiles or rows), H and W (height and width), T (steps) and C (channels).
+An order is a text of letters: N (tiles, pixels or rows), H and W (height and width), T (steps) and C
+(channels). The dots in "NC..." and "N...C" are the axes of the steps of single pixels, of any number.
 """
 
 from __future__ import annotations
@@ -14,28 +15,39 @@ from xee_tf.errors import ModelError, OptionError, shorten
 __all__ = ["axis_order", "choose_order", "from_last", "read_channels", "to_last"]
 
 _LAST = "NHWTC"  # the order of axes of the tiles and rows that are sent
+_PIXELS_LAST = "N...C"  # the same for single pixels
+_STEPS = "T23456789"  # the axes that the dots stand for
+_SENT = f"NHW{_STEPS}C"
 _NAMED = {"first": "NCTHW", "last": _LAST}
+_NAMED_PIXELS = {"first": "NC...", "last": _PIXELS_LAST}
 # The orders of tensors of tiles; without T for those of four axes.
 _ORDERS = ("NCTHW", "NTCHW", "NHWTC", "NTHWC")
 
 Shape = Sequence[int | None]
 
 
-def read_channels(value: Any, name: str = "channels") -> str | None:
+def read_channels(value: Any, name: str = "channels", *, pixels: bool = False) -> str | None:
     """Parse the option `channels`: "first", "last", an order of axes, or None.
 
     Examples
     --------
-    >>> read_channels("first"), read_channels("NTCHW")
-    ('NCTHW', 'NTCHW')
+    >>> read_channels("first"), read_channels("NTCHW"), read_channels("first", pixels=True)
+    ('NCTHW', 'NTCHW', 'NC...')
     """
     if value is None:
         return None
     if isinstance(value, str):
+        if pixels and value in _NAMED_PIXELS:
+            return _NAMED_PIXELS[value]
         order = _NAMED.get(value, value)
         axes = set(order)
         is_order = re.fullmatch("N[HWTC]+", order) is not None and len(axes) == len(order)
         if is_order and "C" in axes and ("H" in axes) == ("W" in axes):
+            if pixels and "H" in axes:
+                raise OptionError(
+                    f"{name}={value!r} has axes for the height and width of a tile, but unit='pixel' sends "
+                    "single pixels: pass 'first' or 'last', or omit unit."
+                )
             return order
     raise OptionError(
         f"{name} must be 'first', 'last', or the order of the axes of the model, such as 'NTCHW' for "
@@ -48,9 +60,11 @@ def axis_order(order: str, rank: int) -> str | None:
 
     Examples
     --------
-    >>> axis_order("NCTHW", 4), axis_order("NCTHW", 2)
-    ('NCHW', None)
+    >>> axis_order("NCTHW", 4), axis_order("NCTHW", 2), axis_order("NC...", 3)
+    ('NCHW', None, 'NCT')
     """
+    if "..." in order:
+        return order.replace("...", _STEPS[: rank - 2]) if 2 <= rank <= 2 + len(_STEPS) else None
     for axes in (order, order.replace("T", "")):
         if len(axes) == rank:
             return axes
@@ -66,7 +80,7 @@ def to_last(order: str, rank: int) -> tuple[int, ...] | None:
     ((0, 2, 3, 1), (0, 3, 4, 1, 2), None)
     """
     axes = axis_order(order, rank)
-    last = [axis for axis in _LAST if axis in (axes or "")]
+    last = [axis for axis in _SENT if axis in (axes or "")]
     return None if axes is None or axes == "".join(last) else tuple(map(axes.index, last))
 
 
@@ -82,10 +96,11 @@ def from_last(order: str, rank: int) -> tuple[int, ...] | None:
     return None if found is None else tuple(map(found.index, range(rank)))
 
 
-def choose_order(shapes: Mapping[str, Shape], model: str) -> str:
+def choose_order(shapes: Mapping[str, Shape], model: str, *, pixels: bool = False) -> str:
     """Return the order of axes that the shapes of the inputs of a model show.
 
-    Only inputs with four or five axes are considered; without any, nothing is permuted.
+    Only inputs with four or five axes are considered, or of single pixels those with at least three; without
+    any, nothing is permuted.
 
     ==================  ======================================================
     ``(?, 3, ?, ?)``    channels first: the height and width vary
@@ -96,12 +111,23 @@ def choose_order(shapes: Mapping[str, Shape], model: str) -> str:
     ``(?, ?, ?, ?)``    error: ambiguous
     ==================  ======================================================
 
+    Channels of single pixels are last, unless the steps may be: another image than the model's is an error.
+
+    ==================  ======================================================
+    ``(?, ?, 3)``       channels last: the number of steps varies
+    ``(?, 7, 3)``       channels last: an image with 7 bands does not fit
+    ``(?, 3, 3)``       error: ambiguous
+    ``(?, 3, ?)``       error: ambiguous
+    ==================  ======================================================
+
     Parameters
     ----------
     shapes : mapping of str to sequence of int or None
         The shape of each input; None for an axis of any length.
     model : str
         The name of the model, for errors.
+    pixels : bool, default False
+        The model takes single pixels.
 
     Raises
     ------
@@ -117,6 +143,17 @@ def choose_order(shapes: Mapping[str, Shape], model: str) -> str:
     xee_tf.errors.ModelError: The input 'image' of The model has the shape (?, ?, ?, ?), whose axes may have
     several orders. Pass channels='first', as usual in PyTorch, or channels='last', as in TensorFlow.
     """
+    if pixels:
+        for name, shape in shapes.items():
+            if len(shape) > 2 and (shape[-1] is None or shape[1] == shape[-1]):
+                raise _ambiguous(
+                    name,
+                    shape,
+                    model,
+                    "channels='last' for (n, time, band), as in recurrent networks, or channels='first' for "
+                    "(n, band, time), as in PyTorch's Conv1d",
+                )
+        return _PIXELS_LAST
     tiles = {name: shape for name, shape in shapes.items() if len(shape) in (4, 5)}
     if not tiles:
         return _LAST
@@ -131,14 +168,18 @@ def choose_order(shapes: Mapping[str, Shape], model: str) -> str:
     if len(found) == 1:
         return next(iter(found.values()))
     name, shape = max(tiles.items(), key=lambda item: len(possible[item[0]]))
-    text = ", ".join("?" if side is None else str(side) for side in shape)
     fix = "channels='first', as usual in PyTorch, or channels='last', as in TensorFlow"
     if len(shape) == 5:
         fix = (
             "their order, such as channels='NTCHW' for (n, time, band, height, width) or channels='NCTHW' "
             "for (n, band, time, height, width)"
         )
-    raise ModelError(
+    raise _ambiguous(name, shape, model, fix)
+
+
+def _ambiguous(name: str, shape: Shape, model: str, fix: str) -> ModelError:
+    text = ", ".join("?" if side is None else str(side) for side in shape)
+    return ModelError(
         f"The input {name!r} of {model} has the shape ({text}), whose axes may have several orders. Pass "
         f"{fix}."
     )

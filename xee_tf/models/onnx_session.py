@@ -14,6 +14,7 @@ from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, PredictionError, shorten
 from xee_tf.extras import extra
+from xee_tf.models.kinds import ModelKind, model_kind
 from xee_tf.models.onnx_axes import choose_order, from_last, read_channels, to_last
 from xee_tf.options import integer
 
@@ -28,10 +29,11 @@ _DTYPES = {
     "double": np.dtype("float64"),
 } | {f"{kind}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 # Files of other kinds of models, and what to do with them.
-_OTHERS = {
-    (".pt", ".pth"): "a PyTorch file: load the model and export it with torch.onnx.export",
-    (".pkl", ".pickle", ".joblib"): "a pickled model: load it and convert it with skl2onnx.to_onnx",
-    (".keras", ".h5", ".hdf5"): "a Keras file: use Model.from_keras",
+_OTHERS: dict[ModelKind, str] = {
+    "pytorch": "a PyTorch file: load the model and export it with torch.onnx.export",
+    "pickle": "a pickled model: load it and convert it with skl2onnx.to_onnx",
+    "keras": "a Keras file: use Model.from_keras",
+    "mlm": "a JSON file: if it is a STAC item that describes a model, use Model.from_mlm",
 }
 
 _DAMAGED = ("protobuf parsing failed", "no graph was found", "does not have a graph")  # in messages
@@ -53,11 +55,14 @@ class OnnxRuntime:
         Number of threads that compute one batch.
     providers : tuple of Provider
         The execution providers in order of preference.
+    pixels : bool, default False
+        The model takes single pixels, whose axes have other orders.
     """
 
     order: str | None = None
     threads: int = 1
     providers: tuple[Provider, ...] = ((_CPU, ()),)
+    pixels: bool = False
 
     @classmethod
     def of(
@@ -65,6 +70,7 @@ class OnnxRuntime:
         channels: str | None = None,
         threads: int = 1,
         providers: str | Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
+        pixels: bool = False,
     ) -> OnnxRuntime:
         """Parse the options of users.
 
@@ -73,10 +79,18 @@ class OnnxRuntime:
         OptionError
             If an option is not valid.
         """
-        return cls(read_channels(channels), integer(1)(threads, "threads"), _read_providers(providers))
+        order = read_channels(channels, pixels=pixels)
+        return cls(order, integer(1)(threads, "threads"), _read_providers(providers), pixels)
+
+    @property
+    def axes(self) -> tuple[str | None, bool]:
+        """What determines the order of axes, apart from the model."""
+        return self.order, self.pixels
 
     def for_signature(self) -> OnnxRuntime:
         """Return how the signature is read, also on a computer without the devices of the workers."""
+        if all(provider == _CPU for provider, _ in self.providers):
+            return self
         return replace(self, threads=1, providers=((_CPU, ()),))
 
 
@@ -91,12 +105,13 @@ class OnnxConnection:
     were not faster, with one or two threads of Dask (measured with convolutions on two busy cores).
     """
 
-    def __init__(self, session: Any, name: str, order: str | None) -> None:
+    def __init__(self, session: Any, name: str, runtime: OnnxRuntime) -> None:
         inputs, outputs = session.get_inputs(), session.get_outputs()
         known = {tensor.name: _info(tensor, name) for tensor in (*inputs, *outputs)}
         self._session, self._name = session, name
-        if order is None:
-            order = choose_order({each.name: known[each.name].shape or () for each in inputs}, name)
+        if (order := runtime.order) is None:
+            shapes = {each.name: known[each.name].shape or () for each in inputs}
+            order = choose_order(shapes, name, pixels=runtime.pixels)
         self.order = order
         self.signature = Signature(
             {each.name: _channels_last(known[each.name], order) for each in inputs},
@@ -159,15 +174,14 @@ def open_onnx(model: str | bytes, name: str, runtime: OnnxRuntime) -> OnnxConnec
             f"{name} is to be run by {quoted(unused)}, which could not be started: check its drivers and "
             "libraries, or omit providers=."
         )
-    return OnnxConnection(session, name, runtime.order)
+    return OnnxConnection(session, name, runtime)
 
 
 def _explain(model: str | bytes, name: str, error: Exception) -> str:
     """Return why a model cannot be loaded."""
-    lower = model.lower() if isinstance(model, str) else ""
-    for suffixes, fix in _OTHERS.items():
-        if lower.endswith(suffixes):
-            return f"{name} is not an ONNX file, but {fix}."
+    kind = model_kind(model) if isinstance(model, str) else None
+    if kind in _OTHERS:
+        return f"{name} is not an ONNX file, but {_OTHERS[kind]}."
     if any(text in str(error).lower() for text in _DAMAGED):
         return f"{name} is damaged, or is not an ONNX file: export or copy it again."
     return f"onnxruntime cannot load {name}: {_message(error)}"

@@ -22,6 +22,11 @@ from xee_tf.options import did_you_mean
 
 __all__ = ["Output", "plan_outputs"]
 
+_STRINGS = (
+    "Bands cannot be strings: let the classifier return probabilities (predict_proba), of which "
+    "output_bands={'class': {'argmax': [...]}} makes a map with the names of the classes. In tables, declare "
+    "output_properties={'name': 'string'}."
+)
 _DTYPE = np.dtype("float32")  # if neither the declaration nor the signature has one
 
 
@@ -143,10 +148,12 @@ class Output:
                 f"{connector} returned {values.dtype} for {self.name!r}; expected booleans, integers, floats "
                 "or strings. Return the real and imaginary parts as two outputs, or the magnitude."
             )
-        if (self.dtype == STRING) != (values.dtype.kind in "OSU"):
+        texts = self.dtype == STRING
+        if texts != (values.dtype.kind in "OSU"):
             raise PredictionError(
                 f"{connector} returned {values.dtype} for {self.name!r}, which is declared as "
-                f"{type_name(self.dtype)}. Fix output_bands or output_properties, or the model."
+                f"{type_name(self.dtype)}. "
+                + ("Fix output_bands or output_properties, or the model." if texts else _STRINGS)
             )
         if self.dtype == STRING:
             return values.astype(STRING, copy=False)
@@ -215,7 +222,7 @@ def plan_outputs(
         if len(declared) > 1 and not any(kind.dimensions for kind in declared.values()):
             return _channels(declared, None, None)
         found: dict[str, tuple[str | None, TensorInfo]] = {name: (None, TensorInfo()) for name in declared}
-    elif len(known) == 1:
+    elif len(known := _only_vector(declared, known, lead)) == 1:
         ((only, info),) = known.items()
         if len(declared) > 1:
             _require_channels(declared, only, info, option, connector, lead)
@@ -226,7 +233,7 @@ def plan_outputs(
             available = "; ".join(f"{name}: {info}" for name, info in known.items())
             raise OptionError(
                 f"{option} contains {quoted(unknown)}, not found in the outputs of {connector}. Available: "
-                f"{available}."
+                f"{available}.{_channels_hint(unknown, known, option, lead)}"
             )
         found = {name: (name, known[name]) for name in declared}
     return tuple(
@@ -241,6 +248,45 @@ def plan_outputs(
             declared=tuple(declared),
         )
         for name, kind in declared.items()
+    )
+
+
+def _only_vector(
+    declared: Mapping[str, PixelType], known: Mapping[str, TensorInfo], lead: int
+) -> Mapping[str, TensorInfo]:
+    """Return the only output with channels, if the declaration names no output, but as many channels.
+
+    Classifiers converted from scikit-learn return labels and probabilities.
+    """
+    vectors = _vectors(known, lead)
+    named = [name for name in declared if name in known or did_you_mean(name, known)]
+    if len(known) == 1 or len(vectors) != 1 or named:
+        return known
+    ((vector, channels),) = vectors.items()
+    kinds = list(declared.values())
+    if len(kinds) == 1:
+        wanted = kinds[0].shape if kinds[0].classes is not None else None
+    else:
+        wanted = None if any(kind.dimensions for kind in kinds) else (len(kinds),)
+    return {vector: known[vector]} if wanted is not None and fits([channels], wanted) else known
+
+
+def _vectors(known: Mapping[str, TensorInfo], lead: int) -> dict[str, int | None]:
+    """Return the outputs of numbers with several channels in each pixel or row, and how many these are."""
+    inner = {name: _inner_shape(info, lead) for name, info in known.items() if info.dtype != STRING}
+    return {name: shape[0] for name, shape in inner.items() if shape and len(shape) == 1 and shape[0] != 1}
+
+
+def _channels_hint(unknown: Sequence[str], known: Mapping[str, TensorInfo], option: str, lead: int) -> str:
+    """Return how the channels of an output are declared, or similar names."""
+    hints = "".join(dict.fromkeys(did_you_mean(name, known) for name in unknown))
+    if hints or len(vectors := _vectors(known, lead)) != 1:
+        return hints
+    ((vector, channels),) = vectors.items()
+    count = "" if channels is None else f"{channels} "
+    return (
+        f" To use the {count}channels of {vector!r}, name one band for each of them, or declare a map of the "
+        f"most probable class: {option}={{'class': {{'argmax': [...]}}}} with {count}names."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from xee_tf.connector import DEFAULT_SIGNATURE, Signature
 from xee_tf.errors import ModelError, RecordError
 from xee_tf.extras import extra
+from xee_tf.models.kinds import model_kind
 from xee_tf.models.model_files import missing_error, model_errors
 from xee_tf.remote import graphs_of_saved_model, signatures_of_graph
 from xee_tf.storage import Location, PathLike
@@ -145,12 +146,12 @@ def _describe(folder: Location) -> str:
 
 def _describe_file(name: str) -> str:
     """Describe a file by its name."""
-    suffix = name.rsplit(".", 1)[-1].lower()
-    if suffix in ("keras", "h5", "hdf5"):
+    kind, suffix = model_kind(name), name.rsplit(".", 1)[-1].lower()
+    if kind == "keras":
         return f"it is a Keras file. Export it with keras.models.load_model({name!r}).export('folder')."
     if name in ("saved_model.pb", "saved_model.pbtxt"):
         return "it is a file of a SavedModel; use the folder that contains it."
-    if suffix == "onnx":
+    if kind == "onnx":
         return "it is an ONNX model. Use Model.from_onnx."
     known = {"pb": "a frozen graph", "tflite": "a TensorFlow Lite model"}
     return f"it is {known.get(suffix, 'a file')}. {_EXPORT}"

@@ -94,13 +94,14 @@ class ModelSpec(Options):
         ``{name: "float32"}`` or names. ``dimensions`` is 0 for a scalar band and 1 for a vector in each
         pixel. ``shape``, which Earth Engine does not have, is required if the signature of the model does
         not contain it. A single output may have any name here, unless a function returns it in a mapping;
-        all others are matched by name. Several scalar bands of a single output are its channels. An integer
-        pixel type with a range, ``{"precision": "int", "min": 0, "max": 9}``, clamps the values to it, and
-        masked pixels get a value outside it. ``{"class": {"argmax": ["forest", "water"]}}`` is a map of the
-        most probable class, as `xee_tf.class_map` makes it, from a single output of the model with a channel
-        for each class; Earth Engine does not have this. ``values``, ``colors`` and ``nodata`` are those of
-        `xee_tf.class_map`; ``"confidence": True``, or its name, adds its band. Default: the outputs in the
-        signature of the model.
+        all others are matched by name. Several scalar bands of a single output are its channels. A single
+        output here is also the only one with several channels, such as the probabilities of a classifier
+        that returns labels, too, if the names are not those of outputs. An integer pixel type with a range,
+        ``{"precision": "int", "min": 0, "max": 9}``, clamps the values to it, and masked pixels get a value
+        outside it. ``{"class": {"argmax": ["forest", "water"]}}`` is a map of the most probable class, as
+        `xee_tf.class_map` makes it, from a single output of the model with a channel for each class; Earth
+        Engine does not have this. ``values``, ``colors`` and ``nodata`` are those of `xee_tf.class_map`;
+        ``"confidence": True``, or its name, adds its band. Default: the outputs in the signature of the model.
     output_properties : mapping or sequence of str, optional
         The same for tables, where a range only determines the type.
     output_multiplier : float, default 1

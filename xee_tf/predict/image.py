@@ -39,6 +39,7 @@ from xee_tf.models import (
     fill_outside,
     find_array_dims,
     group_inputs,
+    model_kind,
     type_name,
 )
 from xee_tf.names import SPREAD, check_key, check_variables
@@ -175,8 +176,8 @@ def require_model(model: Any) -> None:
     is_plain = model is None or isinstance(model, str | os.PathLike | int | float)
     shown = shorten(repr(model)) if is_plain else f"an object of type {type(model).__name__}"
     if isinstance(model, str | os.PathLike):
-        kinds = {".keras": "from_keras", ".h5": "from_keras", ".onnx": "from_onnx"}
-        kind = kinds.get(os.path.splitext(str(model))[1], "from_saved_model")
+        kinds = {"keras": "from_keras", "onnx": "from_onnx", "mlm": "from_mlm"}
+        kind = kinds.get(model_kind(model) or "", "from_saved_model")
         hint = f" Use xee_tf.Model.{kind}({str(model)!r})."
     elif all(callable(getattr(model, name, None)) for name in ("open", "signature")):
         hint = " Use xee_tf.Model.from_connector(connector)."
@@ -266,9 +267,11 @@ def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) 
         if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
         if dtype.kind not in "iuf":
+            others = quoted([each.name for each in caller.outputs if each.dtype.kind in "biuf"])
+            fix = f"Name the others in output_bands: {others}." if others else "Change the model."
             raise OptionError(
                 f"The output {output.name!r} has dtype {type_name(dtype)}; expected a boolean, integer or "
-                "float dtype. Declare another type in output_bands or change the model."
+                f"float dtype, because it becomes a band. {fix}"
             )
         if averaged and dtype.kind != "f":
             raise OptionError(

@@ -85,7 +85,7 @@ class PredictPlan(Summarized):
     block_layout : BlockLayout, optional
         The blocks; None if one of the `steps` is empty.
     price_per_million_requests : float, optional
-        Price of a million requests, in any currency.
+        Price of a million requests in any currency, for a server that bills by request.
 
     Examples
     --------
@@ -231,8 +231,8 @@ class PredictPlan(Summarized):
         largest = f"the largest with {'up to ' if size else ''}{format_bytes(self.request_bytes)}"
         rows = [("requests", f"{size}{self.requests:,}, {largest}")]
         if self.cost is not None:
-            price = f"{self.price_per_million_requests:,g} per million requests"
-            rows.append(("cost", f"{size}{self.cost:,.4g} at {price}"))
+            price = f"{_amount(self.price_per_million_requests)} per million requests"
+            rows.append(("cost", f"{size}{_amount(self.cost)} at {price}"))
         if self.sizes_vary:
             rows.append(("", "numbers are sent as text: sizes are those of the longest numbers"))
         return rows
@@ -243,7 +243,6 @@ def plan_prediction(
     image: xr.Dataset | xr.DataArray,
     options: PredictOptions,
     *,
-    merge: bool,
     price_per_million_requests: float | None = None,
 ) -> PredictPlan:
     """Plan the prediction of a raster; see `xee_tf.Model.plan`."""
@@ -255,7 +254,7 @@ def plan_prediction(
                 f"price_per_million_requests is the price of a model on a server; got {spec.connector}, to "
                 "which no requests are sent. Omit it."
             )
-    prediction = predict_image(spec, image, options, merge=merge)
+    prediction = predict_image(spec, image, options, merge=False)
     work, caller = prediction.work, prediction.caller
     predicted = prediction.dataset[[output.name for output in prediction.outputs]]
     computed = (work.predictor or prediction).outputs  # maps of classes can be masked without their inputs
@@ -420,6 +419,20 @@ def _chunk_lengths(variable: xr.Variable) -> list[tuple[int, ...]]:
     """Return the lengths of the chunks of a lazy variable along y and x."""
     chunks: Mapping[Hashable, tuple[int, ...]] = variable.chunksizes
     return [chunks[dim] for dim in variable.dims[-2:]]
+
+
+def _amount(value: float | None) -> str:
+    """Format an amount of money with two decimals, or with two digits if it is less than a hundredth.
+
+    Examples
+    --------
+    >>> _amount(1_500_000), _amount(12345.678), _amount(0.5), _amount(0.000755)
+    ('1,500,000', '12,345.68', '0.50', '0.00076')
+    """
+    value = value or 0.0
+    if 0 < value < 0.01:
+        return np.format_float_positional(value, 2, fractional=False, trim="-")
+    return f"{value:,.2f}".removesuffix(".00")
 
 
 def _band_text(band: BandSpec) -> str:

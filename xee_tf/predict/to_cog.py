@@ -11,8 +11,8 @@ import xarray as xr
 
 from xee_tf.identity import IdentityOptions
 from xee_tf.models import ModelSpec
+from xee_tf.names import SPREAD
 from xee_tf.options import IfExists, check_flags, parse, spelled
-from xee_tf.predict.averaging import SPREAD
 from xee_tf.predict.image import input_files, predict_image, require_model
 from xee_tf.predict.keeping import keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
