@@ -250,7 +250,7 @@ def test_maps_are_stored_with_their_attributes(tmp_path):
         ({"values": [1, 2, 1]}, "a different number for each class; got 1 twice"),
         ({"values": [1, 2, -1]}, r"values\[2\] must be a whole number from 0 to 65535; got -1"),
         ({"values": 5}, "one for each of the 3 classes"),
-        ({"colors": ["red", "#000", "#fff"]}, r"colors\[0\] must be a colour such as '#2f7d4f'"),
+        ({"colors": ["red", "#000", "#fff"]}, r"colors\[0\] must be a color such as '#2f7d4f'"),
         ({"colors": [(0, 0, 256), "#000", "#fff"]}, "from 0 to 255"),
         ({"colors": {"forest": "#000"}}, "one for each class; got none for 'water', 'bare soil'"),
         ({"values": {"forest": 1}}, "one for each class; got none for 'water', 'bare soil'"),

@@ -558,8 +558,8 @@ def test_predict_writes_maps_of_classes(scene, files, tmp_path, capsys):
     capsys.readouterr()
     for flags, message in (
         (["a,b", "--output-bands", "c"], "--output-bands and --class-map exclude each other"),
-        (["a=#000,b"], "--class-map has no colour for 'b'"),
-        (["a=red,b=blue"], "must be a colour such as '#2f7d4f'"),
+        (["a=#000,b"], "--class-map has no color for 'b'"),
+        (["a=red,b=blue"], "must be a color such as '#2f7d4f'"),
         (["a,b,c"], "as the argmax of 3 classes, 'a', 'b', 'c', but the output"),
     ):
         assert main([*command, "--overwrite", "--class-map", *flags]) == 1

@@ -105,7 +105,7 @@ def test_check_alignment_detects_a_shift(output, data_dir):
     patches = tif.to_numpy().reshape(6, 72, 5, 96).swapaxes(1, 2).reshape(30, 72, 96)
     store = output / "landcover.zarr"
     demo.check_alignment(scene, mixer, patches, tif, store)
-    with pytest.raises(XeeTFError, match="pixel centres"):
+    with pytest.raises(XeeTFError, match="pixel centers"):
         demo.check_alignment(scene, mixer, patches, tif.assign_coords(x=tif.x + 28.5), store)
     with pytest.raises(XeeTFError, match="GeoTIFF pixels, Zarr pixels"):
         demo.check_alignment(scene, mixer, patches[::-1], tif, store)

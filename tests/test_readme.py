@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
+import rasterio
 
 from tests.conftest import DATA, ROOT
 
@@ -58,3 +60,12 @@ def test_training_page_runs(tmp_path, monkeypatch):
         exec(compile(few, "training.md", "exec"), namespace)
     assert namespace["probability"].shape == (8, 443, 489)
     assert (tmp_path / "out" / "probability.tif").exists()
+    forest, scene, inputs = namespace["forest"], namespace["scene"], namespace["inputs"]
+    pixels = np.stack([scene[name].values for name in inputs], axis=-1)
+    valid = ~np.isnan(pixels).any(axis=-1)
+    with rasterio.open(tmp_path / "out" / "classes.tif") as named:
+        assert named.colormap(1)[namespace["names"].index("water")] == (0x2E, 0x7E, 0xBF, 255)
+        np.testing.assert_array_equal(named.read(1) != named.nodata, valid)
+    with rasterio.open(tmp_path / "out" / "numbers.tif") as numbered:
+        assert numbered.colormap(1)[6] == (0x2E, 0x7E, 0xBF, 255)  # water
+        np.testing.assert_array_equal(numbered.read(1)[valid], forest.predict(pixels[valid]))

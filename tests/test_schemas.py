@@ -651,7 +651,7 @@ THIN = (0.6, 0.1, 0.8, 7.8)  # long, and between two columns of centres
 @pytest.mark.parametrize("options", [{}, {"n": 2}, {"n": 1, "class_band": "field"}, {"geometry": None}])
 @pytest.mark.parametrize("boxes", [[TINY], [THIN], [TINY, THIN]])
 def test_polygons_without_pixels_raise(tmp_path, boxes, options, compute):
-    with pytest.raises(OptionError, match=r"no pixel.* no pixel centre.*all_touched=True"):
+    with pytest.raises(OptionError, match=r"no pixel.* no pixel center.*all_touched=True"):
         xee_tf.sample_table(scene(), fields(*boxes), tmp_path / "t", compute=compute, **options)
     assert not list(tmp_path.iterdir())
 
@@ -661,7 +661,7 @@ def test_polygons_without_pixels_raise(tmp_path, boxes, options, compute):
 def test_polygons_without_pixels_are_omitted_with_a_warning(tmp_path, compute, chunk):
     ds = scene() if chunk is None else scene().chunk(x=chunk, y=chunk)
     where = fields(TINY, (1, 1, 2, 2), THIN, (6.4, 6.4, 0.9, 0.9))
-    with pytest.warns(UserWarning, match="2 of 4 polygons cover no pixel centre.*is Row 0") as caught:
+    with pytest.warns(UserWarning, match="2 of 4 polygons cover no pixel center.*is Row 0") as caught:
         result = xee_tf.sample_table(ds, where, tmp_path / "t", compute=compute)
     assert len(caught) == 1
     if not compute:

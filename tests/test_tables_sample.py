@@ -285,7 +285,7 @@ def test_polygons_outside_the_raster_and_without_pixels(tmp_path):
     fields = FIELD.set_geometry([tiny, shapely.box(2, 2, 3, 3)], crs=CRS).translate(7)
     with (
         pytest.warns(UserWarning, match="1 of 2 polygons is outside the raster.*first one is Row 1"),
-        pytest.raises(OptionError, match=r"the 1 of 2 polygons that overlaps .* covers no pixel centre"),
+        pytest.raises(OptionError, match=r"the 1 of 2 polygons that overlaps .* covers no pixel center"),
     ):
         sample_table(SCENE, fields, tmp_path / "t")
 

@@ -1,8 +1,8 @@
-"""Classes of a map: their names, numbers and colours, how pixels get one, and the attributes that tell them.
+"""Classes of a map: their names, numbers and colors, how pixels get one, and the attributes that tell them.
 
 The attributes are those of CF (section 3.5), ``flag_values`` and ``flag_meanings``, and ``flag_colors`` as in
 the land-cover maps of ESA and Copernicus, which xcube also reads. Names with blanks, which `flag_meanings`
-cannot hold, are kept in ``class_names``.
+cannot hold, are kept in ``class_names``. Other characters that CF does not allow in `flag_meanings` stay.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Color = str | Sequence[int]
 Planes = Sequence[NDArray[Any]] | NDArray[Any]
 """The probabilities of each class."""
 
-_LARGEST = 65_535  # colour tables of GeoTIFFs have uint8 or uint16 indices
+_LARGEST = 65_535  # color tables of GeoTIFFs have uint8 or uint16 indices
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Classes:
     values : tuple of int
         The number of each class in the map.
     colors : tuple of str or None
-        The colour of each class, ``"#rrggbb"``.
+        The color of each class, ``"#rrggbb"``.
     nodata : int
         The number of masked pixels.
     """
@@ -74,8 +74,8 @@ class Classes:
             Names of two or more classes.
         values : sequence of int, or mapping of str to int, optional
             The number of each class, in the order of `names` or by name. Default: 0, 1, 2, ...
-        colors : sequence, or mapping of str to colour, optional
-            The same for the colour of each class.
+        colors : sequence, or mapping of str to color, optional
+            The same for the color of each class.
         nodata : int, optional
             The number of masked pixels. Default: 255, or 65535 if a class needs 16 bits; if that is a class,
             the smallest number that is none.
@@ -215,7 +215,7 @@ def _numbers(values: Any, names: Sequence[str], option: str) -> tuple[int, ...]:
 
 
 def _colors(values: Any, names: Sequence[str], option: str) -> tuple[str, ...]:
-    each = _one_each(values, names, option, "colours such as ['#008000', '#0000ff']")
+    each = _one_each(values, names, option, "colors such as ['#008000', '#0000ff']")
     return tuple(_color(value, f"{option}[{at}]") for at, value in enumerate(each))
 
 
@@ -245,7 +245,7 @@ def _color(value: Any, option: str) -> str:
     elif isinstance(value, Sequence | np.ndarray) and len(value) == 3:
         return "#" + "".join(f"{integer(0, 255)(part, option):02x}" for part in value)
     raise OptionError(
-        f"{option} must be a colour such as '#2f7d4f' or (47, 125, 79); got {shorten(repr(value))}."
+        f"{option} must be a color such as '#2f7d4f' or (47, 125, 79); got {shorten(repr(value))}."
     )
 
 
@@ -255,14 +255,14 @@ def _word(name: str) -> str:
 
 @dataclass(frozen=True)
 class Labels:
-    """What the attributes of a map say about its values: names and colours, ``(red, green, blue)``."""
+    """What the attributes of a map say about its values: names and colors, ``(red, green, blue)``."""
 
     names: Mapping[int, str]
     colors: Mapping[int, tuple[int, int, int]]
 
 
 def find_labels(attrs: Mapping[Any, Any]) -> Labels | None:
-    """Return the names and colours of the values of a band, if its attributes have them.
+    """Return the names and colors of the values of a band, if its attributes have them.
 
     Attributes of another form are ignored, because other software may have written them.
 

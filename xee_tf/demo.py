@@ -64,7 +64,7 @@ CLASSES = {
     6: ("water", "#2e7ebf"),
     7: ("sediment", "#d9cbb2"),
 }
-"""Land cover in 1996: the name and colour of each class. 0 is nodata."""
+"""Land cover in 1996: the name and color of each class. 0 is nodata."""
 
 PATCH, KERNEL = 48, 32  # a training patch is stored as 80 x 80 pixels
 MARGIN = KERNEL // 2
@@ -231,7 +231,7 @@ def open_scene(folder: Path) -> xr.Dataset:
     def read(file: str, name: str) -> xr.DataArray:
         raster = _open(folder / file, chunks={"x": 128, "y": 128}, masked=True)
         # The CRS of the imagery has no EPSG code: it is the state plane of North Carolina. The map has
-        # EPSG:3358, whose datum differs by less than a metre. add_bands requires equal CRSs.
+        # EPSG:3358, whose datum differs by less than a meter. add_bands requires equal CRSs.
         return raster.rename(name).rio.write_crs("EPSG:32119")  # type: ignore[no-any-return]
 
     imagery = [read(f"lsat7_2000_{number}0.tif", name) for number, name in enumerate(BANDS, start=1)]
@@ -275,9 +275,7 @@ def train(mixers: list[str], epochs: int, seed: int) -> tuple[Any, int]:
         loss="sparse_categorical_crossentropy",
         weighted_metrics=["accuracy"],
     )
-    print(
-        f"  {model.count_params():,} weights; {counts.sum():,} labelled pixels in {steps // epochs} batches"
-    )
+    print(f"  {model.count_params():,} weights; {counts.sum():,} labeled pixels in {steps // epochs} batches")
 
     def report(epoch: int, logs: dict[str, float]) -> None:
         if (epoch + 1) % max(1, epochs // 6) == 0:
@@ -392,7 +390,7 @@ def check_alignment(
         f"number of patches ({count})": count == rows * columns,
         f"CRS ({rebuilt.rio.crs})": rebuilt.rio.crs == scene.rio.crs == stored.rio.crs,
         "transform": rebuilt.rio.transform().almost_equals(scene.rio.transform(), 1e-9),
-        "pixel centres": all(
+        "pixel centers": all(
             np.allclose(raster[axis], inside[axis], rtol=0, atol=1e-6)
             for raster in (rebuilt, stored, patches)
             for axis in ("x", "y")

@@ -78,13 +78,13 @@ def predict(
     input_overlap_size
         Pixels added along each edge of a tile, as in Earth Engine's reference and code samples: the model
         takes the tile size plus twice the overlap. The overlap may be larger than the tile: a classifier of
-        3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
+        3 x 3 neighborhoods has a tile of 1 and an overlap of 1.
     output_bands
         Names of the outputs, with types that differ from the model's own: forest=uint8,water. Default: the
         outputs of the model.
     class_map
         Write a band "class" of the most probable class of each pixel, instead of the probabilities, which
-        are the channels of the model's only output. Names of the classes in their order, with colours or
+        are the channels of the model's only output. Names of the classes in their order, with colors or
         without: "forest=#2f7d4f,water=#2e7ebf".
     nodata
         Value of masked pixels of a .tif, the same for all bands. Default: a value that no band can have.
@@ -142,12 +142,12 @@ def predict(
 
 
 def _declare_classes(texts: list[str]) -> dict[str, Any]:
-    """Return the declaration of a map of classes, of which all have colours or none."""
+    """Return the declaration of a map of classes, of which all have colors or none."""
     parts = [text.partition("=") for text in texts]
     names, colors = [name for name, _, _ in parts], [color for _, sign, color in parts if sign]
     if colors and len(colors) < len(names):
         without = next(name for name, sign, _ in parts if not sign)
-        raise OptionError(f"class_map has no colour for {without!r}: give each class one, or none of them.")
+        raise OptionError(f"class_map has no color for {without!r}: give each class one, or none of them.")
     return {"argmax": names, "colors": colors or None}
 
 

@@ -11,7 +11,7 @@ from xee_tf.display.text import Facts, aligned, truncate
 
 __all__ = ["Listing", "Summarized", "Summary"]
 
-# Inline styles and inherited colours only: notebooks strip style sheets or share them between outputs.
+# Inline styles and inherited colors only: notebooks strip style sheets or share them between outputs.
 _CELL = "text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:none;background:none"
 _BOX = "display:flex;flex-wrap:wrap;gap:12px 32px;align-items:flex-start;margin:6px 0"
 _LISTED = 8

@@ -9,7 +9,7 @@ from xee_tf.display.text import by
 
 __all__ = ["DROPPED", "MARGIN", "PATCH", "GridPicture", "grid_svg", "patches_per_cell"]
 
-# Midtones with transparency, legible on white and on black. Text and frames inherit the colour of the page.
+# Midtones with transparency, legible on white and on black. Text and frames inherit the color of the page.
 PATCH = "#2f81c7"
 MARGIN = "#c0569e"
 DROPPED = "#e08a1e"
@@ -193,7 +193,7 @@ def _inner(edges: Sequence[int], scale: float, length: float) -> list[float]:
 
 
 def _sample(picture: GridPicture, scale_x: float, scale_y: float) -> list[str]:
-    """Draw a sample patch in its place, with neighbours on all sides if possible."""
+    """Draw a sample patch in its place, with neighbors on all sides if possible."""
     column, row = (min(1, count - 1) for count in picture.patches)
     index = row * picture.patches[0] + column
     left, top = column * picture.patch[0], row * picture.patch[1]

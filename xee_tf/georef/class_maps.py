@@ -93,8 +93,8 @@ def class_map(
     values : sequence of int or mapping of str to int, optional
         The number of each class in the map, from 0 to 65535, in the order of the classes or by name. Default:
         0, 1, 2, ...
-    colors : sequence of colours or mapping of str to colour, optional
-        The colour of each class, in the order of the classes or by name: ``"#2f7d4f"`` or ``(47, 125, 79)``.
+    colors : sequence of colors or mapping of str to color, optional
+        The color of each class, in the order of the classes or by name: ``"#2f7d4f"`` or ``(47, 125, 79)``.
     nodata : int, optional
         The number of masked pixels, which no class has. Default: 255, or 65535 if a class has a number over
         255; if that is a class, the smallest number that is none.
@@ -123,10 +123,11 @@ def class_map(
     Notes
     -----
     The attributes of the map are ``_FillValue``, those of CF, ``flag_values`` and ``flag_meanings`` (names
-    with underscores instead of blanks), ``class_names`` and, with `colors`, ``flag_colors`` as in the
-    land-cover maps of ESA and Copernicus. `xee_tf.to_cog` and `xee_tf.predict_to_cog` write names as
-    categories and colours as the colour table of the GeoTIFF. In Zarr and netCDF, they stay attributes;
-    open the map with ``mask_and_scale=False`` to get integers and not floats with NaN.
+    with underscores instead of blanks; other characters stay, although CF allows only letters, digits and
+    ``_-.+@``), ``class_names`` and, with `colors`, ``flag_colors`` as in the land-cover maps of ESA and
+    Copernicus. `xee_tf.to_cog` and `xee_tf.predict_to_cog` write names as categories and colors as the color
+    table of the GeoTIFF. In Zarr and netCDF, they stay attributes; open the map with ``mask_and_scale=False``
+    to get integers and not floats with NaN.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Convert between pixel-centre coordinates and affine transforms; numpy only."""
+"""Convert between pixel-center coordinates and affine transforms; numpy only."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Axis:
 
 
 def fit_axis(values: Any, name: str, step: float | None = None) -> Axis:
-    """Fit a regular axis to the coordinates of pixel centres.
+    """Fit a regular axis to the coordinates of pixel centers.
 
     Coordinates are rounded numbers. The step and edge are the shortest decimal numbers that agree with them
     to their precision (so that 28.5 does not become 28.499999999999996).
@@ -81,7 +81,7 @@ def fit_axis(values: Any, name: str, step: float | None = None) -> Axis:
     Parameters
     ----------
     values : array_like, shape (n,)
-        Coordinates of pixel centres, ascending or descending, of any real dtype.
+        Coordinates of pixel centers, ascending or descending, of any real dtype.
     name : str
         Name of the axis, for error messages.
     step : float, optional
@@ -196,7 +196,7 @@ def pixel_centres(affine: Affine, shape: Size) -> tuple[NDArray[np.float64], NDA
 def affine_of_centres(
     x: Any, y: Any, units: tuple[float, float] = (1.0, 1.0), stored: Affine | None = None
 ) -> Affine:
-    """Return the affine, possibly with shear, for two-dimensional coordinates of pixel centres.
+    """Return the affine, possibly with shear, for two-dimensional coordinates of pixel centers.
 
     Parameters
     ----------

@@ -246,7 +246,7 @@ def _crs_of_text(text: str) -> pyproj.CRS:
     try:
         return _without_files(pyproj.CRS.from_user_input(text))
     except pyproj.exceptions.CRSError:
-        # Esri codes are often labelled as EPSG codes, also by GeoTools and GDAL.
+        # Esri codes are often labeled as EPSG codes, also by GeoTools and GDAL.
         code = _EPSG.fullmatch(text)
         if code and int(code[1]) >= _FIRST_OF_ESRI:
             with suppress(pyproj.exceptions.CRSError):

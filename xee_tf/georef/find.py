@@ -34,7 +34,7 @@ from xee_tf.georef.units import axis_units
 
 __all__ = ["find_affine", "find_crs", "read_affine"]
 
-# Attributes that data centres add to grid mappings or use instead of CF's, without case and underscores.
+# Attributes that data centers add to grid mappings or use instead of CF's, without case and underscores.
 _OTHER_CRS_ATTRS = frozenset(
     {"epsg", "epsgcode", "spatialepsg", "proj4", "proj4text", "proj4string", "projstring", "projtext", "wkt"}
     | {"esripestring"}
@@ -225,7 +225,7 @@ def _affine_without_axes(
         raise GeoreferenceError(
             f"The raster has neither {x_dim} and {y_dim} coordinates nor a GeoTransform"
             f"{f': {why}' if why else ''}. Add coordinates "
-            "of the pixel centres, call ds.rio.write_transform(...), or pass transform=."
+            "of the pixel centers, call ds.rio.write_transform(...), or pass transform=."
         )
     return stored
 

@@ -107,7 +107,7 @@ def nearest_turn(x: Any, middle: float, turn: float) -> Any:
 def longitude_shifts(x: Any, middle: float, turn: float | None) -> tuple[Any, ...]:
     """Return shifts of longitudes to try for a raster or a geometry around `middle`.
 
-    The first shift is zero, the next one is to the nearest turn of the globe, then to its neighbours. `turn`
+    The first shift is zero, the next one is to the nearest turn of the globe, then to its neighbors. `turn`
     is None if x is not a longitude.
 
     Examples

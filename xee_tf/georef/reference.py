@@ -117,7 +117,7 @@ def read_georef(
         attributes of the Zarr convention.
     transform : Affine or sequence of 6 numbers, optional
         The affine ``[a, b, c, d, e, f]``, in the order of rasterio and Earth Engine; it overrides the
-        georeference of the object. By default, it is computed from the x and y coordinates (pixel centres,
+        georeference of the object. By default, it is computed from the x and y coordinates (pixel centers,
         ascending or descending), in the units of their attribute ``units`` or else of the CRS. If the
         ``GeoTransform`` of the grid mapping agrees with the coordinates, it is used instead, because it is
         exact. Without coordinates only the ``GeoTransform`` is used, which may have shear.
@@ -212,7 +212,7 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
     Returns
     -------
     Dataset or DataArray
-        A copy with pixel-centre coordinates in units of the CRS (for an affine with shear, in pixels, as in
+        A copy with pixel-center coordinates in units of the CRS (for an affine with shear, in pixels, as in
         odc-geo, so that a subset keeps its georeference), the scalar coordinate ``spatial_ref`` (``crs_wkt``,
         ``spatial_ref``, ``GeoTransform``) and ``encoding["grid_mapping"]`` on each raster variable. Existing
         coordinates that match the grid keep their values, so that the result aligns with `obj`; anything
@@ -265,7 +265,7 @@ def write_georef(obj: ImageT, grid: GridLike, x_dim: str = "x", y_dim: str = "y"
 
 
 def _matches_centres(coord: xr.Variable, name: str, centres: NDArray[np.float64], crs: pyproj.CRS) -> bool:
-    """Return whether a coordinate equals the pixel centres of a grid, within its own precision."""
+    """Return whether a coordinate equals the pixel centers of a grid, within its own precision."""
     if coord.dims != (name,) or coord.size != centres.size or coord.dtype.kind not in "iuf":
         return False
     try:
@@ -290,7 +290,7 @@ def grid_mapping(crs: pyproj.CRS) -> xr.Variable:
 def _axis_attrs(crs: pyproj.CRS, axis: str) -> dict[str, Any]:
     found: dict[str, Any] = next((cf for cf in crs.cs_to_cf() if cf.get("axis") == axis), {"axis": axis})
     units = crs_units(crs)
-    # pyproj writes "degrees_east" for any unit of angle, and lengths other than metres as numbers.
+    # pyproj writes "degrees_east" for any unit of angle, and lengths other than meters as numbers.
     return found if units in ("degree", "metre") or "units" not in found else {**found, "units": units}
 
 

@@ -65,7 +65,7 @@ def axis_units(name: str, attrs: Mapping[str, Any], crs: pyproj.CRS, values: Any
         The CRS of the raster.
     values : array, optional
         Values of the coordinate. Values without units in a geostationary projection that are all smaller than
-        1 are scan angles in radians: as metres they would be a fraction of one pixel.
+        1 are scan angles in radians: as meters they would be a fraction of one pixel.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def _are_scan_angles(values: Any) -> bool:
 
 
 def _satellite_height(crs: pyproj.CRS) -> float | None:
-    """Return the satellite height of a geostationary projection in metres, or None for other projections."""
+    """Return the satellite height of a geostationary projection in meters, or None for other projections."""
     operation = unbound(crs).coordinate_operation
     if operation is None or not operation.method_name.startswith("Geostationary"):
         return None

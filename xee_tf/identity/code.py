@@ -1,4 +1,4 @@
-"""What the behaviour of a function depends on: its instructions, the globals that it reads, and its imports.
+"""What the behavior of a function depends on: its instructions, the globals that it reads, and its imports.
 
 Comments, docstrings, type hints, blank lines, and the names of files have no effect.
 """
@@ -37,7 +37,7 @@ __all__ = [
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _IGNORED_OPERATIONS = frozenset({"CACHE", "EXTENDED_ARG", "RESUME", "NOP"})
 _JOINED = re.compile("_(?=LOAD_|STORE_)")  # between the names of two instructions
-# What class bodies and modules store without effect on behaviour.
+# What class bodies and modules store without effect on behavior.
 _IGNORED_NAMES = frozenset(
     {"__doc__", "__firstlineno__", "__static_attributes__", "__annotations__", "__qualname__", "__module__"}
 )

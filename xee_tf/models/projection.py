@@ -18,7 +18,7 @@ from xee_tf.models.earth_engine import function_call
 __all__ = ["Projection"]
 
 _FORMS = (
-    "Use ('EPSG:32633', 30) for pixels of 30 metres, {'crs': 'EPSG:32633', 'transform': [30, 0, 300000, 0, "
+    "Use ('EPSG:32633', 30) for pixels of 30 meters, {'crs': 'EPSG:32633', 'transform': [30, 0, 300000, 0, "
     "-30, 5000000]} for an exact grid, or a GeoBox of odc-geo."
 )
 # On the equator of WGS 84, as Earth Engine converts scales to degrees (real mixers).
@@ -59,7 +59,7 @@ class Projection:
         ----------
         value : tuple, mapping, GeoBox, ee.Projection or Projection
             ``(crs, scale)`` or ``(crs, transform)``; a mapping as returned by ``ee.Projection.getInfo``
-            (``crs`` or ``wkt``, and ``transform``), or one with ``scale``. A scale is in metres, as in Earth
+            (``crs`` or ``wkt``, and ``transform``), or one with ``scale``. A scale is in meters, as in Earth
             Engine: for a geographic CRS it is converted to degrees on the equator.
         name : str, default "proj"
             The name of the option, for errors.
@@ -97,7 +97,7 @@ class Projection:
         except (TypeError, ValueError):
             metres = math.nan
         if not (math.isfinite(metres) and metres > 0):
-            raise OptionError(f"The scale of {name} must be a positive number of metres; got {scale!r}.")
+            raise OptionError(f"The scale of {name} must be a positive number of meters; got {scale!r}.")
         side = metres / _metres_per_unit(known)
         return cls(crs_text(known), (side, 0.0, 0.0, 0.0, -side, 0.0))
 
@@ -152,6 +152,6 @@ def _metres_per_unit(crs: pyproj.CRS) -> float:
         return _METRES_PER_DEGREE
     if not crs.axis_info:
         raise GeoreferenceError(
-            f"The CRS {crs.name!r} has no unit, so a scale in metres cannot be converted. {_FORMS}"
+            f"The CRS {crs.name!r} has no unit, so a scale in meters cannot be converted. {_FORMS}"
         )
     return float(crs.axis_info[0].unit_conversion_factor)

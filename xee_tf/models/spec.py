@@ -71,7 +71,7 @@ class ModelSpec(Options):
         `input_shapes` or the shapes of the model's own inputs require. The order of the dimensions in the
         image does not matter.
     proj : tuple, mapping or GeoBox, optional
-        The CRS and grid of the pixels that the model takes: ``("EPSG:32633", 30)`` for pixels of 30 metres,
+        The CRS and grid of the pixels that the model takes: ``("EPSG:32633", 30)`` for pixels of 30 meters,
         ``(crs, transform)`` for an exact grid, a mapping as returned by ``ee.Projection.getInfo``, an
         ``ee.Projection`` or a GeoBox of odc-geo.
     fix_input_proj : bool, default False
@@ -82,7 +82,7 @@ class ModelSpec(Options):
     input_overlap_size : int or pair of int, default 0
         Pixels added along each edge: tiles of ``input_tile_size + 2 * input_overlap_size`` are sent, as in
         Earth Engine's reference and code samples. The overlap may be larger than the tile: a
-        classifier of 3 x 3 neighbourhoods has a tile of 1 and an overlap of 1.
+        classifier of 3 x 3 neighborhoods has a tile of 1 and an overlap of 1.
     overlap_is_total : bool, default False
         `input_overlap_size` is the sum of both edges, as in Earth Engine's guide to image predictions.
     output_tile_size : int or pair of int, optional
@@ -101,7 +101,8 @@ class ModelSpec(Options):
         outside it. ``{"class": {"argmax": ["forest", "water"]}}`` is a map of the most probable class, as
         `xee_tf.class_map` makes it, from a single output of the model with a channel for each class; Earth
         Engine does not have this. ``values``, ``colors`` and ``nodata`` are those of `xee_tf.class_map`;
-        ``"confidence": True``, or its name, adds its band. Default: the outputs in the signature of the model.
+        ``"confidence": True``, or its name, adds its band. Default: the outputs in the signature of the
+        model.
     output_properties : mapping or sequence of str, optional
         The same for tables, where a range only determines the type.
     output_multiplier : float, default 1

@@ -23,8 +23,8 @@ def blend_weights(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return the weights of tiles along y and x; the weights of all tiles add up to 1 in every pixel.
 
-    Weights follow a squared sine over the pixels that neighbouring tiles share. (Not defined by Earth Engine.
-    If a tile overlaps more tiles than its direct neighbours, the weights of all of them are normalized.)
+    Weights follow a squared sine over the pixels that neighboring tiles share. (Not defined by Earth Engine.
+    If a tile overlaps more tiles than its direct neighbors, the weights of all of them are normalized.)
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ class BlockPredictor:
 
     @property
     def overlap(self) -> Size:
-        """Pixels along each edge of a tile's output that are averaged with those of its neighbours."""
+        """Pixels along each edge of a tile's output that are averaged with those of its neighbors."""
         overlap = self.caller.tiles.output_overlap
         return overlap if self.blend == "hann" and overlap is not None else Size(x=0, y=0)
 

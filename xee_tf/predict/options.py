@@ -61,7 +61,7 @@ class PredictOptions(Options):
         `image`.
     batch_size : int, optional
         Number of tiles, or of pixels with ``unit="pixel"``, per call of the model. Default: as many as fit in
-        about 8 MiB, or the number that the model requires.
+        about 8 MiB, but at most 8,192 tiles or 65,536 pixels, or the number that the model requires.
     blend : {"crop", "hann"}, default "crop"
         What to do with the overlap of predictions. "crop" cuts it off. "hann" averages the predictions of
         overlapping tiles with weights that decrease towards the edges of each tile (not in Earth Engine). It
@@ -72,7 +72,8 @@ class PredictOptions(Options):
     augment : {"d4"}, optional
         "d4" predicts every tile in the eight rotations and reflections of a square and returns the mean of
         each output and, in a second band with the suffix "_spread", the standard deviation (not in Earth
-        Engine). It requires float outputs and square tiles.
+        Engine). Maps of classes (``"argmax"``) come from the mean probabilities, and have no second band. It
+        requires float outputs and square tiles.
     resampling : {"nearest", "bilinear"}, default "nearest"
         Resampling method for models with ``fix_input_proj=True``, from the grid of the image to the model's
         projection and back. Predictions with an integer dtype are always resampled with "nearest".

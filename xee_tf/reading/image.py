@@ -95,7 +95,7 @@ def open_image(
     Returns
     -------
     Dataset
-        A variable for each band, pixel-centre coordinates, and the CRS in CF form (``spatial_ref``). Bands
+        A variable for each band, pixel-center coordinates, and the CRS in CF form (``spatial_ref``). Bands
         are float32, int64 or uint8, as they are stored; with a manifest, integers that were exported with
         ``feature_types="band"`` have the dtype of the source. Steps that a series lacks have the default
         value of the export. Dropped patches (``masked_threshold``) are NaN, or the default value in integer

@@ -68,7 +68,7 @@ class PolygonPixels:
     shapes : mapping of int to geometry
         The polygons in pixel coordinates of the raster.
     all_touched : bool
-        Whether to include all pixels that a polygon touches, or only those whose centre is inside.
+        Whether to include all pixels that a polygon touches, or only those whose center is inside.
     """
 
     shapes: Mapping[int, Any]
@@ -216,7 +216,7 @@ def _polygons(
             f"{outside.size} of {len(shapes)} polygons {verb} outside the raster and {verb} omitted; the "
             f"first one is {_row(labels, first)}, which covers {covers}: {place}."
         )
-    # Without all_touched only pixel centres matter: a block is not needed if a polygon only touches its edge.
+    # Without all_touched only pixel centers matter: a block is not needed if a polygon only touches its edge.
     inner = 1e-6 if all_touched else 0.499
     y, x = np.array(layout.y.edges), np.array(layout.x.edges)
     left, top = np.meshgrid(x[:-1] + inner, y[:-1] + inner)
@@ -231,7 +231,7 @@ def _polygons(
     empty = _without_pixels(places, by_block, georef, layout)
     if not empty:
         return SamplePixels(by_block, places)
-    nothing = "no pixel" if all_touched else "no pixel centre"
+    nothing = "no pixel" if all_touched else "no pixel center"
     hint = "" if all_touched else " To include all pixels that a polygon touches, pass all_touched=True."
     if len(empty) == inside.size:
         subject = "the polygon covers" if len(shapes) == 1 else f"all {len(shapes)} polygons cover"
@@ -258,7 +258,7 @@ def _without_pixels(
     """Return the indices of the polygons that contain no pixel."""
     import shapely
 
-    # Shortcut: most polygons contain the centre of the pixel at their representative point.
+    # Shortcut: most polygons contain the center of the pixel at their representative point.
     width, height = georef.shape.xy
     numbers, shapes = np.array(list(places.shapes)), np.array(list(places.shapes.values()))
     inner = np.floor(shapely.get_coordinates(shapely.point_on_surface(shapes))) + 0.5

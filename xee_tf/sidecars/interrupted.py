@@ -1,4 +1,4 @@
-"""Recognise an export that was interrupted while its files were put in place."""
+"""Recognize an export that was interrupted while its files were put in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files on local disks: they appear whole, and survive a crash of the machine once they are synchronised.
+"""Files on local disks: they appear whole, and survive a crash of the machine once they are synchronized.
 
 The functions take paths. A symbolic link stays, and what it points to is replaced.
 """

@@ -34,7 +34,7 @@ __all__ = ["Location"]
 class Location(Address):
     """A file or folder on any filesystem; all file access goes through this class.
 
-    It is picklable and path-like. Its parameters, its names and those of its neighbours are described in
+    It is picklable and path-like. Its parameters, its names and those of its neighbors are described in
     `xee_tf.storage.address.Address`.
 
     Examples

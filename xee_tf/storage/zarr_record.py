@@ -254,7 +254,7 @@ def remove_temporary_files(store: Location) -> None:
 def remove_old_replacement(store: Location) -> None:
     """Delete the unfinished store that a version before 0.3 left beside a store that it was to replace.
 
-    It is recognised by its record, and kept if it has other contents, is complete, or was changed recently.
+    It is recognized by its record, and kept if it has other contents, is complete, or was changed recently.
     """
     folder = store.with_suffix(".replacement")
     if not store.is_local or not folder.is_folder():

@@ -79,7 +79,7 @@ def sample_table(
         column.
     where : GeoDataFrame, GeoSeries or None
         Points: sample the pixel at each point, in the order of the points. Polygons: sample all pixels whose
-        centre is inside, by polygon, then row-major. None: sample all pixels of the raster; for use with `n`.
+        center is inside, by polygon, then row-major. None: sample all pixels of the raster; for use with `n`.
         Coordinates may be in any CRS. Longitudes may range from -180 to 180 or from 0 to 360, regardless of
         the raster, and an edge of a polygon that spans more than 180 degrees crosses the antimeridian.
     destination : str or path-like
@@ -97,11 +97,11 @@ def sample_table(
         Whether to omit pixels that are masked in any band, before `n` pixels are selected;
         ``TableResult.dropped`` is their number. False: write NaN.
     all_touched : bool, default False
-        Whether to sample all pixels that a polygon touches, or only those whose centre is inside.
+        Whether to sample all pixels that a polygon touches, or only those whose center is inside.
     columns : sequence of str, optional
         Columns to write, in this order. By default the bands, the properties, ``longitude`` and ``latitude``.
     geometry : {"lonlat", None}, default "lonlat"
-        "lonlat": also write the longitude (-180 to 180) and latitude of the centre of the pixel (EPSG:4326).
+        "lonlat": also write the longitude (-180 to 180) and latitude of the center of the pixel (EPSG:4326).
         None: omit them.
     patch_dimensions : int or (width, height), optional
         Write the patch of this size around each pixel instead of its value: bands become columns of shape
@@ -133,7 +133,7 @@ def sample_table(
     ------
     OptionError
         If a feature has no geometry; if all points or polygons are outside the raster, or no polygon contains
-        the centre of a pixel (a warning if only some are affected); if a name is not found or not unique; or
+        the center of a pixel (a warning if only some are affected); if a name is not found or not unique; or
         if there is no pixel to write.
     GeoreferenceError
         If the raster or `where` has no CRS.

@@ -240,7 +240,7 @@ def _lonlat(frame: Any, number: int | None) -> dict[str, Values]:
 def lonlat_of_pixels(
     georef: GeoRef, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the longitudes, from -180 to 180, and the latitudes of the centres of pixels in EPSG:4326."""
+    """Return the longitudes, from -180 to 180, and the latitudes of the centers of pixels in EPSG:4326."""
     centres = georef.affine @ Affine.translation(0.5, 0.5)
     points = apply_affine(centres, np.column_stack((columns, rows)))
     longitudes, latitudes = point_transformer(georef.crs, pyproj.CRS("EPSG:4326"))(points).T

@@ -1,4 +1,4 @@
-"""Names and colours of the values of class maps: GDAL's colour tables and category names."""
+"""Names and colors of the values of class maps: GDAL's color tables and category names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LARGEST = 65_535
 
 
 def color_table(labels: Sequence[Labels | None], dtype: np.dtype[Any]) -> dict[int, tuple[int, ...]]:
-    """Return the colours of the values of a GeoTIFF; only a file with one band of uint8 or uint16 has them.
+    """Return the colors of the values of a GeoTIFF; only a file with one band of uint8 or uint16 has them.
 
     Examples
     --------

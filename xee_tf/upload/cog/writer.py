@@ -68,7 +68,7 @@ def to_cog(
 
     A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
     represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
-    change. A map of classes (`xee_tf.class_map`) keeps its colours and names, also if xarray decoded it to
+    change. A map of classes (`xee_tf.class_map`) keeps its colors and names, also if xarray decoded it to
     floats with NaN, as `xarray.open_zarr` does.
 
     Parameters
@@ -120,9 +120,9 @@ def to_cog(
     Notes
     -----
     The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
-    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its colour table. Only a
-    file of one band of uint8 or uint16 can have a colour table: write the confidence to another file. Other
-    files have no colours, and a warning says so.
+    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its color table. Only a
+    file of one band of uint8 or uint16 can have a color table: write the confidence to another file. Other
+    files have no colors, and a warning says so.
 
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
     beside the destination. All workers must have access to this disk. The calling process then joins the
@@ -264,7 +264,7 @@ def write_cog(
     progress : bool
         Whether to show a progress bar.
     labels : mapping, optional
-        Names and colours of the values of bands that are class maps.
+        Names and colors of the values of bands that are class maps.
 
     Raises
     ------
@@ -373,7 +373,7 @@ def _profile(
         "interleave": "pixel",
         "compress": "deflate",
         "predictor": predictor_of(dtype),
-        "photometric": "minisblack",  # bands are not colours, and the fourth is not a mask
+        "photometric": "minisblack",  # bands are not colors, and the fourth is not a mask
         "alpha": "no",
     }
 
