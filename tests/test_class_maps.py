@@ -68,6 +68,22 @@ def test_other_bands_do_not_become_classes(more):
     xr.testing.assert_identical(class_map(image, bands=["a", "b"]), class_map(shares))
 
 
+def test_numbers_of_different_scales_are_not_compared():
+    shares = scene(probabilities()[:2], names=["a", "b"])
+    shares["a"].attrs["scale_factor"] = 0.5
+    with pytest.raises(OptionError, match=r"different scale_factor and add_offset: .*decode_cf"):
+        class_map(shares)
+    shares["b"].attrs["scale_factor"] = 0.5
+    assert class_map(shares).dtype == "uint8"
+
+
+def test_the_number_of_a_class_is_not_nodata_of_a_geotiff(tmp_path):
+    found = class_map(scene(probabilities()), values=[1, 4, 9], nodata=0)
+    with pytest.raises(OptionError, match=r"nodata=4 is the number of the class 'water' of 'class'. Choose"):
+        xee_tf.to_cog(found, tmp_path / "m.tif", nodata=4)
+    xee_tf.to_cog(found, tmp_path / "m.tif", nodata=0)
+
+
 def test_confidence_is_the_highest_probability():
     values = probabilities()
     found = class_map(scene(values), confidence=True)
@@ -676,7 +692,7 @@ def test_the_repr_of_a_model_shows_maps():
         ({"argmax": 3}, r"\['argmax'\] must be a list of names"),
         ({"argmax": NAMES, "values": [1]}, r"\['values'\] must be numbers .* one for each of the 3 classes"),
         ({"argmax": NAMES, "type": "uint8"}, "'type', which a map of classes cannot have"),
-        ({"argmax": NAMES, "confidence": "yes"}, r"\['confidence'\] must be True or False"),
+        ({"argmax": NAMES, "confidence": 3}, r"\['confidence'\] must be True or False"),
     ],
 )
 def test_invalid_declarations(declared, message):

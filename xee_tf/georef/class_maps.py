@@ -28,6 +28,7 @@ from xee_tf.options import check_flags, read_names
 
 __all__ = ["class_map"]
 
+_SCALING = ("scale_factor", "add_offset")
 _DIMS = ("band", "class")
 
 
@@ -190,6 +191,12 @@ def _planes(
     chosen = _chosen([str(key) for key in found], bands)
     if bands is None:
         _require_only_classes({str(key): band.dtype for key, band in found.items()})
+    scales = {name: tuple(found[name].attrs.get(key) for key in _SCALING) for name in chosen}
+    if len(set(scales.values())) > 1:
+        raise OptionError(
+            f"The bands have different {' and '.join(_SCALING)}: {scales}. Their numbers cannot be compared: "
+            "decode them first, for example with xr.decode_cf(ds)."
+        )
     own = {str(key): band for key, band in found.items()}
     fills = [band_nodata(own[key], key) for key in chosen]
     return image, chosen, [own[key].variable for key in chosen], fills, None

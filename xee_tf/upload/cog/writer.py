@@ -218,6 +218,12 @@ def write_raster(
     found = {name: find_labels(band.attrs) for name, band in bands.items()}
     labels = {name: each for name, each in found.items() if each is not None}
     _check_bands(names, overview_resampling, labels)
+    for name, own_labels in labels.items():
+        if chosen is not None and chosen in own_labels.names and fills[name] != chosen:
+            raise OptionError(
+                f"nodata={nodata!r} is the number of the class {own_labels.names[int(chosen)]!r} of {name!r}. "
+                "Choose a number that no class has, or omit nodata."
+            )
     warn_of_lost_colors(labels, _of_bands(names, labels), dtype)
     data = {name: band.chunk().data for name, band in bands.items()} if computed is None else computed()
     arrays = {}
