@@ -62,7 +62,7 @@ def to_cog(
 
     A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
     represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
-    change. A map of classes (`xee_tf.class_map`) keeps its colors and names.
+    change. A map of classes (`xee_tf.class_map`) keeps its colours and names.
 
     Parameters
     ----------
@@ -113,8 +113,8 @@ def to_cog(
     Notes
     -----
     The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
-    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its color table. Only a
-    file of one band of uint8 or uint16 can have a color table: write the confidence to another file.
+    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its colour table. Only a
+    file of one band of uint8 or uint16 can have a colour table: write the confidence to another file.
 
     The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
     beside the destination. All workers must have access to this disk. The calling process then joins the
@@ -246,7 +246,7 @@ def write_cog(
     progress : bool
         Whether to show a progress bar.
     labels : mapping, optional
-        Names and colors of the values of bands that are class maps.
+        Names and colours of the values of bands that are class maps.
 
     Raises
     ------
@@ -350,7 +350,7 @@ def _profile(
         "interleave": "pixel",
         "compress": "deflate",
         "predictor": predictor_of(dtype),
-        "photometric": "minisblack",  # bands are not colors, and the fourth is not a mask
+        "photometric": "minisblack",  # bands are not colours, and the fourth is not a mask
         "alpha": "no",
     }
 
