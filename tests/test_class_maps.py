@@ -79,7 +79,7 @@ def test_numbers_of_different_scales_are_not_compared():
 
 def test_the_number_of_a_class_is_not_nodata_of_a_geotiff(tmp_path):
     found = class_map(scene(probabilities()), values=[1, 4, 9], nodata=0)
-    with pytest.raises(OptionError, match=r"nodata=4 is the number of the class 'water' of 'class'. Choose"):
+    with pytest.raises(OptionError, match=r"nodata=4 is the class 'water' of 'class'. Choose"):
         xee_tf.to_cog(found, tmp_path / "m.tif", nodata=4)
     xee_tf.to_cog(found, tmp_path / "m.tif", nodata=0)
 

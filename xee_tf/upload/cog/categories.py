@@ -40,12 +40,12 @@ def color_table(labels: Sequence[Labels | None], dtype: np.dtype[Any]) -> dict[i
 def warn_of_lost_colors(
     labels: Mapping[str, Labels], of_bands: Sequence[Labels | None], dtype: np.dtype[Any]
 ) -> None:
-    """Warn if some values have colours and the GeoTIFF has no colour table."""
+    """Warn if some values have colors and the GeoTIFF has no color table."""
     painted = [name for name, each in labels.items() if each.colors]
     if painted and not color_table(of_bands, dtype):
         warn(
-            f"The colours of {quoted(painted)} are not written: only a GeoTIFF of one band of uint8 or "
-            f"uint16 has a colour table, and this one has {counted(len(of_bands), 'band')} of {dtype}. Write "
+            f"The colors of {quoted(painted)} are not written: only a GeoTIFF of one band of uint8 or "
+            f"uint16 has a color table, and this one has {counted(len(of_bands), 'band')} of {dtype}. Write "
             "each map to another file, as uint8 or uint16."
         )
 
