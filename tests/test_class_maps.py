@@ -183,7 +183,7 @@ def test_bands_choose_the_classes_and_their_order():
     assert found.attrs["class_names"] == stacked.attrs["class_names"] == ["bare soil", "forest"]
 
 
-def test_numbers_and_colours_by_name():
+def test_numbers_and_colors_by_name():
     values = probabilities()
     numbers, colors = dict(zip(NAMES, [3, 1, 2], strict=True)), dict(zip(NAMES, COLORS, strict=True))
     found = class_map(
@@ -327,7 +327,7 @@ def category_names(path, band=1):
     return None if found is None else [each.text or "" for each in found]
 
 
-def test_geotiffs_have_names_and_colours(tmp_path):
+def test_geotiffs_have_names_and_colors(tmp_path):
     values = probabilities((600, 40))
     names = ["forêt <mixed>", "water & ice", "bare soil"]
     found = class_map(scene(values, names, 300), values=[1, 2, 4], colors=COLORS)
@@ -349,7 +349,7 @@ def test_geotiffs_have_names_and_colours(tmp_path):
     assert category_names(path) == ["", names[0], names[1], "", names[2]]
 
 
-def test_uint16_maps_have_colours(tmp_path):
+def test_uint16_maps_have_colors(tmp_path):
     found = class_map(scene(probabilities()), values=[1, 300, 7], colors=COLORS)
     path = xee_tf.to_cog(found, tmp_path / "map.tif").path
     with rasterio.open(path) as file:
@@ -359,10 +359,10 @@ def test_uint16_maps_have_colours(tmp_path):
 
 
 def test_a_map_and_its_confidence_in_one_geotiff(tmp_path):
-    """All bands have the same dtype, so that there is no colour table."""
+    """All bands have the same dtype, so that there is no color table."""
     values = probabilities()
     found = class_map(scene(values), colors=COLORS, confidence=True)
-    message = r"^The colours of 'class' are not written: .* has 2 bands of float32\."
+    message = r"^The colors of 'class' are not written: .* has 2 bands of float32\."
     with pytest.warns(UserWarning, match=message) as warned:
         path = xee_tf.to_cog(found, tmp_path / "map.tif", overview_resampling={"confidence": "mean"}).path
     assert (len(warned), warned[0].filename) == (1, __file__)
@@ -583,7 +583,7 @@ def decoded_map(values, **encoding):
 
 def test_decoded_maps_become_integers_again(tmp_path):
     found = decoded_map([[11, np.nan], [12, 0]])
-    with pytest.warns(UserWarning, match=r"colours of 'kind' are not written: .* has 1 band of int16\."):
+    with pytest.warns(UserWarning, match=r"colors of 'kind' are not written: .* has 1 band of int16\."):
         path = xee_tf.to_cog(found, tmp_path / "map.tif").path
     with rasterio.open(path) as file:
         assert (file.dtypes, file.nodata) == (("int16",), -3)
@@ -600,7 +600,7 @@ def test_decoded_maps_become_integers_again(tmp_path):
 def test_decoded_maps_with_other_values_are_refused(tmp_path, value):
     with (
         pytest.raises(RecordError, match=f"Band 'kind' contains {value:.1f}, but its attribute flag_values"),
-        pytest.warns(UserWarning, match="colours"),
+        pytest.warns(UserWarning, match="colors"),
     ):
         xee_tf.to_cog(decoded_map([[11, np.nan], [value, 12]]), tmp_path / "map.tif")
     assert list(tmp_path.iterdir()) == []
@@ -608,7 +608,7 @@ def test_decoded_maps_with_other_values_are_refused(tmp_path, value):
 
 @pytest.mark.parametrize("encoding", [{"scale_factor": 0.5}, {"dtype": np.dtype("float32")}])
 def test_other_floats_with_names_stay_floats(tmp_path, encoding):
-    with pytest.warns(UserWarning, match=r"colours of 'kind' .* has 1 band of float32\."):
+    with pytest.warns(UserWarning, match=r"colors of 'kind' .* has 1 band of float32\."):
         path = xee_tf.to_cog(decoded_map([[11, np.nan], [11.5, 12]], **encoding), tmp_path / "map.tif").path
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), [[11, np.nan], [11.5, 12]])
@@ -641,7 +641,7 @@ def test_a_geotiff_of_a_map_with_another_nodata_value(tmp_path):
 def test_an_interrupted_geotiff_of_a_map_is_resumed(tmp_path):
     options = {"if_exists": "resume", "identity": "1"}
     mapped = model({"class": ARGMAX})
-    with pytest.warns(UserWarning, match="colours of 'class' are not written"):
+    with pytest.warns(UserWarning, match="colors of 'class' are not written"):
         path = xee_tf.predict_to_cog(mapped, image(), tmp_path / "map.tif", **options).path
     with rasterio.open(path) as file:
         want = mapped.predict_image(image(), merge=False)

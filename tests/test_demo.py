@@ -77,7 +77,7 @@ def test_geotiff_has_the_most_probable_classes_of_the_zarr_store(output):
     assert store.rio.crs == tif.rio.crs
 
 
-def test_geotiff_has_the_colours_of_the_classes(output):
+def test_geotiff_has_the_colors_of_the_classes(output):
     with rasterio.open(output / "landcover.tif") as file:
         found = {value: file.colormap(1)[value][:3] for value in demo.CLASSES}
     assert found == {value: tuple(bytes.fromhex(code[1:])) for value, (_, code) in demo.CLASSES.items()}
@@ -85,10 +85,10 @@ def test_geotiff_has_the_colours_of_the_classes(output):
 
 def test_figure_shows_the_predicted_classes(output):
     pixels = np.asarray(Image.open(output / "landcover.png").convert("RGB")).reshape(-1, 3)
-    colours = {tuple(colour) for colour in np.unique(pixels, axis=0)}
+    colors = {tuple(color) for color in np.unique(pixels, axis=0)}
     for name in ("developed", "herbaceous", "forest", "water"):
         code = dict(demo.CLASSES.values())[name]
-        assert tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) in colours
+        assert tuple(int(code[i : i + 2], 16) for i in (1, 3, 5)) in colors
 
 
 def test_margins_of_training_patches_end_at_the_held_out_columns():

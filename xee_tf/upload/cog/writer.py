@@ -66,88 +66,79 @@ def to_cog(
 ) -> Location:
     """Write a lazy raster as a cloud-optimized GeoTIFF, without loading it into memory as a whole.
 
-        A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
-        represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
-    <<<<<<< HEAD
-        change. A map of classes (`xee_tf.class_map`) keeps its colors and names, also if xarray decoded it to
-        floats with NaN, as `xarray.open_zarr` does.
-    =======
-        change. A map of classes (`xee_tf.class_map`) keeps its colors and names.
-    >>>>>>> x-m3
+    A GeoTIFF has one dtype and one nodata value for all bands. The dtype is the smallest one that can
+    represent the values of all bands, and the nodata value is not a valid value of any band. Values do not
+    change. A map of classes (`xee_tf.class_map`) keeps its colors and names, also if xarray decoded it to
+    floats with NaN, as `xarray.open_zarr` does.
 
-        Parameters
-        ----------
-        raster : Dataset or DataArray
-            Georeferenced raster. NaN and the value of the attribute ``_FillValue`` of a band mark missing pixels.
-            Each step of additional dimensions becomes a band, which is named after its coordinate. A ``band``
-            dimension of a DataArray is split into bands as in `xee_tf.export_image`.
-        destination : str or path-like
-            The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
-        nodata : float or mapping of str to float, optional
-            Value that marks missing pixels in the file. Pixels of the raster that have it count as missing,
-            unless ``_FillValue``, an attribute or in the encoding, marks others as missing: then they are an
-            error. A mapping by band must have the same value for all bands, because a GeoTIFF has only one. By
-            default, a value that is not a valid value of any band: NaN for floats.
-        overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
-            How each pixel of an overview is computed from the 2 x 2 pixels of the level before it: its first
-            pixel, also if that is missing ("sample" of Earth Engine's ``pyramidingPolicy``); the mean, or the
-            most frequent value, of those that are not missing. "mean" suits measurements, and "mode" classes;
-            "mean" of classes (bands with the attribute ``flag_values``) is an error.
-            A mapping chooses by band; other bands have "nearest", which never invents a value, or what the key
-            ".default" says.
-        if_exists : {"error", "overwrite", "resume"}, default "error"
-            What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
-            RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
-            missing; an existing GeoTIFF does not tell what it was written from, so that it is an error.
-        progress : bool, default False
-            Whether to show a progress bar.
-        storage_options : mapping of str to object, optional
-            Options for fsspec.
+    Parameters
+    ----------
+    raster : Dataset or DataArray
+        Georeferenced raster. NaN and the value of the attribute ``_FillValue`` of a band mark missing pixels.
+        Each step of additional dimensions becomes a band, which is named after its coordinate. A ``band``
+        dimension of a DataArray is split into bands as in `xee_tf.export_image`.
+    destination : str or path-like
+        The ``.tif`` or ``.tiff`` file: a local path or an fsspec URL. It appears when it is complete.
+    nodata : float or mapping of str to float, optional
+        Value that marks missing pixels in the file. Pixels of the raster that have it count as missing,
+        unless ``_FillValue``, an attribute or in the encoding, marks others as missing: then they are an
+        error. A mapping by band must have the same value for all bands, because a GeoTIFF has only one. By
+        default, a value that is not a valid value of any band: NaN for floats.
+    overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
+        How each pixel of an overview is computed from the 2 x 2 pixels of the level before it: its first
+        pixel, also if that is missing ("sample" of Earth Engine's ``pyramidingPolicy``); the mean, or the
+        most frequent value, of those that are not missing. "mean" suits measurements, and "mode" classes;
+        "mean" of classes (bands with the attribute ``flag_values``) is an error.
+        A mapping chooses by band; other bands have "nearest", which never invents a value, or what the key
+        ".default" says.
+    if_exists : {"error", "overwrite", "resume"}, default "error"
+        What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
+        RPCs) exists. "overwrite" replaces them when the new file is complete. "resume" writes it if it is
+        missing; an existing GeoTIFF does not tell what it was written from, so that it is an error.
+    progress : bool, default False
+        Whether to show a progress bar.
+    storage_options : mapping of str to object, optional
+        Options for fsspec.
 
-        Returns
-        -------
-        Location
-            The destination, which is path-like: `os.fspath` returns its local path or URL.
+    Returns
+    -------
+    Location
+        The destination, which is path-like: `os.fspath` returns its local path or URL.
 
-        Raises
-        ------
-        DestinationExistsError, DestinationError
-            If the destination exists or cannot be written.
-        GeoreferenceError
-            If the raster has no CRS or no regular coordinates.
-        OptionError
-            If `raster` is not an xarray object, there is no unused value for missing pixels, `nodata` cannot be
-            represented or differs between bands, or the name of a band cannot be stored.
-        RecordError
-            If the common dtype cannot represent a value, or a valid pixel has the value `nodata`.
+    Raises
+    ------
+    DestinationExistsError, DestinationError
+        If the destination exists or cannot be written.
+    GeoreferenceError
+        If the raster has no CRS or no regular coordinates.
+    OptionError
+        If `raster` is not an xarray object, there is no unused value for missing pixels, `nodata` cannot be
+        represented or differs between bands, or the name of a band cannot be stored.
+    RecordError
+        If the common dtype cannot represent a value, or a valid pixel has the value `nodata`.
 
-        Notes
-        -----
-        The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
-    <<<<<<< HEAD
-        become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its color table. Only a
-        file of one band of uint8 or uint16 can have a color table: write the confidence to another file. Other
-        files have no colors, and a warning says so.
-    =======
-        become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its color table. Only a
-        file of one band of uint8 or uint16 can have a color table: write the confidence to another file.
-    >>>>>>> x-m3
+    Notes
+    -----
+    The attributes ``flag_values``, ``flag_meanings`` and ``flag_colors`` of a band (see `xee_tf.class_map`)
+    become GDAL's category names, in the file ``.aux.xml`` beside the GeoTIFF, and its color table. Only a
+    file of one band of uint8 or uint16 can have a color table: write the confidence to another file. Other
+    files have no colors, and a warning says so.
 
-        The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
-        beside the destination. All workers must have access to this disk. The calling process then joins the
-        tiles. The disk needs about 1.4 times the size of the new file, and that of an old one, which is replaced
-        last. For a bucket, the file is joined in the folder for temporary files; on a cluster, tiles are staged
-        in the bucket until then.
+    The tiles are encoded where Dask computes the chunks, also on a cluster, and staged in a hidden folder
+    beside the destination. All workers must have access to this disk. The calling process then joins the
+    tiles. The disk needs about 1.4 times the size of the new file, and that of an old one, which is replaced
+    last. For a bucket, the file is joined in the folder for temporary files; on a cluster, tiles are staged
+    in the bucket until then.
 
-        Examples
-        --------
-        >>> import numpy as np, rasterio, rioxarray, tempfile, xee_tf
-        >>> classes = xr.DataArray(np.array([[1, 2]], "uint8"), {"y": [15.0], "x": [15.0, 45.0]})
-        >>> scene = xr.Dataset({"class": classes, "share": classes / 4}).rio.write_crs("EPSG:32633")
-        >>> file = xee_tf.to_cog(scene.rio.write_transform(), tempfile.mkdtemp() + "/map.tif")
-        >>> with rasterio.open(file.path) as opened:
-        ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
-        (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
+    Examples
+    --------
+    >>> import numpy as np, rasterio, rioxarray, tempfile, xee_tf
+    >>> classes = xr.DataArray(np.array([[1, 2]], "uint8"), {"y": [15.0], "x": [15.0, 45.0]})
+    >>> scene = xr.Dataset({"class": classes, "share": classes / 4}).rio.write_crs("EPSG:32633")
+    >>> file = xee_tf.to_cog(scene.rio.write_transform(), tempfile.mkdtemp() + "/map.tif")
+    >>> with rasterio.open(file.path) as opened:
+    ...     opened.descriptions, opened.dtypes, opened.read(2).tolist()
+    (('class', 'share'), ('float64', 'float64'), [[0.25, 0.5]])
     """
     check_flags(progress=progress)
     location = Location.of(destination, storage_options)
