@@ -409,7 +409,7 @@ LEGACY = xee_tf.Model.from_ai_platform_predictor
 @pytest.mark.parametrize(
     ("make", "arguments", "options", "message"),
     [
-        (SERVING, ("localhost:8501", "m"), {}, r"REST.*grpc://.*Use 'http://localhost:8501'\."),
+        (SERVING, ("localhost:8501", "m"), {}, r"REST.*transport='grpc'; .*'http://localhost:8501'\."),
         (SERVING, ("models:8501/a?key=hunter2", "m"), {}, "query"),
         (SERVING, ("grpc://models", "m"), {}, "transport='grpc'"),
         (SERVING, ("ftp://models", "m"), {}, "'ftp'.*https, http"),

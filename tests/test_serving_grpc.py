@@ -186,3 +186,19 @@ def test_vertex_ai_client(server):
         request.method_name = "/other/Method"
         with pytest.raises(Exception, match="/other/Method"):
             client.direct_raw_predict(request, timeout=30)
+
+
+def test_addresses_of_the_other_protocol(server):
+    """Errors say at once what to change, and the changed address works."""
+    port = server.grpc.rpartition(":")[2]
+    for url, transport, fix in (
+        (server.url, "grpc", f"Pass transport='rest' and '{server.url}'"),
+        (f"http://127.0.0.1:{port}", "rest", f"Pass transport='grpc' and 'grpc://127.0.0.1:{port}'"),
+    ):
+        options = {"transport": transport, "deadline": 60}
+        with pytest.raises(xee_tf.ModelError, match=r"The server answers over \w+, not") as caught:
+            xee_tf.Model.from_tf_serving(url, "scaled", **options).connector.signature()
+        assert fix in str(caught.value)
+        assert "attempts" not in str(caught.value)
+    fixed = xee_tf.Model.from_tf_serving(f"grpc://127.0.0.1:{port}", "scaled", transport="grpc")
+    assert fixed.connector.signature().inputs

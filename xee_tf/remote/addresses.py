@@ -39,7 +39,7 @@ def check_url(url: str, name: str = "url") -> str:
     'https://models.example.org/europe'
     >>> check_url("models.example.org:8501")
     Traceback (most recent call last):
-    xee_tf.errors.OptionError: url must start with http:// or https:// (REST), or with grpc:// and ...
+    xee_tf.errors.OptionError: url must start with http:// or https:// for REST; got ...
     """
     parts = _split(url, name, ("https", "http"))
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
@@ -97,12 +97,12 @@ def _split(url: Any, name: str, schemes: tuple[str, ...]) -> SplitResult:
         raise OptionError(f"{expected}, without a user or a password.")
     if "://" not in url:
         parts = _split(f"http://{url}", name, ("http",))
-        start = "http:// or https://"
+        start, rest = "http:// or https://", f"{parts.netloc}{parts.path}"
+        fix = f"Use {'http://' + rest!r}"
         if name == "url":  # the option of TensorFlow Serving, which also has gRPC
-            start += " (REST), or with grpc:// and transport='grpc' (gRPC)"
-        raise OptionError(
-            f"{name} must start with {start}; got {url!r}. Use 'http://{parts.netloc}{parts.path}'."
-        )
+            start += " for REST"
+            fix = f"If it is the address for gRPC, pass transport='grpc'; for REST, use {'http://' + rest!r}"
+        raise OptionError(f"{name} must start with {start}; got {url!r}. {fix}.")
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port != 0

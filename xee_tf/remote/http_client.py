@@ -9,7 +9,7 @@ from xee_tf.extras import extra
 from xee_tf.remote.client import Client
 from xee_tf.remote.credentials import GoogleCredentials
 from xee_tf.remote.numbers import content_length
-from xee_tf.remote.responses import Response, http_response
+from xee_tf.remote.responses import WRONG_PROTOCOL, Response, http_response
 from xee_tf.remote.sessions import DirectSession
 from xee_tf.storage import NO_TLS, USE_HTTP
 
@@ -22,6 +22,7 @@ __all__ = ["HttpClient"]
 
 _CONNECT_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 20
+_HTTP2 = "BadStatusLine: \0\0"  # the length of the first frame
 
 
 class HttpClient(Client):
@@ -53,7 +54,12 @@ class HttpClient(Client):
             return Response(0, "no response", message=f"TLS: {cause}{hint}")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             transient = not isinstance(error, ValueError)  # requests raises these for invalid requests
-            return Response(0, "no response", message=_root_cause(error), transient=transient)
+            cause = _root_cause(error)
+            if cause.startswith(_HTTP2):
+                return Response(
+                    WRONG_PROTOCOL, "no response", message="The server answers over gRPC, not over HTTP"
+                )
+            return Response(0, "no response", message=cause, transient=transient)
 
     def _exchange(self, url: str, body: bytes | None, timeout: float, headers: dict[str, str]) -> Response:
         end = time.monotonic() + timeout

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from xee_tf.errors import shorten
 
-__all__ = ["Code", "Response", "grpc_response", "http_response"]
+__all__ = ["WRONG_PROTOCOL", "Code", "Response", "grpc_response", "http_response"]
 
 
 class Code(Enum):
@@ -111,6 +111,13 @@ class Response:
         return self.transient or self.code in _RETRIED
 
 
+WRONG_PROTOCOL = 505
+"""The code of a response in another protocol, HTTP 505; not transient."""
+
+# gRPC's words for a server that refuses its first request; 503 may be that of a proxy while a server starts.
+_REFUSED_HTTP2 = re.compile(r"http1\.x server \(HTTP status 4\d\d\)")
+
+
 def http_response(code: int, headers: Mapping[str, str], body: bytes) -> Response:
     """Create a response from the status, headers and body of an HTTP response.
 
@@ -153,6 +160,8 @@ def grpc_response(name: str, details: str, metadata: Mapping[str, str]) -> Respo
         code = 413
     if name == "UNAVAILABLE" and ("certificate" in message.lower() or "handshake" in message.lower()):
         code = 495  # nginx's status for certificate errors; not transient
+    if name == "UNAVAILABLE" and _REFUSED_HTTP2.search(message):
+        code, message = WRONG_PROTOCOL, "The server answers over HTTP, not over gRPC"
     return Response(
         code, name, message=message, retry_after=_retry_after_seconds(metadata.get("retry-after"))
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from xee_tf.connector import Signature
 from xee_tf.errors import MissingModelError, ModelError
 from xee_tf.remote.addresses import GrpcTarget, check_grpc_target
 from xee_tf.remote.connector import Fetch, RemoteConnector
 from xee_tf.remote.payloads import PREDICT
+from xee_tf.remote.responses import WRONG_PROTOCOL, Response
 from xee_tf.remote.serving_metadata import (
     GET_METADATA,
     metadata_request,
@@ -51,6 +52,17 @@ class TFServingConnector(RemoteConnector):
     def address(self) -> str:
         """See `RemoteConnector`."""
         return PREDICT if self.payload.is_grpc else f"{self._resource}:predict"
+
+    def advice(self, response: Response) -> str:
+        """See `RemoteConnector`."""
+        if response.code != WRONG_PROTOCOL:
+            return super().advice(response)
+        scheme, _, address = self.url.partition("://")
+        if self.payload.is_grpc:
+            http = f"http{'s' if scheme == 'grpcs' else ''}"
+            return f"Pass transport='rest' and '{http}://{address}', or the port for gRPC, usually 8500."
+        grpc = f"grpc{'s' if scheme == 'https' else ''}://{urlsplit(self.url).netloc}"
+        return f"Pass transport='grpc' and {grpc!r}, or the port for REST, usually 8501."
 
     @property
     def _resource(self) -> str:
