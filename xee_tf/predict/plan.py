@@ -80,8 +80,9 @@ class PredictPlan(Summarized):
         Whether numbers are sent as text. Numbers of requests and bytes are then upper bounds.
     tasks : int
         Number of Dask tasks of the lazy result, with those that load its source.
-    block_memory : int
-        Memory of the largest block of tiles in bytes; see `task_memory`.
+    task_memory : int
+        Memory of the largest block in bytes: chunks, bands, masks, one batch, and results. The model's
+        weights and layers are not included.
     block_layout : BlockLayout, optional
         The blocks; None if one of the `steps` is empty.
     price_per_million_requests : float, optional
@@ -116,7 +117,7 @@ class PredictPlan(Summarized):
     skips_masked: bool
     sizes_vary: bool
     tasks: int
-    block_memory: int
+    task_memory: int
     block_layout: BlockLayout | None = None
     price_per_million_requests: float | None = None
 
@@ -152,14 +153,6 @@ class PredictPlan(Summarized):
         """Number of chunks to load, over all bands and steps; each is loaded once."""
         layout = self.block_layout
         return 0 if layout is None else layout.chunk_count() * math.prod(self.steps.values())
-
-    @property
-    def task_memory(self) -> int:
-        """Memory of the largest block in bytes: chunks, bands, masks, one batch, and results.
-
-        The model's weights and layers are not included.
-        """
-        return self.block_memory
 
     @cached_property
     def peak_memory(self) -> int:
@@ -290,7 +283,7 @@ def plan_prediction(
         skips_masked=options.skip_masked and any(output.fill is not None for output in computed),
         sizes_vary=isinstance(caller.connector, RemoteConnector) and caller.connector.payload.sizes_vary,
         tasks=len(predicted.__dask_graph__() or ()),
-        block_memory=_block_memory(prediction),
+        task_memory=_block_memory(prediction),
         block_layout=work.layout,
         price_per_million_requests=price,
     )
