@@ -324,6 +324,16 @@ def test_outputs(result: dict[str, Any], expected: dict[str, str]) -> None:
     ]
 
 
+def test_functions_that_are_not_applied_to_outputs_give_a_warning() -> None:
+    item = described()
+    item["properties"]["mlm:output"][0]["post_processing_function"] = {
+        "format": "python",
+        "expression": "softmax",
+    }
+    with pytest.warns(UserWarning, match=r"post_processing_function .*'softmax'.*, which is not applied"):
+        Model.from_mlm(item)
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [

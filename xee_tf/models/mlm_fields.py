@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xee_tf.display import quoted
-from xee_tf.errors import ModelError, OptionError, excerpt
+from xee_tf.errors import ModelError, OptionError, excerpt, warn
 from xee_tf.geometry import Size
 
 __all__ = [
@@ -240,6 +240,11 @@ def output_options(outputs: Sequence[Mapping[str, Any]], item: str) -> dict[str,
         check_types(result, _ARRAY_TYPES, item)
         if name in declared:
             raise ModelError(f"{item} has several outputs with the name {name!r}.")
+        if function := each.get("post_processing_function"):
+            warn(
+                f"{item} has the post_processing_function {excerpt(function)}, which is not applied: "
+                "predictions are what the model returns."
+            )
         dtype = result.get("data_type")
         kind = {"type": dtype} if dtype in _DTYPES else {}
         channels = _channels(result)
