@@ -28,9 +28,6 @@ from xee_tf.graph.tasks import Graph, Tasks, first_of
 __all__ = ["in_order", "ordering_tasks"]
 
 _MIN_BITS = 40  # no block has more paths to the root than this power of two
-# The levels of empty tasks are computed one after the other. On a cluster, each waits for a free thread, and
-# the results of blocks wait for all of them: few levels of many tasks are better than many levels of few.
-_LEVEL_BITS = 4
 
 
 def in_order(
@@ -94,20 +91,14 @@ def ordering_tasks(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
     """
     tasks: Tasks = {name: Task(name, first_of, None)}
     below = [TaskRef(name)]
-    weights: list[TaskRef] = []
     bits = _MIN_BITS + count.bit_length()
-    for level in range(-(-bits // _LEVEL_BITS)):
-        # All tasks of the level below have the same number of dependencies, 1 << first.
-        first = level * _LEVEL_BITS
-        for bit in range(max(first, _MIN_BITS), min(first + _LEVEL_BITS, bits)):
-            weight = (name, "weight", bit)
-            tasks[weight] = Task(weight, first_of, None, *below[: 1 << (bit - first)])
-            weights.append(TaskRef(weight))
-        equals = [(name, level, number) for number in range(1 << _LEVEL_BITS)]
-        for key in equals:
+    for bit in range(bits):
+        twins = [(name, bit, twin) for twin in (0, 1)]
+        for key in twins:
             tasks[key] = Task(key, first_of, None, *below)
-        below = [TaskRef(key) for key in equals]
-    end = (name, "end")
+        below = [TaskRef(key) for key in twins]
+    weights = [TaskRef((name, bit, 0)) for bit in range(_MIN_BITS, bits)]
+    end = (name, bits)
     tasks[end] = Task(end, first_of, None, *below)
     return tasks, [
         [*(ref for bit, ref in enumerate(weights) if rank >> bit & 1), TaskRef(end)]
