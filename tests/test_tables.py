@@ -190,6 +190,7 @@ def tables(draw):
     return pd.concat([frame] * many, ignore_index=True), expected * many
 
 
+@pytest.mark.filterwarnings("ignore:The columns .* hold integers")
 @examples(50)
 @given(tables())
 def test_all_values_of_any_table(tmp_path_factory, case):
