@@ -14,7 +14,7 @@ from xee_tf.cli.rasters import open_rasters
 from xee_tf.errors import OptionError
 from xee_tf.models import ModelUnit
 from xee_tf.options import parse
-from xee_tf.predict import Blend, PredictOptions, write_cog, write_zarr
+from xee_tf.predict import Blend, PredictOptions, Written, write_cog, write_zarr
 from xee_tf.storage import Location
 from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
@@ -133,12 +133,11 @@ def predict(
     to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": sys.stderr.isatty()}
     choices = parse(PredictOptions, how)
     if output_format == "tif":
-        file = write_cog(opened, image, location, choices, **of_file, **to)
-        print(_describe(location, file.chunks, file.finished))
+        print(_describe(write_cog(opened, image, location, choices, **of_file, **to)))
     elif (store := write_zarr(opened, image, location, choices, **to)).finished == store.chunks:
         print(f"{location} was already complete: nothing was predicted.")
     else:
-        print(_describe(location, store.chunks, store.finished))
+        print(_describe(store))
 
 
 def _declare_classes(texts: list[str]) -> dict[str, Any]:
@@ -151,8 +150,9 @@ def _declare_classes(texts: list[str]) -> dict[str, Any]:
     return {"argmax": names, "colors": colors or None}
 
 
-def _describe(written: Location, chunks: int, finished: int) -> str:
+def _describe(written: Written) -> str:
     """Say what was written, and what an earlier run had finished."""
-    if not finished:
-        return f"Wrote {written}"
-    return f"Wrote {written}. Continued: {finished:,} of {chunks:,} chunks were already finished."
+    if not written.finished:
+        return f"Wrote {written.location}"
+    finished = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
+    return f"Wrote {written.location}. Continued: {finished}."

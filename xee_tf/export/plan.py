@@ -18,7 +18,7 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows, selected_rows
-from xee_tf.graph import TASK_BYTES
+from xee_tf.graph import peak_memory
 from xee_tf.sampling import PatchSelection
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
@@ -311,9 +311,8 @@ class ExportPlan(Summarized):
         and, in other stores than S3, Azure and Google Cloud Storage, a whole shard.
         """
         data = self.waiting_memory + self._chunk_memory + CPU_COUNT * self.task_memory + self._held_memory
-        graph = self.tasks * TASK_BYTES
         files = self.total_bytes if "memory" in self.names.prefix.protocols else 0
-        return int(psutil.Process().memory_info().rss + 1.25 * data + graph + files)
+        return peak_memory(data, self.tasks) + files
 
     @property
     def _held_memory(self) -> int:

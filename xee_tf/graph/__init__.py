@@ -8,7 +8,6 @@ from xee_tf.graph.pyramid import PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
-    TASK_BYTES,
     ChunkedArray,
     Delayed,
     Graph,
@@ -20,11 +19,11 @@ from xee_tf.graph.tasks import (
     add_value,
     add_wait,
     first_of,
+    peak_memory,
     shared_value,
 )
 
 __all__ = [
-    "TASK_BYTES",
     "ArraySpec",
     "BlockJob",
     "ChunkedArray",
@@ -49,6 +48,7 @@ __all__ = [
     "load_chunks",
     "on_cluster",
     "order_blocks",
+    "peak_memory",
     "reduce_blocks",
     "run_graph",
     "shared_array",

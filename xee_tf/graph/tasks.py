@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import dask
 import numpy as np
+import psutil
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, Layer, MaterializedLayer
 from dask.task_spec import DataNode, GraphNode, List, Task, TaskRef
 from dask.tokenize import tokenize
 
 __all__ = [
-    "TASK_BYTES",
     "Annotations",
     "ChunkedArray",
     "Delayed",
@@ -30,11 +30,12 @@ __all__ = [
     "first_of",
     "layer_of",
     "merge_annotations",
+    "peak_memory",
     "shared_value",
 ]
 
-TASK_BYTES = 5500
-"""Memory per task of Dask's graph, ordering and scheduler (measured)."""
+_TASK_BYTES = 5500  # memory per task of Dask's graph, ordering and scheduler (measured)
+_ALLOCATOR = 1.25  # memory of the process per byte of its arrays (measured)
 
 Key = Any
 """A Dask key: a string, a number, or a tuple of these."""
@@ -171,3 +172,8 @@ def by_key(keys: Iterable[Key], value: Any) -> dict[Key, Any]:
 
 def _is_list(arg: Any) -> bool:
     return type(arg) is list and any(isinstance(each, GraphNode | TaskRef) for each in arg)
+
+
+def peak_memory(data: int, tasks: int) -> int:
+    """Estimate the peak memory of this process in bytes, from the bytes of arrays and the number of tasks."""
+    return int(psutil.Process().memory_info().rss + _ALLOCATOR * data + tasks * _TASK_BYTES)

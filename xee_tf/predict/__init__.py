@@ -6,8 +6,8 @@ from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOpt
 from xee_tf.predict.plan import PredictPlan, plan_prediction
 from xee_tf.predict.properties import predict_properties
 from xee_tf.predict.resampling import Resampling
-from xee_tf.predict.to_cog import WrittenCog, predict_to_cog, write_cog
-from xee_tf.predict.to_zarr import WrittenZarr, predict_to_zarr, write_zarr
+from xee_tf.predict.to_cog import predict_to_cog, write_cog
+from xee_tf.predict.to_zarr import Written, predict_to_zarr, write_zarr
 
 __all__ = [
     "PREDICT_SPELLING",
@@ -16,8 +16,7 @@ __all__ = [
     "PredictOptions",
     "PredictPlan",
     "Resampling",
-    "WrittenCog",
-    "WrittenZarr",
+    "Written",
     "plan_prediction",
     "predict_image",
     "predict_properties",

@@ -86,9 +86,7 @@ class Caller:
 
     def batches(self, count: int) -> list[int]:
         """Return the size of each batch in which `count` tiles or pixels are sent."""
-        full, rest = divmod(count, self.batch_size)
-        last = [self.batch_size if self.fixed else rest] if rest else []
-        return [self.batch_size] * full + last
+        return _batch_sizes(count, self.batch_size, fixed=self.fixed)
 
 
 class TileCaller(Caller):
@@ -218,15 +216,15 @@ def pixel_caller(
     outputs = plan_outputs(spec.output_bands, signature.outputs, "output_bands", spec.connector, lead=1)
     size = sum(feed.itemsize for feed in feeds)
     batch, fixed = choose_batch_size(spec.connector, signature, batch_size, size, _BATCH_PIXELS)
-    items = {feed.input: (feed.dtype, feed.shape) for feed in feeds}
+    caller = Caller(spec.connector, Tiles(_PIXEL, _NO_OVERLAP, _PIXEL), feeds, outputs, kept, batch, fixed)
     count = batch if fixed else 1
-    if reason := spec.connector.size_problem(items, count):
+    if reason := spec.connector.size_problem(caller.items, count):
         sent = "Not even a single pixel" if count == 1 else f"The {count} pixels of a call"
         raise OptionError(
             f"{sent} can{'' if count == 1 else 'not'} be sent to {spec.connector}: {reason}. If the server "
             "accepts larger requests, increase max_payload_bytes."
         )
-    return Caller(spec.connector, Tiles(_PIXEL, _NO_OVERLAP, _PIXEL), feeds, outputs, kept, batch, fixed)
+    return caller
 
 
 def _feeds(
@@ -306,15 +304,14 @@ def predict_batches(
     If `fixed`, the last batch is padded with its last instance.
     """
     connection = connected(connector)
-    for start in range(0, count, batch_size):
-        part = {name: array[start : start + batch_size] for name, array in values.items()}
-        sent = min(batch_size, count - start)
-        if fixed and sent < batch_size:
-            missing = batch_size - sent
+    start = 0
+    for sent in _batch_sizes(count, batch_size, fixed=fixed):
+        part = {name: array[start : start + sent] for name, array in values.items()}
+        missing = start + sent - count
+        if missing > 0:
             part = {
                 name: np.concatenate([array, array[-1:].repeat(missing, 0)]) for name, array in part.items()
             }
-            sent = batch_size
         for name, value in properties.items():
             part[name] = np.broadcast_to(value, (sent, *value.shape))
         batch = {feed.input: feed.tensor(part) for feed in feeds}
@@ -333,6 +330,14 @@ def predict_batches(
             failed = range(start + error.instances.start, min(start + error.instances.stop, count))
             raise PredictionError(f"{error} The input was {inputs}.", instances=failed) from error
         yield start, sent, response
+        start += sent
+
+
+def _batch_sizes(count: int, batch_size: int, *, fixed: bool) -> list[int]:
+    """Return the size of each batch in which `count` instances are sent."""
+    full, rest = divmod(count, batch_size)
+    last = [batch_size if fixed else rest] if rest else []
+    return [batch_size] * full + last
 
 
 def predict_rows(

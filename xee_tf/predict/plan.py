@@ -21,7 +21,7 @@ from xee_tf.display import Facts, Summarized, Summary, abbreviated, by, counted
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import grid_picture, grid_rows
-from xee_tf.graph import TASK_BYTES
+from xee_tf.graph import peak_memory
 from xee_tf.models import ModelSpec, ModelUnit, type_name
 from xee_tf.options import number
 from xee_tf.predict.block import BlockPredictor
@@ -32,8 +32,6 @@ from xee_tf.remote import RemoteConnector
 from xee_tf.sidecars import BandSpec
 
 __all__ = ["PredictPlan", "plan_prediction"]
-
-_ALLOCATOR = 1.25  # memory of the process per byte of its arrays (measured)
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,7 +164,7 @@ class PredictPlan(Summarized):
         data = CPU_COUNT * self.task_memory
         if self.block_layout is not None:
             data += chunk_bytes(self.block_layout) + strip_bytes(self.block_layout)
-        return int(psutil.Process().memory_info().rss + _ALLOCATOR * data + self.tasks * TASK_BYTES)
+        return peak_memory(data, self.tasks)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Unpack
 
 import dask.array as da
@@ -17,7 +17,7 @@ from xee_tf.predict.image import input_files, predict_image, require_model
 from xee_tf.predict.keeping import keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
-from xee_tf.predict.to_zarr import count_chunks
+from xee_tf.predict.to_zarr import Written, count_chunks
 from xee_tf.signals import interruptible
 from xee_tf.storage import (
     Location,
@@ -37,7 +37,7 @@ from xee_tf.upload import (
     write_raster,
 )
 
-__all__ = ["WrittenCog", "predict_to_cog", "write_cog"]
+__all__ = ["predict_to_cog", "write_cog"]
 
 _SPELLING = replace(
     PREDICT_SPELLING,
@@ -155,16 +155,7 @@ def predict_to_cog(
         progress=progress,
         storage_options=storage_options,
     )
-    return written.file
-
-
-@dataclass(frozen=True)
-class WrittenCog:
-    """A GeoTIFF of predictions, its number of chunks, and how many were finished before the call."""
-
-    file: Location
-    chunks: int
-    finished: int
+    return written.location
 
 
 def write_cog(
@@ -179,7 +170,7 @@ def write_cog(
     identity: str | None = None,
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-) -> WrittenCog:
+) -> Written:
     """Write predictions and say what an earlier run had finished; see `predict_to_cog`."""
     check_flags(progress=progress)
     identity = IdentityOptions(identity=identity).identity
@@ -219,7 +210,7 @@ def write_cog(
                 "To keep what is predicted before an interruption, call it with if_exists='resume'."
             )
             raise
-        return WrittenCog(location, chunks, finished)
+        return Written(location, chunks, finished)
     require_reachable(location, zarr=True)
     description = identify_run(model, prediction, identity)
 
@@ -230,7 +221,7 @@ def write_cog(
 
     with keep_predictions(prediction, location, description) as kept:
         write(kept_arrays)
-    return WrittenCog(location, chunks, finished)
+    return Written(location, chunks, finished)
 
 
 def _declared_bands(model: ModelSpec, options: PredictOptions) -> list[str] | None:

@@ -59,7 +59,7 @@ from xee_tf.storage import (
 from xee_tf.upload import require_format
 
 __all__ = [
-    "WrittenZarr",
+    "Written",
     "count_chunks",
     "finished_chunks",
     "predict_to_zarr",
@@ -182,14 +182,14 @@ def predict_to_zarr(
         progress=progress,
         storage_options=storage_options,
     )
-    return written.store
+    return written.location
 
 
 @dataclass(frozen=True)
-class WrittenZarr:
-    """A store of predictions, its number of chunks, and how many were finished before the call."""
+class Written:
+    """Predictions in a store or file, their number of chunks, and how many were finished before the call."""
 
-    store: Location
+    location: Location
     chunks: int
     finished: int
 
@@ -205,7 +205,7 @@ def write_zarr(
     identity: str | None = None,
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-) -> WrittenZarr:
+) -> Written:
     """Write predictions and say what an earlier run had finished; see `predict_to_zarr`."""
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
@@ -244,7 +244,7 @@ def write_zarr(
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
-    return WrittenZarr(location, count_chunks(prediction), finished)
+    return Written(location, count_chunks(prediction), finished)
 
 
 def _find_target(
