@@ -48,7 +48,7 @@ from xee_tf.predict.averaging import Blend
 from xee_tf.predict.block import BlockPredictor
 from xee_tf.predict.calling import Caller, TileCaller, pinned_spec, pixel_caller, tile_caller
 from xee_tf.predict.options import PredictOptions
-from xee_tf.predict.output_bands import DerivedBand, OutputBand
+from xee_tf.predict.output_bands import DerivedBand, OutputBand, derive_bands
 from xee_tf.predict.pixels import PixelPredictor, require_tiles
 from xee_tf.predict.resampling import from_projection, to_projection
 from xee_tf.sidecars import BandSpec
@@ -145,11 +145,18 @@ def predict_image(
     taken = _outputs(caller, options.blend, options.augment, maskable)
     outputs = _derive(caller, taken)
     _check_names(outputs, dataset, place, merge)
-    predicted, work = _predict(caller, bands, taken, outputs, sampled, source, place, options)
+    resampled = place is not georef and options.output_grid == "image"
+    # The class of a pixel is that of its interpolated probabilities, of which there is one confidence.
+    later = resampled and options.resampling == "bilinear"
+    predicted, work = _predict(
+        caller, bands, taken, taken if later else outputs, sampled, source, place, options
+    )
     own_grid = place is not georef or caller.tiles.output != caller.tiles.core
-    if place is not georef and options.output_grid == "image":
+    if resampled:
         predicted = from_projection(predicted, place, georef, options.resampling)
         own_grid = False
+    if later:
+        predicted = _with_derived(predicted, outputs)
     if own_grid and merge:
         raise OptionError(
             "The predictions are on a different grid than the image (another scale or projection) and cannot "
@@ -298,10 +305,14 @@ def _derive(caller: Caller, taken: Sequence[OutputBand]) -> tuple[OutputBand, ..
             bands.append(band)
             continue
         classes = output.classes
-        bands.append(DerivedBand(band.name, (), (), classes.dtype, classes.nodata, band.name, classes, True))
+        kinds: list[tuple[str, np.dtype[Any], float, bool]]
+        kinds = [(band.name, classes.dtype, classes.nodata, True)]
         if output.confidence is not None:
-            highest = (output.confidence, (), (), np.dtype(np.float32), math.nan)
-            bands.append(DerivedBand(*highest, band.name, classes, False))
+            kinds.append((output.confidence, np.dtype(np.float32), math.nan, False))
+        bands += (
+            DerivedBand(name, (), (), dtype, fill, source=band.name, classes=classes, is_map=is_map)
+            for name, dtype, fill, is_map in kinds
+        )
     return tuple(bands)
 
 
@@ -443,16 +454,31 @@ def _result(
     variables = {}
     for output, array in zip(outputs, arrays, strict=True):
         dims = (*mapped, *output.dims, place.y_dim, place.x_dim)
-        variable = xr.Variable(dims, for_xarray(array))
-        if output.fill is not None:
-            # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
-            metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
-            metadata["_FillValue"] = array.dtype.type(output.fill)
-        if isinstance(output, DerivedBand) and output.is_map:
-            variable.attrs |= output.classes.attrs()
-        variables[output.name] = variable
+        variables[output.name] = _with_metadata(xr.Variable(dims, for_xarray(array)), output)
     coords = {dim: dataset.coords[dim].variable for dim in mapped if dim in dataset.coords}
     return write_georef(xr.Dataset(variables, coords), place, place.x_dim, place.y_dim)
+
+
+def _with_derived(predicted: xr.Dataset, outputs: Sequence[OutputBand]) -> xr.Dataset:
+    """Return a prediction with maps of classes, which are made from its probabilities."""
+    found = derive_bands({str(name): band.variable for name, band in predicted.data_vars.items()}, outputs)
+    made = {
+        output.name: _with_metadata(found[output.name], output)
+        for output in outputs
+        if isinstance(output, DerivedBand)
+    }
+    return predicted.drop_vars(list(predicted.data_vars)).assign(found | made)
+
+
+def _with_metadata(variable: xr.Variable, output: OutputBand) -> xr.Variable:
+    """Return a variable with the value of masked pixels and the classes of a band."""
+    if output.fill is not None:
+        # GDAL needs NaN as _FillValue, too; in attrs, arithmetic could pass it on to integer variables.
+        metadata = variable.encoding if math.isnan(output.fill) else variable.attrs
+        metadata["_FillValue"] = variable.dtype.type(output.fill)
+    if isinstance(output, DerivedBand) and output.is_map:
+        variable.attrs |= output.classes.attrs()
+    return variable
 
 
 def _step_array(

@@ -76,7 +76,8 @@ class PredictOptions(Options):
         requires float outputs and square tiles.
     resampling : {"nearest", "bilinear"}, default "nearest"
         Resampling method for models with ``fix_input_proj=True``, from the grid of the image to the model's
-        projection and back. Predictions with an integer dtype are always resampled with "nearest".
+        projection and back. Predictions with an integer dtype are always resampled with "nearest". With
+        "bilinear", maps of classes (``"argmax"``) come from the resampled probabilities.
     output_grid : {"image", "model"}, default "image"
         Grid of the result for models with ``fix_input_proj=True``: the grid of the image, or the grid of the
         model's projection.

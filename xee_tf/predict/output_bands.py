@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from xee_tf.classes import Classes, highest
 from xee_tf.errors import PredictionError
@@ -18,6 +20,7 @@ __all__ = [
     "any_masked",
     "count_pixels",
     "count_unmasked",
+    "derive_bands",
     "fill_error",
     "invalid_fill",
     "mapped_hint",
@@ -64,12 +67,13 @@ class DerivedBand(OutputBand):
         Whether this band is the map of classes, and not their highest probabilities.
     """
 
+    _: KW_ONLY
     source: str
     classes: Classes
     is_map: bool
 
     def finish(self, planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return the band of the probabilities (class, y, x), of which those of masked pixels are NaN."""
+        """Return the band of the probabilities (class, ..., y, x), which are NaN in masked pixels."""
         return self.classes.assign(planes) if self.is_map else highest(planes)
 
 
@@ -78,6 +82,31 @@ def with_derived(
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the outputs of a block, with the bands that replace them or are made from them."""
     return {**outputs, **{band.name: band.finish(outputs[band.source]) for band in derived}}
+
+
+def derive_bands(
+    predicted: Mapping[str, xr.Variable], outputs: Sequence[OutputBand]
+) -> dict[str, xr.Variable]:
+    """Return lazy bands of the result from those of the model, a task for each chunk and band."""
+    found = {}
+    for band in outputs:
+        if not isinstance(band, DerivedBand):
+            found[band.name] = predicted[band.name]
+            continue
+        source = predicted[band.source]
+        axis = source.ndim - 3  # the classes are before y and x
+        array = source.data.map_blocks(
+            partial(_finish_chunk, band=band, axis=axis),
+            dtype=band.dtype,
+            drop_axis=axis,
+            meta=np.empty((0,) * (source.ndim - 1), band.dtype),
+        )
+        found[band.name] = xr.Variable((*source.dims[:axis], *source.dims[-2:]), array)
+    return found
+
+
+def _finish_chunk(values: npt.NDArray[Any], *, band: DerivedBand, axis: int) -> npt.NDArray[Any]:
+    return band.finish(np.moveaxis(values, axis, 0))
 
 
 def any_masked(masks: Sequence[npt.NDArray[np.bool_]] | None) -> npt.NDArray[np.bool_] | None:
