@@ -6,7 +6,7 @@ import copy
 import functools
 import json
 import operator
-from contextlib import suppress
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -398,16 +398,69 @@ def test_older_versions() -> None:
 
 
 def test_hostile_items() -> None:
-    """A wrong value anywhere is an error of this package, or ignored."""
+    """A wrong value anywhere is an error of this package that names its field, or is ignored."""
     whole = described(value_scaling=[{"type": "z-score", "mean": 1, "stddev": 2}] * 3)
     whole["links"] = [{"rel": "self", "href": "s3://bucket/item.json"}]
+    unclear = []
     for path in filter(None, paths(whole)):
-        for value in VALUES[::3]:
+        names = [key.removeprefix("mlm:") for key in path if isinstance(key, str)][-2:]
+        names += ["mlm:input"] if path == ("properties",) else ["a path"] if path[-1] == "href" else []
+        for value in (MISSING, *VALUES[::3], 10**30, float("nan"), {}):
             item = copy.deepcopy(whole)
             *front, last = path
-            functools.reduce(operator.getitem, front, item)[last] = value
-            with suppress(XeeTFError):
-                Model.from_mlm(item)
+            parent = functools.reduce(operator.getitem, front, item)
+            if value is MISSING:
+                del parent[last]
+            else:
+                parent[last] = value
+            try:
+                repr(Model.from_mlm(item))
+            except XeeTFError as error:
+                if len(str(error)) > 700 or not any(name in str(error) for name in names):
+                    unclear.append((path, value, str(error)))
+    assert not unclear
+
+
+MISSING = object()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"shape": (-1, 3, 10**30, 8)},
+            r"the shape \[-1, 3, 1000.* must be -1 \(any\) or from 1 to 2,147,483,647",
+        ),
+        ({"shape": (-1, 3, 0, 8)}, r"the shape \[-1, 3, 0, 8\]: the lengths"),
+        ({"shape": (-7, 3, 8, 8)}, r"the shape \[-7, 3, 8, 8\]: the lengths"),
+        ({"value_scaling": [{"type": "z-score", "mean": 1, "stddev": 0}]}, "'z-score'.* no number"),
+        (
+            {"value_scaling": [{"type": "min-max", "minimum": 2, "maximum": 2}]},
+            "'min-max'.* no number",
+        ),
+        ({"value_scaling": [{"type": "offset", "value": float("nan")}]}, "'offset'.* must be finite"),
+        ({"value_scaling": [{"type": "scale", "value": 10**400}]}, "has the value_scaling .*'scale'"),
+        ({"value_scaling": [{"type": "scale", "value": True}]}, "has the value_scaling .*True"),
+        ({"href": ""}, "no path or URL in the field 'href' of the asset 'model'; got ''.*path="),
+    ],
+)
+def test_numbers_and_paths_that_cannot_be_used(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Model.from_mlm(described(**fields))
+
+
+def test_folders_are_no_items(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is a folder, not a STAC item: .*Model\.from_saved_model"):
+        Model.from_mlm(tmp_path)
+    for options, message in (
+        ({"path": b"abc"}, "path must be the path or URL .*got b'abc'"),
+        ({"path": ""}, "path must be the path or URL .*got ''"),
+        ({"asset": ["model"]}, r"asset must be one of .*'model'; got \['model'\]"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            Model.from_mlm(described(), **options)
+    with pytest.raises(OptionError, match=r"item must be a STAC item.*got b'abc'"):
+        Model.from_mlm(b"abc")
 
 
 # -- Writing -------------------------------------------------------------------------------------------
@@ -429,7 +482,7 @@ def test_described_models_are_read_again(tmp_path: Path) -> None:
     assert properties["mlm:architecture"] == "CNN"
     assert properties["mlm:input"][0]["input"] == {
         "shape": [-1, 3, 8, 8],
-        "dim_order": AXES,
+        "dim_order": ["batch", "bands", "height", "width"],  # as the schema requires where bands are named
         "data_type": "float32",
     }
     assert properties["mlm:output"][0]["result"]["dim_order"] == ["batch", "class", "height", "width"]
@@ -449,6 +502,7 @@ def test_descriptions_of_outputs(tmp_path: Path) -> None:
     plain = Model.from_onnx(path, bands=bands, output_bands=["a", "b"])
     (output,) = plain.to_mlm("m", tasks=["regression"])["properties"]["mlm:output"]
     assert output["bands"] == ["a", "b"]
+    assert output["result"]["dim_order"] == ["batch", "bands", "height", "width"]
     assert "classification:classes" not in output
     assert output["result"]["shape"] == [1, 2, 8, 8]
     (output,) = Model.from_onnx(path, bands=bands).to_mlm("m", classes={3: "x", 5: "y"})["properties"][
@@ -479,6 +533,107 @@ def test_classes_of_a_map_are_described(tmp_path: Path) -> None:
     assert list(Model.from_mlm(item).output_bands) == ["oak wood", "lake"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"id": None}, "id must be the name of the item, .*got None"),
+        ({"id": " "}, "id must be the name of the item, .*got ' '"),
+        ({"href": 5}, "href must be the path or URL of the file of the model; got 5"),
+        ({"href": b"m.onnx"}, "href must be the path or URL .*got b'm.onnx'"),
+        ({"tasks": ["segmantation"]}, "tasks contains 'segmantation', .*Did you mean 'segmentation'"),
+        ({"tasks": ["cut"]}, "tasks contains 'cut', .* Its tasks are 'regression', 'classification'"),
+        ({"bbox": 5}, r"bbox must be \(west, south, east, north\) in degrees, which are four numbers; got 5"),
+        ({"bbox": "wsen"}, "four numbers; got 'wsen'"),
+        ({"bbox": (1, 2)}, r"four numbers; got \(1, 2\)"),
+        ({"bbox": (float("nan"), 0, 1, 1)}, "west and east from -180 to 180"),
+        ({"bbox": (47, 190, 48, 191)}, "south not above north, both from -90 to 90"),
+        ({"bbox": (5, 50, 6, 40)}, "south not above north"),
+        ({"bbox": (10, 40, 5, 50)}, "west not above east, unless it crosses 180 degrees"),
+        ({"interval": 5}, "interval must be two dates or times, .*got 5"),
+        ({"interval": ("2020-01-01",)}, "interval must be two dates"),
+        ({"interval": (2020, 2021)}, "interval must be two dates"),
+        ({"interval": ("2020-02-30", "2021-01-01")}, "interval must be two dates"),
+        ({"interval": ("2022-01-01", "2021-01-01T00:00:00+01:00")}, "the first one not after the second"),
+        ({"classes": "abc"}, r"classes must be names by their value, .*got 'abc'"),
+        ({"classes": 5}, "classes must be a list of names"),
+        ({"classes": {"x": "a", "y": "b"}}, "the value of a class must be a whole number; got 'x'"),
+        ({"classes": {1: "a", 2: 5}}, r"classes must be names by their value"),
+        ({"classes": ["a", "a"]}, "classes contains 'a' more than once"),
+        (
+            {"classes": ["a", "b", "c"]},
+            "classes has 3 names, .*'c', but the output .* has 2 channels",
+        ),
+        ({"properties": 5}, "properties must be a mapping of names to values, .*got 5"),
+        ({"properties": {5: 5}}, "properties must be a mapping"),
+        ({"properties": {"note": {1}}}, r"properties\['note'\] cannot be written as JSON: .*set"),
+        ({"properties": {"share": float("inf")}}, r"properties\['share'\] cannot be written as JSON"),
+    ],
+)
+def test_options_that_cannot_be_described(options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("onnxruntime")
+    found = Model.from_onnx(convolution(WEIGHTS), bands=["a", "b", "c"])
+    with pytest.raises(OptionError, match=message):
+        found.to_mlm(**({"id": "m", "href": "m.onnx"} | options))
+
+
+def test_places_and_times_of_a_model() -> None:
+    pytest.importorskip("onnxruntime")
+    found = Model.from_onnx(convolution(WEIGHTS), bands=["a", "b", "c"])
+    options: dict[str, Any] = {
+        "href": Path("m.onnx"),
+        "bbox": np.array([5, 40, 6, 50], "float32"),
+        "interval": (date(2020, 1, 1), datetime(2021, 6, 30, 12, tzinfo=timezone(timedelta(hours=2)))),
+        "classes": {np.int64(4): "x", 9: "y"},
+    }
+    item = found.to_mlm("m", **options)
+    json.dumps(item, allow_nan=False)
+    assert item["bbox"] == [5, 40, 6, 50]
+    assert item["geometry"]["coordinates"] == [[[5, 40], [6, 40], [6, 50], [5, 50], [5, 40]]]
+    assert item["properties"]["start_datetime"] == "2020-01-01T00:00:00Z"
+    assert item["properties"]["end_datetime"] == "2021-06-30T12:00:00+02:00"
+    assert item["assets"]["model"]["href"] == "m.onnx"
+    pacific = found.to_mlm("m", href="m.onnx", bbox=(170, -50, -170, -30))
+    west, east = pacific["geometry"]["coordinates"]
+    assert [min(west[0]), max(west[0]), min(east[0]), max(east[0])] == [
+        [170, -50],
+        [180, -30],
+        [-180, -50],
+        [-170, -30],
+    ]
+
+
+def test_scales_of_some_bands_are_an_error_as_in_predictions() -> None:
+    pytest.importorskip("onnxruntime")
+    part = Model.from_onnx(convolution(WEIGHTS), bands=["B4", "B3", "B2"], normalize={"B3": (1, 2)})
+    message = r"normalize lacks the inputs \['B4', 'B2'\]; it has \['B3'\]"
+    with pytest.raises(OptionError, match=message):
+        part.to_mlm("m", href="m.onnx")
+    with pytest.raises(OptionError, match=message):
+        part.predict_image(SCENE)
+
+
+def test_scales_of_properties_are_described(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    encoded = model(
+        [node("Add", ["x", "slope"], ["y"])],
+        {"x": ("float32", ["n", 1, 1, 2]), "slope": ("float32", ["n", 1, 1, 1])},
+        {"y": ("float32", ["n", 1, 1, 2])},
+    )
+    (tmp_path / "m.onnx").write_bytes(encoded)
+    original = Model.from_onnx(
+        tmp_path / "m.onnx",
+        channels="last",
+        inputs={"B4": "x", "B3": "x"},
+        input_properties=["slope"],
+        normalize={"B4": (3, 4), "B3": (0, 2), "slope": (10, 5)},
+        input_tile_size=1,
+        output_bands=["p", "q"],
+    )
+    again = Model.from_mlm(original.to_mlm("m"))
+    assert again.normalize == original.normalize
+    assert again.input_properties == ("slope",)
+
+
 def test_models_that_cannot_be_described(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     function = Model.from_function(len, output_bands=["p"])
@@ -489,16 +644,14 @@ def test_models_that_cannot_be_described(tmp_path: Path) -> None:
         Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m")
     with pytest.raises(OptionError, match=r"bands of ONNX model .* are unknown: .*bands=\[\.\.\.\]"):
         Model.from_onnx(encoded).to_mlm("m", href="m.onnx")
-    with pytest.raises(OptionError, match=r"bbox must be .*; got \(1, 2\)"):
-        Model.from_onnx(encoded, bands=["a", "b", "c"]).to_mlm("m", href="m.onnx", bbox=(1, 2))
 
 
 def test_series_of_pixels_are_described(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     options: dict[str, Any] = {"bands": ["a", "b"], "unit": "pixel"}
     for channels, dims, shape in (
-        ("first", ["batch", "channel", "time"], [-1, 2, 7]),
-        ("last", ["batch", "time", "channel"], [-1, 7, 2]),
+        ("first", ["batch", "bands", "time"], [-1, 2, 7]),
+        ("last", ["batch", "time", "bands"], [-1, 7, 2]),
     ):
         (tmp_path / "m.onnx").write_bytes(identity(["n", *shape[1:]]))
         item = Model.from_onnx(tmp_path / "m.onnx", channels=channels, **options).to_mlm("m")

@@ -24,8 +24,8 @@ from tests.onnx_models import convolution, identity, known, model, node
 from tests.rasters import random_band, raster
 from xee_tf import MissingModelError, Model, ModelError, OptionError, PredictionError
 from xee_tf.connector import _connections, connected, opened
+from xee_tf.models.axis_orders import choose_order, from_last, read_channels, to_last
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector
-from xee_tf.models.onnx_axes import choose_order, from_last, read_channels, to_last
 
 GOLDEN = ROOT / "tests" / "golden" / "onnx"
 WEIGHTS = np.random.default_rng(1).integers(-3, 4, (2, 3, 3, 3)).astype("float32")

@@ -23,6 +23,9 @@ Edge = Literal["drop", "pad"]
 _IDENTITY = Affine.identity()
 
 
+_LONGEST = 2**31 - 1  # the longest side of a raster in GDAL
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """A width and a height in pixels, with unambiguous axis order.
@@ -67,7 +70,8 @@ class Size:
         Raises
         ------
         OptionError
-            If `value` is not one or two integers, or a side is shorter than `least`.
+            If `value` is not one or two integers, or a side is shorter than `least` or longer than in any
+            raster.
 
         Examples
         --------
@@ -96,6 +100,10 @@ class Size:
         if min(sides) < least:
             rule = "must be at least 1 pixel on each side" if least else "cannot be negative"
             raise OptionError(f"{name} {rule}; got {size.xy}.")
+        if max(sides) > _LONGEST:
+            raise OptionError(
+                f"{name} must be at most {_LONGEST:,} pixels on each side; got {shorten(repr(value))}."
+            )
         return size
 
     @property

@@ -961,9 +961,10 @@ class Model(Summarized, ModelSpec):
             The names of the classes of the output, by their value or in the order of its channels. Default:
             `output_bands`, if they are the channels of a single output, or the classes of its ``argmax``.
         bbox : sequence of float, optional
-            Where the model can be used: west, south, east and north in degrees. Default: everywhere.
+            Where the model can be used: west, south, east and north in degrees. West of a box across 180
+            degrees is greater than east. Default: everywhere.
         interval : sequence of str, optional
-            When it can be used. Default: always.
+            When it can be used: two dates or times, in UTC unless they have a time zone. Default: always.
         properties : mapping of str to object, optional
             Further properties of the item, such as ``{"mlm:architecture": "U-Net"}``.
 
@@ -975,7 +976,7 @@ class Model(Summarized, ModelSpec):
         Raises
         ------
         OptionError
-            If an option is not valid, or the model has no `bands`.
+            If an option is not valid, the model has no `bands`, or `normalize` lacks one of them.
         ModelError
             If the model is not in a file, or cannot be opened.
 

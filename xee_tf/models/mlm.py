@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, excerpt
+from xee_tf.models.axis_orders import is_last
 from xee_tf.models.kinds import is_path, model_kind
 from xee_tf.models.mlm_fields import (
     INPUT_TYPES,
@@ -119,7 +120,7 @@ def read_mlm(
         at = orders.index(tiles[0])
         options |= tile_options(inputs[at]["input"], orders[at], given, name)
     order = (tiles or orders)[0]
-    if kind != "onnx" and order != "".join(axis for axis in "NHWTC" if axis in order):
+    if kind != "onnx" and not is_last(order):
         raise ModelError(
             f"{name} has a model whose axes have the order {order}. Tiles are sent channels last, as NHWC or "
             "NHWTC, except to ONNX files."
@@ -133,8 +134,15 @@ def _load(item: Any, storage_options: Mapping[str, Any] | None) -> tuple[Mapping
     base = ""
     if is_path(item):
         location = Location.of(item, storage_options)
-        with model_errors(location):
-            data = location.read_bytes()
+        try:
+            with model_errors(location):
+                data = location.read_bytes()
+        except (IsADirectoryError, NotADirectoryError) as error:
+            found = "a folder" if isinstance(error, IsADirectoryError) else "inside a file"
+            raise ModelError(
+                f"{location} is {found}, not a STAC item: pass the path of its JSON file. A SavedModel in a "
+                "folder is loaded by Model.from_saved_model."
+            ) from None
         try:
             item, base = json.loads(data), location.url
         except ValueError as error:
@@ -163,22 +171,25 @@ def _objects(properties: Mapping[str, Any], key: str, item: str) -> list[Mapping
 
 
 def _artifact(
-    assets: Mapping[str, Any], chosen: str | None, framework: Any, base: str, item: str
+    assets: Mapping[str, Any], chosen: Any, framework: Any, base: str, item: str
 ) -> tuple[str, Kind]:
     """Return the path and the kind of the model in the assets of an item."""
     models = {
         key: asset
         for key, asset in assets.items()
-        if isinstance(asset, Mapping)
-        and isinstance(asset.get("href"), str)
-        and isinstance(asset.get("roles"), list)
-        and _ROLE in asset["roles"]
+        if isinstance(asset, Mapping) and isinstance(asset.get("roles"), list) and _ROLE in asset["roles"]
     }
+    for key, each in models.items():
+        if not isinstance(each.get("href"), str) or not each["href"]:
+            raise ModelError(
+                f"{item} has no path or URL in the field 'href' of the asset {key!r}; got "
+                f"{excerpt(each.get('href'))}. Pass the file of the model as path=."
+            )
     if chosen is not None:
-        if chosen not in models:
+        if not isinstance(chosen, str) or chosen not in models:
             raise OptionError(
                 f"asset must be one of the models of the item, {quoted(list(models)) or 'none'}; got "
-                f"{chosen!r}."
+                f"{excerpt(chosen)}."
             )
         models = {chosen: models[chosen]}
     if not models:
@@ -195,7 +206,7 @@ def _artifact(
         href = next(iter(models.values()))["href"]
         fix = f"If it is a PyTorch model, {_EXPORT}"
         raise ModelError(
-            f"{item} has the model {href!r}, which is not an ONNX, Keras or SavedModel file. {fix}."
+            f"{item} has the model {excerpt(href)}, which is not an ONNX, Keras or SavedModel file. {fix}."
         )
     href, kind = str(models[known[0]]["href"]), kinds[known[0]]
     assert kind is not None
@@ -225,7 +236,7 @@ def _kind(asset: Mapping[str, Any], framework: Any) -> Kind | None:
 
 def _kind_of_path(path: Any) -> Kind:
     """Return the kind of a model that users pass as a path."""
-    if not is_path(path):
+    if not is_path(path) or not str(path):
         raise OptionError(f"path must be the path or URL of the file of the model; got {excerpt(path)}.")
     found = model_kind(path)
     if found == "onnx" or found == "keras":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, excerpt, warn
 from xee_tf.geometry import Size
+from xee_tf.models.axis_orders import axis_of
+from xee_tf.options import is_number
 
 __all__ = [
     "INPUT_TYPES",
@@ -20,14 +23,6 @@ __all__ = [
     "tile_options",
 ]
 
-# The letters of axes; see `xee_tf.models.onnx_axes`. Names in items are only recommended.
-_AXES = {
-    **dict.fromkeys(("batch", "b", "n", "sample"), "N"),
-    **dict.fromkeys(("height", "h", "y"), "H"),
-    **dict.fromkeys(("width", "w", "x"), "W"),
-    **dict.fromkeys(("time", "t", "timestep", "temporal"), "T"),
-    **dict.fromkeys(("channel", "c", "band", "variable", "feature", "class", "score"), "C"),
-}
 # The pairs of numbers of `normalize` for each type of scaling, and the fields that they come from.
 _SCALINGS: dict[str, dict[str, str]] = {
     "min-max": {"min": "minimum", "max": "maximum"},
@@ -40,6 +35,8 @@ _SCALINGS: dict[str, dict[str, str]] = {
 # Types of numbers, except complex ones.
 _DTYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 _DTYPES |= {"float16", "float32", "float64"}
+
+_LONGEST = 2**31 - 1  # the longest axis of a tensor in most libraries
 
 # The types of fields, and of the elements of lists; absent fields and null are allowed.
 _Types = Mapping[str, tuple[type | tuple[type, ...], type | tuple[type, ...] | None]]
@@ -96,7 +93,8 @@ def axis_order_of(structure: Mapping[str, Any], item: str) -> str:
             f"{item} has an input without dim_order and shape of the same length; got {excerpt(names)} and "
             f"{excerpt(shape)}."
         )
-    order = "".join(_axis(name) or "?" for name in names)
+    _check_shape(shape, item)
+    order = "".join(axis_of(name) or "?" for name in names)
     if "?" in order or len(set(order)) < len(order) or ("H" in order) != ("W" in order):
         raise ModelError(
             f"{item} has an input with the dimensions {quoted(list(map(str, names)))}. Only batch, time, "
@@ -105,10 +103,13 @@ def axis_order_of(structure: Mapping[str, Any], item: str) -> str:
     return order if "N" in order else f"N{order}"
 
 
-def _axis(name: Any) -> str | None:
-    """Return the letter of a dimension, whose name may be a plural."""
-    text = str(name).lower()
-    return _AXES.get(text) or _AXES.get(text.removesuffix("s")) or _AXES.get(text.removesuffix("es"))
+def _check_shape(shape: Sequence[int], item: str) -> None:
+    """Raise an error for lengths of axes that no array has; -1 is any length."""
+    if not all(side == -1 or 0 < side <= _LONGEST for side in shape):
+        raise ModelError(
+            f"{item} has the shape {excerpt(list(shape))}: the lengths of axes must be -1 (any) or from 1 to "
+            f"{_LONGEST:,}."
+        )
 
 
 def require_plain(inputs: Sequence[Mapping[str, Any]], item: str) -> None:
@@ -165,8 +166,10 @@ def input_options(
             options["input_properties"] = [name for name, names in bands.items() if not names]
     if given.get("normalize") is None:
         scales: dict[str, Any] = {}
-        for each, names in zip(inputs, bands.values(), strict=True):
-            scales |= _scales(each, names, item, preprocessed=preprocessed)
+        for each, (name, names) in zip(inputs, bands.items(), strict=True):
+            # An input without bands, next to others, is a property with its name.
+            members = names or ([name] if len(inputs) > 1 else [])
+            scales |= _scales(each, members, item, preprocessed=preprocessed)
         if scales:
             options["normalize"] = scales
     return options
@@ -203,12 +206,20 @@ def _scale(scaling: Mapping[str, Any], item: str) -> Mapping[str, Any]:
     if kind is None:
         return {"offset": 0, "scale": 1}
     fields = _SCALINGS.get(str(kind))
-    if fields is None or not all(isinstance(scaling.get(field), int | float) for field in fields.values()):
+    if fields is None or not all(is_number(scaling.get(field)) for field in fields.values()):
         raise ModelError(
             f"{item} has the value_scaling {excerpt(dict(scaling))}. Only {quoted(list(_SCALINGS))} with "
             "their numbers can be used: apply it to the image, and pass preprocessed=True or normalize={...}."
         )
-    numbers = {name: scaling[field] for name, field in fields.items()}
+    numbers = {name: float(scaling[field]) for name, field in fields.items()}
+    width = (
+        numbers["max"] - numbers["min"] if "max" in numbers else numbers.get("std", numbers.get("scale", 1))
+    )
+    if not width or not math.isfinite(width) or not all(map(math.isfinite, numbers.values())):
+        raise ModelError(
+            f"{item} has the value_scaling {excerpt(dict(scaling))}, by which no number can be divided: its "
+            "numbers must be finite, and stddev, value of a scale, or maximum less minimum not 0."
+        )
     return numbers if len(numbers) == 2 else {"offset": 0, "scale": 1} | numbers
 
 
@@ -238,6 +249,7 @@ def output_options(outputs: Sequence[Mapping[str, Any]], item: str) -> dict[str,
     for each in outputs:
         name, result = str(each.get("name") or "output"), each.get("result") or {}
         check_types(result, _ARRAY_TYPES, item)
+        _check_shape(result.get("shape") or (), item)
         if name in declared:
             raise ModelError(f"{item} has several outputs with the name {name!r}.")
         if function := each.get("post_processing_function"):
@@ -278,6 +290,6 @@ def _channels(result: Mapping[str, Any]) -> int | None:
     """Return the number of channels of an output; None if it has no such axis."""
     names, shape = result.get("dim_order") or (), result.get("shape") or ()
     for name, side in zip(names, shape, strict=False):
-        if _axis(name) == "C":
+        if axis_of(name) == "C":
             return int(side)
     return None

@@ -7,21 +7,28 @@ from typing import Any
 
 from xee_tf.connector import TensorInfo
 from xee_tf.display import quoted
-from xee_tf.errors import ModelError, OptionError, shorten
+from xee_tf.errors import ModelError, OptionError
+from xee_tf.models.axis_orders import axis_name, axis_order, last_order
 from xee_tf.models.keras import ExportedKerasConnector, KerasConnector
+from xee_tf.models.mlm_checks import (
+    ClassNames,
+    read_bbox,
+    read_class_names,
+    read_further_properties,
+    read_href,
+    read_id,
+    read_interval,
+    read_tasks,
+)
 from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_order
-from xee_tf.models.onnx_axes import axis_order
 from xee_tf.models.saved_model import SavedModelConnector
 from xee_tf.models.spec import ModelSpec
 from xee_tf.models.types import STRING
-from xee_tf.options import read_names
+from xee_tf.training import offsets_and_scales
 
 __all__ = ["describe_model"]
 
 _SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
-_NAMES = {"N": "batch", "H": "height", "W": "width", "T": "time", "C": "channel"}
-_LAST = {1: "N", 2: "NC", 3: "NHW", 4: "NHWC", 5: "NHWTC"}  # the order of axes by their number
-_LAST_OF_PIXELS = {1: "N", 2: "NC", 3: "NTC"}
 # The name of the framework and the type of the artifact.
 _KINDS: dict[type, tuple[str, str]] = {
     OnnxConnector: ("ONNX", "onnx"),
@@ -31,8 +38,6 @@ _KINDS: dict[type, tuple[str, str]] = {
     SavedModelConnector: ("TensorFlow", "tf.saved_model"),
 }
 
-Classes = Mapping[int, str] | Sequence[str]
-
 
 def describe_model(
     spec: ModelSpec,
@@ -40,7 +45,7 @@ def describe_model(
     *,
     href: str | None,
     tasks: Sequence[str],
-    classes: Classes | None,
+    classes: ClassNames | None,
     bbox: Sequence[float],
     interval: Sequence[str],
     properties: Mapping[str, Any] | None,
@@ -54,6 +59,10 @@ def describe_model(
     ModelError
         If the model is not in a file, or cannot be opened.
     """
+    name, names, further = read_id(id), read_tasks(tasks), read_further_properties(properties)
+    (start, end), (box, geometry) = read_interval(interval), read_bbox(bbox)
+    named = None if classes is None else read_class_names(classes)
+    href = None if href is None else read_href(href)
     connector = spec.connector
     kind = _KINDS.get(type(connector))
     if kind is None:
@@ -67,19 +76,11 @@ def describe_model(
         if files is None:
             raise OptionError(f"{connector} is in memory: pass the path or URL of its file as href=.")
         href = str(files)
-    if len(bbox) != 4 or len(interval) != 2:
-        raise OptionError(
-            "bbox must be (west, south, east, north) in degrees and interval two dates such as "
-            f"'2020-01-01T00:00:00Z'; got {shorten(repr(bbox))} and {shorten(repr(interval))}."
-        )
-    names = list(read_names(tasks, "tasks", ("semantic-segmentation", "regression")))
     signature = connector.signature()
     if not signature.inputs or not signature.outputs:
         raise ModelError(f"{connector} has no signature of its inputs and outputs.")
     order = onnx_order(connector)
     bands = _bands(spec, signature.inputs)
-    west, south, east, north = bbox
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     asset: dict[str, Any] = {
         "href": href,
         "type": f"application/octet-stream; framework={artifact.split('.')[0]}",
@@ -92,22 +93,22 @@ def describe_model(
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [_SCHEMA],
-        "id": id,
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "bbox": list(bbox),
+        "id": name,
+        "geometry": geometry,
+        "bbox": box,
         "properties": {
             "datetime": None,
-            "start_datetime": interval[0],
-            "end_datetime": interval[1],
-            "mlm:name": id,
+            "start_datetime": start,
+            "end_datetime": end,
+            "mlm:name": name,
             "mlm:architecture": "unknown",
             "mlm:tasks": names,
             "mlm:framework": framework,
             "mlm:input": [
-                _input(spec, name, info, bands[name], order) for name, info in signature.inputs.items()
+                _input(spec, key, info, bands[key], order) for key, info in signature.inputs.items()
             ],
-            "mlm:output": _outputs(spec, signature.outputs, classes, names, order),
-            **(properties or {}),
+            "mlm:output": _outputs(spec, signature.outputs, named, names, order),
+            **further,
         },
         "assets": {"model": asset},
         "links": [],
@@ -138,17 +139,17 @@ def _structure(
 ) -> dict[str, Any]:
     """Return shape, dim_order and data_type; `known` are lengths that the shape may not contain."""
     shape = info.shape or (None,)
-    orders = _LAST_OF_PIXELS if spec.unit == "pixel" else _LAST
-    last = orders.get(len(shape))
+    last = last_order(len(shape), pixels=spec.unit == "pixel")
     if last is None:
+        most = 3 if spec.unit == "pixel" else 5
         raise ModelError(
-            f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most {len(orders)}."
+            f"{spec.connector} has a tensor with {len(shape)} axes, {info}; expected at most {most}."
         )
     axes = (order and axis_order(order, len(shape))) or last
     sides = dict(zip(last, shape, strict=True))
     lengths = [known.get(axis, -1) if sides[axis] is None else sides[axis] for axis in axes]
     dtype = "other" if info.dtype is None or info.dtype in (STRING, bool) else str(info.dtype)
-    dims = [channel if axis == "C" else _NAMES[axis] for axis in axes]
+    dims = [channel if axis == "C" else axis_name(axis) for axis in axes]
     return {"shape": lengths, "dim_order": dims, "data_type": dtype}
 
 
@@ -162,13 +163,14 @@ def _input(
     described: dict[str, Any] = {
         "name": name,
         "bands": list(bands),
-        "input": _structure(spec, info, order, known),
+        "input": _structure(spec, info, order, known, "bands" if bands else "channel"),
     }
-    scales = spec.normalize or {}
-    if bands and scales.keys() >= set(bands):
+    if spec.normalize is not None and info.dtype != STRING:
+        members = list(bands) or [name]
+        offsets_and_scales(spec.normalize, members)  # or an error, as in predictions
         described["value_scaling"] = [
             {"type": "z-score", "mean": offset, "stddev": scale}
-            for offset, scale in (scales[band] for band in bands)
+            for offset, scale in (spec.normalize[member] for member in members)
         ]
     return described
 
@@ -176,7 +178,7 @@ def _input(
 def _outputs(
     spec: ModelSpec,
     outputs: Mapping[str, TensorInfo],
-    classes: Classes | None,
+    classes: Sequence[tuple[int, str]] | None,
     tasks: Sequence[str],
     order: str | None,
 ) -> list[dict[str, Any]]:
@@ -191,21 +193,23 @@ def _outputs(
         channels = list(probable[0])
     regression = set(tasks) == {"regression"}
     if classes is None and channels and not regression:
-        classes = channels
+        classes = list(enumerate(channels))
     found = []
     for name, info in outputs.items():
         shown = next(iter(declared)) if len(outputs) == len(declared) == 1 else name
         known = {"C": len(channels)} if channels else {}
-        channel = "class" if classes else "channel"
-        each: dict[str, Any] = {
-            "name": shown,
-            "tasks": list(tasks),
-            "result": _structure(spec, info, order, known, channel),
-        }
+        channel = "bands" if channels and regression else "class" if classes else "channel"
+        result = _structure(spec, info, order, known, channel)
+        length = dict(zip(result["dim_order"], result["shape"], strict=True)).get(channel, -1)
+        if classes and length > 1 and len(classes) != length:
+            raise OptionError(
+                f"classes has {len(classes)} names, {quoted([text for _, text in classes])}, but the output "
+                f"{name!r} of {spec.connector} has {length} channels: name one class for each."
+            )
+        each: dict[str, Any] = {"name": shown, "tasks": list(tasks), "result": result}
         if channels and regression:
             each["bands"] = channels
         if classes:
-            pairs = classes.items() if isinstance(classes, Mapping) else enumerate(classes)
-            each["classification:classes"] = [{"value": int(key), "name": str(text)} for key, text in pairs]
+            each["classification:classes"] = [{"value": value, "name": text} for value, text in classes]
         found.append(each)
     return found

@@ -14,8 +14,8 @@ from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, PredictionError, shorten
 from xee_tf.extras import extra
+from xee_tf.models.axis_orders import choose_order, from_last, read_channels, to_last
 from xee_tf.models.kinds import ModelKind, model_kind
-from xee_tf.models.onnx_axes import choose_order, from_last, read_channels, to_last
 from xee_tf.options import integer
 
 __all__ = ["OnnxConnection", "OnnxRuntime", "open_onnx"]
@@ -49,7 +49,7 @@ class OnnxRuntime:
     Parameters
     ----------
     order : str, optional
-        The order of the axes of the model's tensors; see `xee_tf.models.onnx_axes`. Default: found by their
+        The order of the axes of the model's tensors; see `xee_tf.models.axis_orders`. Default: found by their
         shapes.
     threads : int, default 1
         Number of threads that compute one batch.

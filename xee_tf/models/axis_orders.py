@@ -1,4 +1,4 @@
-"""The order of the axes of an ONNX model, which is converted to channels last.
+"""The order of the axes of a model. Arrays are sent channels last, and converted to the order of ONNX models.
 
 An order is a text of letters: N (tiles, pixels or rows), H and W (height and width), T (steps) and C
 (channels). The dots in "NC..." and "N...C" are the axes of the steps of single pixels, of any number.
@@ -12,7 +12,17 @@ from typing import Any
 
 from xee_tf.errors import ModelError, OptionError, shorten
 
-__all__ = ["axis_order", "choose_order", "from_last", "read_channels", "to_last"]
+__all__ = [
+    "axis_name",
+    "axis_of",
+    "axis_order",
+    "choose_order",
+    "from_last",
+    "is_last",
+    "last_order",
+    "read_channels",
+    "to_last",
+]
 
 _LAST = "NHWTC"  # the order of axes of the tiles and rows that are sent
 _PIXELS_LAST = "N...C"  # the same for single pixels
@@ -23,7 +33,64 @@ _NAMED_PIXELS = {"first": "NC...", "last": _PIXELS_LAST}
 # The orders of tensors of tiles; without T for those of four axes.
 _ORDERS = ("NCTHW", "NTCHW", "NHWTC", "NTHWC")
 
+# The names of axes in STAC items with the extension MLM; the first one of each is written.
+_AXES = {
+    "N": ("batch", "b", "n", "sample"),
+    "H": ("height", "h", "y"),
+    "W": ("width", "w", "x"),
+    "T": ("time", "t", "timestep", "temporal"),
+    "C": ("channel", "c", "band", "variable", "feature", "class", "score"),
+}
+_LETTERS = {name: letter for letter, names in _AXES.items() for name in names}
+
 Shape = Sequence[int | None]
+
+
+def axis_name(letter: str) -> str:
+    """Return the name of an axis.
+
+    Examples
+    --------
+    >>> axis_name("C")
+    'channel'
+    """
+    return _AXES[letter][0]
+
+
+def axis_of(name: Any) -> str | None:
+    """Return the letter of an axis by its name, which may be a plural; None if it is unknown.
+
+    Examples
+    --------
+    >>> axis_of("Bands"), axis_of("classes"), axis_of("depth")
+    ('C', 'C', None)
+    """
+    text = str(name).lower()
+    endings = (text, text.removesuffix("s"), text.removesuffix("es"))
+    return next((_LETTERS[each] for each in endings if each in _LETTERS), None)
+
+
+def last_order(rank: int, *, pixels: bool = False) -> str | None:
+    """Return the axes of a tensor of `rank` axes that is sent or returned; None if there is none.
+
+    Examples
+    --------
+    >>> last_order(2), last_order(3), last_order(4), last_order(3, pixels=True)
+    ('NC', 'NHW', 'NHWC', 'NTC')
+    """
+    orders = ("N", "NC", "NTC") if pixels else ("N", "NC", "NHW", "NHWC", _LAST)
+    return orders[rank - 1] if 1 <= rank <= len(orders) else None
+
+
+def is_last(order: str) -> bool:
+    """Return whether axes are in the order in which they are sent.
+
+    Examples
+    --------
+    >>> is_last("NHWC"), is_last("NCHW")
+    (True, False)
+    """
+    return order == "".join(axis for axis in _LAST if axis in order)
 
 
 def read_channels(value: Any, name: str = "channels", *, pixels: bool = False) -> str | None:
