@@ -285,8 +285,10 @@ def test_invalid_options(options, message):
 
 def test_invalid_probabilities():
     array = scene(probabilities()).to_dataarray("kind")
-    with pytest.raises(OptionError, match="none of them is 'band' or 'class'"):
+    with pytest.raises(OptionError, match=r"none of them is 'band' or 'class'\. .*as dim='kind', or a"):
         class_map(array)
+    with pytest.raises(OptionError, match=r"of the classes as dim=, or a"):
+        class_map(array.expand_dims("time"))
     with pytest.raises(OptionError, match="none is 'band'"):
         class_map(array, dim="band")
     with pytest.raises(OptionError, match="a dimension of the pixels"):
@@ -295,6 +297,31 @@ def test_invalid_probabilities():
         class_map(scene(probabilities()).astype("complex64"))
     with pytest.raises(OptionError, match="must be an xarray Dataset or DataArray"):
         class_map(probabilities())
+
+
+def test_vectors_of_a_model_name_their_dimension():
+    kinds = {"probabilities": {"type": "float32", "shape": [3]}}
+    found = model(kinds).predict_image(image())
+    with pytest.raises(OptionError, match=r"class_map\(ds\['probabilities'\], dim='probabilities_0'\)"):
+        class_map(found)
+    with pytest.raises(OptionError, match=r"none of them is .* as dim='probabilities_0', or"):
+        class_map(found["probabilities"].expand_dims("time"))
+    np.testing.assert_array_equal(
+        class_map(found["probabilities"], dim="probabilities_0"),
+        model({"class": {"argmax": NAMES}}).predict_image(image())["class"],
+    )
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 7], range(1, 4), np.array([4, 9, 2])])
+def test_numbers_of_classes_are_no_names(numbers):
+    names = ", ".join(repr(str(number)) for number in numbers)
+    message = rf"a list of names, .* pass names of them, such as \[{names}\], and the numbers as "
+    with pytest.raises(
+        OptionError, match=r"\['argmax'\] must be " + message + r"output_bands\['class'\]\['v"
+    ):
+        model({"class": {"argmax": numbers}})
+    with pytest.raises(OptionError, match="class_names must be " + message + "values"):
+        class_map(scene(probabilities()), class_names=numbers)
 
 
 def test_labels_of_other_software():

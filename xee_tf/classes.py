@@ -95,13 +95,19 @@ class Classes:
         def option(name: str) -> str:
             return f"{within}[{name!r}]" if within else name
 
+        if numbers := _only_numbers(names):
+            raise OptionError(
+                f"{option(named)} must be a list of names, in the order of the probabilities; got "
+                f"{shorten(repr(numbers))}. For a map with these numbers, pass names of them, such as "
+                f"{shorten(repr(list(map(str, numbers))))}, and the numbers as {option('values')}."
+            )
         found = read_names(names, option(named), ("forest", "water"))
         if len(found) < 2:
             raise OptionError(
                 f"{option(named)} must name two or more classes; got {quoted(found)}. Of a single "
                 "probability, make a map with a threshold: probability > 0.5."
             )
-        numbers = tuple(range(len(found)))
+        numbers = list(range(len(found)))
         if values is not None:
             numbers = _numbers(values, found, option("values"))
         painted = None if colors is None else _colors(colors, found, option("colors"))
@@ -119,7 +125,7 @@ class Classes:
                     f"{option('nodata')} must be a number that no class has; got {masked}, the number of "
                     f"{found[numbers.index(masked)]!r}."
                 )
-        return cls(found, numbers, painted, masked)
+        return cls(found, tuple(numbers), painted, masked)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -206,9 +212,16 @@ def _dtype(largest: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if largest <= 255 else np.uint16)
 
 
-def _numbers(values: Any, names: Sequence[str], option: str) -> tuple[int, ...]:
+def _only_numbers(names: Any) -> list[int]:
+    """Return whole numbers that are given instead of names; empty if anything else is given."""
+    given = names if isinstance(names, Sequence | np.ndarray | range) and not isinstance(names, str) else ()
+    whole = [isinstance(name, int | np.integer) and not isinstance(name, bool) for name in given]
+    return [int(name) for name in given] if whole and all(whole) else []
+
+
+def _numbers(values: Any, names: Sequence[str], option: str) -> list[int]:
     each = _one_each(values, names, option, f"numbers from 0 to {_LARGEST}, such as [1, 2]")
-    numbers = tuple(integer(0, _LARGEST)(value, f"{option}[{at}]") for at, value in enumerate(each))
+    numbers = [integer(0, _LARGEST)(value, f"{option}[{at}]") for at, value in enumerate(each)]
     if repeated := [number for number in numbers if numbers.count(number) > 1]:
         raise OptionError(f"{option} must have a different number for each class; got {repeated[0]} twice.")
     return numbers

@@ -210,6 +210,12 @@ def _stacked(probabilities: Raster, dim: str | None) -> str | None:
     elif getattr(probabilities, "data_vars", ()):  # anything else is an error of image_dataset
         arrays = [band for _, band in raster_variables(probabilities, *spatial_dims(probabilities))]
     if len(arrays) != 1:
+        for array in arrays:
+            if vector := _vector_dim(array):
+                raise OptionError(
+                    f"The variable {array.name!r} has the values of several classes along {vector!r}. Pass "
+                    f"it alone: class_map(ds[{array.name!r}], dim={vector!r})."
+                )
         if dim is not None:
             raise OptionError(
                 f"dim={dim!r} is for a single array with all classes; got {len(arrays)} variables, which are "
@@ -220,14 +226,23 @@ def _stacked(probabilities: Raster, dim: str | None) -> str | None:
     dims = tuple(map(str, array.dims))
     found = next((each for each in _DIMS if each in dims), None) if dim is None else dim
     if found not in dims:
+        others = [each for each in dims if each not in spatial_dims(array)]
+        likely = _vector_dim(array) or (others[0] if len(others) == 1 else "")
         raise OptionError(
             f"probabilities has the dimensions {quoted(dims)}"
             + (f", and none is {dim!r}." if dim is not None else ", and none of them is 'band' or 'class'.")
-            + " Pass the dimension of the classes as dim=, or a Dataset with a variable for each class."
+            + f" Pass the dimension of the classes as dim={likely and repr(likely)}, or a Dataset with a "
+            "variable for each class."
         )
     if found in spatial_dims(array):
         raise OptionError(f"dim={dim!r} is a dimension of the pixels; pass that of the classes.")
     return found
+
+
+def _vector_dim(array: xr.DataArray) -> str | None:
+    """Return the dimension that `predict_image` gives to an output with several values in each pixel."""
+    name = f"{array.name}_0"
+    return name if name in array.dims else None
 
 
 def _step_names(band: xr.DataArray, dim: str) -> list[str]:

@@ -179,12 +179,6 @@ def _artifact(
         for key, asset in assets.items()
         if isinstance(asset, Mapping) and isinstance(asset.get("roles"), list) and _ROLE in asset["roles"]
     }
-    for key, each in models.items():
-        if not isinstance(each.get("href"), str) or not each["href"]:
-            raise ModelError(
-                f"{item} has no path or URL in the field 'href' of the asset {key!r}; got "
-                f"{excerpt(each.get('href'))}. Pass the file of the model as path=."
-            )
     if chosen is not None:
         if not isinstance(chosen, str) or chosen not in models:
             raise OptionError(
@@ -192,6 +186,12 @@ def _artifact(
                 f"{excerpt(chosen)}."
             )
         models = {chosen: models[chosen]}
+    for key, each in models.items():
+        if not isinstance(each.get("href"), str) or not each["href"]:
+            raise ModelError(
+                f"{item} has no path or URL in the field 'href' of the asset {key!r}; got "
+                f"{excerpt(each.get('href'))}. Pass the file of the model as path=."
+            )
     if not models:
         raise ModelError(
             f"{item} has no asset with the role {_ROLE!r}. Its assets are {quoted(list(assets), 8)}."
