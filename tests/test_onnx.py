@@ -271,7 +271,14 @@ def test_the_channels_of_a_classifier_have_names(expected: Any) -> None:
         ({"oak": "float32"}, r"not found in the outputs"),
         (["oak", "fir", "probabilitis"], r"Did you mean 'probabilities'\?"),
         (["oak", "fir", "label"], r"contains 'oak', 'fir', not found"),
-        (None, r"'label' has dtype string; .* Name the others in output_bands: 'probabilities'\."),
+        (
+            None,
+            r"'label' has dtype string; .* Name the others in output_bands: 'probabilities'\. To use the 3 ",
+        ),
+        (
+            ["label"],
+            r"becomes a band\. To use the 3 channels of 'probabilities', .*'argmax': .* with 3 names",
+        ),
     ],
 )
 def test_outputs_of_a_classifier_that_do_not_fit(expected: Any, bands: Any, message: str) -> None:
@@ -435,6 +442,27 @@ def test_wrong_channels(value: Any) -> None:
         read_channels(value)
 
 
+@pytest.mark.parametrize(
+    ("shape", "order", "message"),
+    [
+        (["n", 3, 8, 8], "NCT", r"channels='NCT' has 3 axes, .* 'x' has the 4 axes \(\?, 3, 8, 8\).*'NCHW'"),
+        (["n", 7, 3, 8, 8], "NCHW", r"'NCHW' has 4 axes, .* 5 axes .* such as channels='NTCHW'"),
+        (["n", 3], "NTHWC", r"'NTHWC' has 5 axes, .* 2 axes \(\?, 3\)\. .* such as channels='NC'"),
+        (["n", 1, 1, 1, 1, 1, 1], "NCHW", r"'NCHW' has 4 axes, .* 7 axes .*\. Omit it\."),
+    ],
+)
+def test_orders_that_no_input_has(shape: list[Any], order: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        OnnxBytesConnector.of(identity(shape), channels=order).open()
+
+
+def test_wrong_orders_are_a_possible_reason_of_wrong_tiles() -> None:
+    encoded = identity(["n", 3, "h", "w"])
+    network = Model.from_onnx(encoded, channels="last", input_tile_size=8, output_bands=["a", "b", "c"])
+    with pytest.raises(OptionError, match=r"Its axes are read as channels last: .* such as channels='NTCHW'"):
+        network.predict_image(SCENE)
+
+
 # -- The runtime ---------------------------------------------------------------------------------------
 
 
@@ -444,6 +472,11 @@ def test_wrong_options() -> None:
         ({"providers": 5}, r"providers must be names .*device_id.*; got 5"),
         ({"providers": []}, r"providers must be names .*; got \[\]"),
         ({"providers": [("CPUExecutionProvider", 1)]}, "providers must be names"),
+        (
+            {"providers": "CUDA"},
+            r"contains 'CUDA', which onnxruntime does not have\..* 'CPUEx",
+        ),
+        ({"providers": [("CpuExecutionProvider", {})]}, r"Did you mean 'CPUExecutionProvider'\?"),
         ({"storage_options": {"anon": True}}, "the model is in memory: omit them"),
     ):
         with pytest.raises(OptionError, match=message):

@@ -25,9 +25,9 @@ from xee_tf.models.kinds import model_kind
 from xee_tf.models.mlm import read_mlm
 from xee_tf.models.mlm_items import describe_model
 from xee_tf.models.model_files import ModelFiles
-from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector
+from xee_tf.models.onnx import OnnxBytesConnector, OnnxConnector, onnx_connector, order_hint
 from xee_tf.models.options import MODEL_SPELLING, REPLACED, ModelKeywords, ModelUnit, lead_axes
-from xee_tf.models.outputs import Output, plan_outputs
+from xee_tf.models.outputs import Output, channels_hint, plan_outputs
 from xee_tf.models.projection import Projection
 from xee_tf.models.rows import spec_rows
 from xee_tf.models.saved_model import SavedModelConnector, load_signatures, tensorflow_message
@@ -57,6 +57,7 @@ __all__ = [
     "SavedModelConnector",
     "Transport",
     "ai_platform_connector",
+    "channels_hint",
     "check_overrides",
     "check_required",
     "describe_model",
@@ -71,6 +72,7 @@ __all__ = [
     "missing_error",
     "model_kind",
     "onnx_connector",
+    "order_hint",
     "plan_feeds",
     "plan_outputs",
     "read_meta_graph",

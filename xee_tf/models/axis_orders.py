@@ -16,6 +16,7 @@ __all__ = [
     "axis_name",
     "axis_of",
     "axis_order",
+    "check_order",
     "choose_order",
     "from_last",
     "is_last",
@@ -244,11 +245,43 @@ def choose_order(shapes: Mapping[str, Shape], model: str, *, pixels: bool = Fals
     raise _ambiguous(name, shape, model, fix)
 
 
+def check_order(order: str, shapes: Mapping[str, Shape], model: str) -> None:
+    """Check that an order of axes is that of an input of a model, as far as the shapes are known.
+
+    Raises
+    ------
+    ModelError
+        If no input has as many axes.
+
+    Examples
+    --------
+    >>> check_order("NCT", {"image": (None, 3, 64, 64)}, "The model")
+    Traceback (most recent call last):
+    xee_tf.errors.ModelError: channels='NCT' has 3 axes, but no input of The model has: 'image' has the 4 axes
+    (?, 3, 64, 64). Pass the letters of all of them in their order, such as channels='NCHW'.
+    """
+    named = order in (*_NAMED.values(), *_NAMED_PIXELS.values())
+    if named or not shapes or any(not shape or axis_order(order, len(shape)) for shape in shapes.values()):
+        return
+    name, shape = max(shapes.items(), key=lambda item: len(item[1]))
+    example = {2: "NC", 3: "NCT", 4: "NCHW", 5: "NTCHW"}.get(len(shape))
+    fix = "Omit it"
+    if example is not None:
+        fix = f"Pass the letters of all of them in their order, such as channels={example!r}"
+    raise ModelError(
+        f"channels={order!r} has {len(order)} axes, but no input of {model} has: {name!r} has the "
+        f"{len(shape)} axes {_shape_text(shape)}. {fix}."
+    )
+
+
+def _shape_text(shape: Shape) -> str:
+    return f"({', '.join('?' if side is None else str(side) for side in shape)})"
+
+
 def _ambiguous(name: str, shape: Shape, model: str, fix: str) -> ModelError:
-    text = ", ".join("?" if side is None else str(side) for side in shape)
     return ModelError(
-        f"The input {name!r} of {model} has the shape ({text}), whose axes may have several orders. Pass "
-        f"{fix}."
+        f"The input {name!r} of {model} has the shape {_shape_text(shape)}, whose axes may have several "
+        f"orders. Pass {fix}."
     )
 
 

@@ -18,7 +18,7 @@ from xee_tf.models.onnx_files import external_files, files_digest, files_version
 from xee_tf.models.onnx_session import OnnxConnection, OnnxRuntime, open_onnx
 from xee_tf.storage import PathLike
 
-__all__ = ["OnnxBytesConnector", "OnnxConnector", "onnx_connector", "onnx_order"]
+__all__ = ["OnnxBytesConnector", "OnnxConnector", "onnx_connector", "onnx_order", "order_hint"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,15 @@ def onnx_order(connector: Connector) -> str | None:
         return None
     order: str = _reading(connector).order
     return order
+
+
+def order_hint(connector: Connector) -> str:
+    """Return how the axes of an ONNX model are read, for an error about its tiles; empty for others."""
+    order = onnx_order(connector)
+    if order is None:
+        return ""
+    shown = "channels first" if order.startswith("NC") else "channels last" if order.endswith("C") else order
+    return f" Its axes are read as {shown}: if they have another order, pass it, such as channels='NTCHW'."
 
 
 def _signature(connector: OnnxConnector | OnnxBytesConnector) -> Signature:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from xee_tf.connector import Arrays, Signature, TensorInfo
 from xee_tf.display import quoted
 from xee_tf.errors import ModelError, OptionError, PredictionError, shorten
 from xee_tf.extras import extra
-from xee_tf.models.axis_orders import choose_order, from_last, read_channels, to_last
+from xee_tf.models.axis_orders import check_order, choose_order, from_last, read_channels, to_last
 from xee_tf.models.kinds import ModelKind, model_kind
-from xee_tf.options import integer
+from xee_tf.options import did_you_mean, integer
 
 __all__ = ["OnnxConnection", "OnnxRuntime", "open_onnx"]
 
@@ -109,9 +110,11 @@ class OnnxConnection:
         inputs, outputs = session.get_inputs(), session.get_outputs()
         known = {tensor.name: _info(tensor, name) for tensor in (*inputs, *outputs)}
         self._session, self._name = session, name
+        shapes = {each.name: known[each.name].shape or () for each in inputs}
         if (order := runtime.order) is None:
-            shapes = {each.name: known[each.name].shape or () for each in inputs}
             order = choose_order(shapes, name, pixels=runtime.pixels)
+        else:
+            check_order(order, shapes, name)
         self.order = order
         self.signature = Signature(
             {each.name: _channels_last(known[each.name], order) for each in inputs},
@@ -252,4 +255,21 @@ def _read_providers(value: Any) -> tuple[Provider, ...]:
             "options, such as ['CUDAExecutionProvider'] or [('CUDAExecutionProvider', {'device_id': 0})]; "
             f"got {shorten(repr(value))}."
         )
+    _check_known([name for name, _ in found])
     return tuple(found)
+
+
+def _check_known(names: Sequence[str]) -> None:
+    """Raise an error for execution providers that no build of onnxruntime has; workers may have others."""
+    if find_spec("onnxruntime") is None:  # it is needed later, and its absence an error then
+        return
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    known = [*available, *onnxruntime.get_all_providers()]
+    for name in names:
+        if name not in known:
+            raise OptionError(
+                f"providers contains {name!r}, which onnxruntime does not have.{did_you_mean(name, known)} "
+                f"This computer has {quoted(available)}."
+            )

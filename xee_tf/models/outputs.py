@@ -20,7 +20,7 @@ from xee_tf.models.function import ONE_OUTPUT, FunctionConnector
 from xee_tf.models.types import STRING, PixelType, Range, type_name
 from xee_tf.options import did_you_mean
 
-__all__ = ["Output", "plan_outputs"]
+__all__ = ["Output", "channels_hint", "plan_outputs"]
 
 _STRINGS = (
     "Bands cannot be strings: let the classifier return probabilities (predict_proba), of which "
@@ -233,7 +233,7 @@ def plan_outputs(
             available = "; ".join(f"{name}: {info}" for name, info in known.items())
             raise OptionError(
                 f"{option} contains {quoted(unknown)}, not found in the outputs of {connector}. Available: "
-                f"{available}.{_channels_hint(unknown, known, option, lead)}"
+                f"{available}.{_similar_or_channels(unknown, known, option, lead)}"
             )
         found = {name: (name, known[name]) for name in declared}
     return tuple(
@@ -277,11 +277,18 @@ def _vectors(known: Mapping[str, TensorInfo], lead: int) -> dict[str, int | None
     return {name: shape[0] for name, shape in inner.items() if shape and len(shape) == 1 and shape[0] != 1}
 
 
-def _channels_hint(unknown: Sequence[str], known: Mapping[str, TensorInfo], option: str, lead: int) -> str:
-    """Return how the channels of an output are declared, or similar names."""
+def _similar_or_channels(
+    unknown: Sequence[str], known: Mapping[str, TensorInfo], option: str, lead: int
+) -> str:
+    """Return similar names, or how the channels of an output are declared."""
     hints = "".join(dict.fromkeys(did_you_mean(name, known) for name in unknown))
-    if hints or len(vectors := _vectors(known, lead)) != 1:
-        return hints
+    return hints or channels_hint(known, option, lead)
+
+
+def channels_hint(known: Mapping[str, TensorInfo], option: str, lead: int) -> str:
+    """Return how the channels of the only output that has several are declared; empty if there is none."""
+    if len(vectors := _vectors(known, lead)) != 1:
+        return ""
     ((vector, channels),) = vectors.items()
     count = "" if channels is None else f"{channels} "
     return (

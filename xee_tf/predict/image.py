@@ -35,10 +35,12 @@ from xee_tf.graph import ArraySpec, arrays_of_blocks, centered_axes, chunk_grids
 from xee_tf.models import (
     Item,
     ModelSpec,
+    channels_hint,
     check_overrides,
     fill_outside,
     find_array_dims,
     group_inputs,
+    lead_axes,
     model_kind,
     type_name,
 )
@@ -142,7 +144,7 @@ def predict_image(
     caller = plan(spec, signature, bands, values, batch_size=options.batch_size)
     bands = [band for band in bands if band.name in caller.bands]
     maskable = any(can_mask(np.dtype(band.dtype), band.nodata) for band in bands)
-    taken = _outputs(caller, options.blend, options.augment, maskable)
+    taken = _outputs(caller, signature, options.blend, options.augment, maskable)
     outputs = _derive(caller, taken)
     _check_names(outputs, dataset, place, merge)
     resampled = place is not georef and options.output_grid == "image"
@@ -258,7 +260,9 @@ def _bands(
     return bands
 
 
-def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) -> tuple[OutputBand, ...]:
+def _outputs(
+    caller: Caller, signature: Signature, blend: Blend, augment: str | None, maskable: bool
+) -> tuple[OutputBand, ...]:
     """Return the outputs of the model, with their spreads, as the blocks compute them."""
     averaged = [
         name for name, enabled in (("blend='hann'", blend == "hann"), ("augment='d4'", augment)) if enabled
@@ -274,11 +278,15 @@ def _outputs(caller: Caller, blend: Blend, augment: str | None, maskable: bool) 
         if dtype.kind == "b":
             dtype, limits = np.dtype(np.uint8), (0, 1)
         if dtype.kind not in "iuf":
-            others = quoted([each.name for each in caller.outputs if each.dtype.kind in "biuf"])
-            fix = f"Name the others in output_bands: {others}." if others else "Change the model."
+            others = [each.name for each in caller.outputs if each.dtype.kind in "biuf"]
+            lead = lead_axes("tile" if isinstance(caller, TileCaller) else "pixel")
+            channels = channels_hint(signature.outputs or {}, "output_bands", lead)
+            fix = "" if channels else " Change the model."
+            if others:
+                fix = f" Name the others in output_bands: {quoted(others)}."
             raise OptionError(
                 f"The output {output.name!r} has dtype {type_name(dtype)}; expected a boolean, integer or "
-                f"float dtype, because it becomes a band. {fix}"
+                f"float dtype, because it becomes a band.{fix}{channels}"
             )
         if averaged and dtype.kind != "f":
             raise OptionError(

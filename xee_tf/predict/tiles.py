@@ -12,7 +12,7 @@ import numpy as np
 from xee_tf.connector import Connector, Signature, TensorInfo
 from xee_tf.errors import OptionError
 from xee_tf.geometry import Size
-from xee_tf.models import Feed, ModelSpec
+from xee_tf.models import Feed, ModelSpec, order_hint
 
 __all__ = ["Tiles", "check_tile_size", "plan_tiles", "tile_items"]
 
@@ -102,7 +102,7 @@ def plan_tiles(spec: ModelSpec, signature: Signature, feeds: Sequence[Feed]) -> 
             f"{spec.connector} requires tiles of {_format_size(required)} pixels; got "
             f"{_format_size(tiles.sent.shape)} pixels from input_tile_size={core.xy} and input_overlap_size="
             f"{overlap.xy} along each edge. If the overlap is the sum of both edges, pass "
-            "overlap_is_total=True."
+            f"overlap_is_total=True.{order_hint(spec.connector)}"
         )
     if spec.output_tile_size is not None:
         return Tiles(core, overlap, spec.output_tile_size)
