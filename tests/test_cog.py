@@ -23,7 +23,7 @@ from xee_tf import Model, OptionError, PredictionError, RecordError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.storage import Location
 from xee_tf.upload.casting import cast, common_nodata
-from xee_tf.upload.cog import to_cog, write_cog
+from xee_tf.upload.cog import to_cog, write_arrays
 
 SIDE, CHUNK = 96, 32
 GRID = PatchGrid(
@@ -79,7 +79,7 @@ def test_old_file_remains_after_an_error(tmp_path):
 
 
 def write(band, path, grid=GRID):
-    write_cog(Location.of(path), {"B": band}, {"B": ["B"]}, grid, None, "nearest", "error", False)
+    write_arrays(Location.of(path), {"B": band}, {"B": ["B"]}, grid, None, "nearest", "error", False)
 
 
 class Failing:

@@ -20,7 +20,7 @@ from xee_tf.errors import GeoreferenceError, GridMismatchError, XeeTFError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import GeoRef, read_georef, spatial_dims, write_georef
 from xee_tf.georef.coordinates import affine_of_centres, corner_distance, fit_axis, pixel_centres
-from xee_tf.georef.crs import crs_text, describe_crs, same_crs
+from xee_tf.georef.crs import crs_name, crs_text, describe_crs, same_crs
 from xee_tf.georef.reference import same_grid
 from xee_tf.sidecars import Mixer
 
@@ -785,3 +785,10 @@ def test_chunks_of_unknown_length():
     for image, dim in ((rows, "y"), (rows.rename(y="x", x="y"), "x")):
         with pytest.raises(GeoreferenceError, match=f"The length of {dim} is unknown.*compute_chunk_sizes"):
             read_georef(image, crs=32633, transform=Affine(30, 0, 7e5, 0, -30, 5e6))
+
+
+@pytest.mark.parametrize("code", ["EPSG:32633", "EPSG:4326", "ESRI:54009"])
+def test_a_crs_has_one_name_however_it_is_written(code):
+    crs = pyproj.CRS(code)
+    texts = [code, code.lower(), crs.to_wkt(), crs.to_wkt("WKT1_GDAL"), crs.to_json()]
+    assert {crs_name(text) for text in texts} == {code}

@@ -394,19 +394,34 @@ def test_text_and_html() -> None:
     plan = model.plan(ds)
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in repr(plan).splitlines()[1:]}
     assert repr(plan).splitlines()[0] == "<xee_tf.PredictPlan function recording>"
-    assert lines["tiles"] == "9 = 3 rows × 3 columns of 32 × 32 px, sent with overlap as 40 × 40"
+    assert (
+        lines["tiles"]
+        == "9 = 3 rows × 3 columns of 32 × 32 px, given to the function with overlap as 40 × 40"
+    )
     assert lines["raster"] == "70 × 90 px; EPSG:32633"
     assert lines["padded"] == "26 columns at the right, 6 rows at the bottom"
     assert lines["steps"] == "3 of time; each is predicted separately"
     assert lines["inputs"] == "pixels: float32 (?, 40, 40, 2)"
     assert lines["batches"] == "at most 3 of up to 655 tiles"
     assert lines["outputs"] == "p: float32 (time 3)"
-    assert lines["not"].startswith("sent tiles in which all pixels are masked")
+    assert lines["skipped"].startswith("tiles in which all pixels are masked")
+    assert "MiB given to the function, about " in lines["bytes"]
+    assert lines["bytes"].endswith(" returned")
     assert "at most" not in repr(model.plan(ds, skip_masked=False))
     html = plan._repr_html_()
     assert "9 tiles in 3 rows and 3 columns over a raster of 70 by 90 pixels" in html
     assert "one tile with its margin" in html
     assert "patch" not in html
+
+
+def test_text_of_a_plan_of_pixels() -> None:
+    model = Model.from_function(recording, unit="pixel", output_bands=["p"])
+    shown = repr(model.plan(image((90, 70), ((45, 45), (70,))))).splitlines()
+    assert [" ".join(line.split()) for line in shown[1:3]] == [
+        "pixels 6,300",
+        "raster 70 × 90 px; EPSG:32633",
+    ]
+    assert "px of" not in " ".join(shown)
 
 
 def test_warning_about_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import psutil
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
@@ -18,7 +17,7 @@ from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
 from xee_tf.geometry import PatchGrid
 from xee_tf.georef import bands_text, grid_picture, grid_rows, selected_rows
-from xee_tf.graph import peak_memory
+from xee_tf.graph import memory_warning, peak_memory
 from xee_tf.sampling import PatchSelection
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
@@ -328,20 +327,18 @@ class ExportPlan(Summarized):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the memory and the default value."""
-        available = psutil.virtual_memory().total
-        if self.peak_memory < 0.8 * available:
-            return self.band_plan.notes
         planes = self.block_layout.planes
         height = max(max(np.diff(plane.y)) for plane in planes)
         width = max(max(np.diff(plane.x)) for plane in planes)
-        return (
-            *self.band_plan.notes,
-            f"The export may not fit in memory: each task needs {format_bytes(self.task_memory)}, and "
-            f"{counted(CPU_COUNT, 'concurrent task')} need about {format_bytes(self.peak_memory)}, but only "
-            f"{format_bytes(available)} are available. Chunks are up to {height} x {width} pixels (y, x), "
-            f"patches {self.grid.patch.y} x {self.grid.patch.x}: open the raster with smaller chunks, for "
-            "example chunks={'y': 1024, 'x': 1024}, reduce the patch size, or use fewer threads.",
+        warning = memory_warning(
+            "export",
+            self.task_memory,
+            self.peak_memory,
+            "reduce the patch size",
+            f"Chunks are up to {height} x {width} pixels (y, x), patches {self.grid.patch.y} x "
+            f"{self.grid.patch.x}.",
         )
+        return (*self.band_plan.notes, *([] if warning is None else [warning]))
 
     def _summary(self) -> Summary:
         features = self.record.features

@@ -21,7 +21,7 @@ from xee_tf.georef.conventions import (
     raster_variables,
     spatial_dims,
 )
-from xee_tf.georef.masks import Nodata, band_nodata
+from xee_tf.georef.masks import NodataValues, band_nodata
 from xee_tf.georef.reference import read_georef, write_georef
 from xee_tf.names import SPREAD, check_key
 from xee_tf.options import check_flags, read_names
@@ -172,7 +172,7 @@ def class_map(
 
 def _planes(
     probabilities: Raster, bands: Sequence[str] | None, dim: str | None
-) -> tuple[xr.Dataset, list[str], list[xr.Variable], list[Nodata], str | None]:
+) -> tuple[xr.Dataset, list[str], list[xr.Variable], list[NodataValues], str | None]:
     """Return the image, the names of its classes, their bands or one array of all, nodata, and its axis."""
     stacked = _stacked(probabilities, dim)
     image = image_dataset(probabilities, split=stacked is None)
@@ -274,7 +274,11 @@ def _chosen(names: list[str], bands: Sequence[str] | None) -> list[str]:
 
 
 def _assign(
-    classes: Classes, arrays: Sequence[xr.Variable], fills: list[Nodata], dim: str | None, confidence: bool
+    classes: Classes,
+    arrays: Sequence[xr.Variable],
+    fills: list[NodataValues],
+    dim: str | None,
+    confidence: bool,
 ) -> list[xr.Variable]:
     """Return the lazy map and, if requested, the probabilities: a task for each chunk of either."""
     bands = []
@@ -302,7 +306,7 @@ def _assign(
 def _assign_classes(
     *planes: npt.NDArray[Any],
     function: Callable[..., npt.NDArray[Any]],
-    fills: Sequence[Nodata],
+    fills: Sequence[NodataValues],
     axis: int | None,
 ) -> npt.NDArray[Any]:
     """Apply a function to the probabilities in a chunk."""

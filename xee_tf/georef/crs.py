@@ -334,19 +334,19 @@ def describe_crs(crs: pyproj.CRS) -> str:
 
 
 def crs_name(text: str) -> str:
-    """Return a short name of a CRS: its code, or the name in its WKT, or its projection.
+    """Return a short name of a CRS in any form: its code, or the name in its WKT, or its projection.
 
     Examples
     --------
-    >>> crs_name("EPSG:32633"), crs_name("+proj=utm +zone=32 +ellps=GRS80 +type=crs")
+    >>> crs_name(pyproj.CRS("EPSG:32633").to_wkt()), crs_name("+proj=utm +zone=32 +ellps=GRS80 +type=crs")
     ('EPSG:32633', 'an unnamed CRS, Transverse Mercator')
     """
-    if len(text) <= 20:
-        return text
     try:
         crs = read_crs(text)
     except GeoreferenceError:
         return textwrap.shorten(text, 40, placeholder="...")
+    if code := _exact_code(crs):
+        return code
     if crs.name.lower() not in ("unnamed", "unknown", "undefined"):
         return str(crs.name)
     operation = unbound(crs).coordinate_operation

@@ -31,7 +31,7 @@ from xee_tf.dtypes import convert_number
 from xee_tf.errors import OptionError, excerpt
 
 __all__ = [
-    "Nodata",
+    "NodataValues",
     "band_nodata",
     "can_mask",
     "nodata_of_band",
@@ -39,7 +39,7 @@ __all__ = [
     "with_set_nodata",
 ]
 
-Nodata = tuple[int | float, ...]
+NodataValues = tuple[int | float, ...]
 """Values that mean "masked", as stored in the dtype of their band."""
 
 _CF = ("_fillvalue", "missingvalue")
@@ -51,7 +51,7 @@ _NO_VALUE = ("", "none", "null", "na", "n/a", "<na>")
 _SCALES = ("scale_factor", "add_offset")
 
 
-def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
+def band_nodata(variable: xr.DataArray, name: str) -> NodataValues:
     """Return the values of a band that mean "masked", in addition to NaN.
 
     Parameters
@@ -96,7 +96,7 @@ def band_nodata(variable: xr.DataArray, name: str) -> Nodata:
     return tuple(dict.fromkeys(number for number in held if number is not None and not math.isnan(number)))
 
 
-def can_mask(dtype: np.dtype[Any], nodata: Nodata) -> bool:
+def can_mask(dtype: np.dtype[Any], nodata: NodataValues) -> bool:
     """Return whether pixels of a band can be masked."""
     return dtype.kind == "f" or bool(nodata)
 

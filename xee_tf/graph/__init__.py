@@ -3,6 +3,7 @@
 from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, for_xarray, shared_array
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.loading import load_chunks
+from xee_tf.graph.memory import memory_warning
 from xee_tf.graph.placing import centered_axes, on_cluster
 from xee_tf.graph.pyramid import PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
@@ -46,6 +47,7 @@ __all__ = [
     "first_of",
     "for_xarray",
     "load_chunks",
+    "memory_warning",
     "on_cluster",
     "order_blocks",
     "peak_memory",

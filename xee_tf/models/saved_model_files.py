@@ -11,7 +11,7 @@ from xee_tf.errors import ModelError, RecordError
 from xee_tf.extras import extra
 from xee_tf.models.kinds import model_kind
 from xee_tf.models.model_files import missing_error, model_errors
-from xee_tf.remote import graphs_of_saved_model, signatures_of_graph
+from xee_tf.models.saved_model_signatures import graphs_of_saved_model, signatures_of_graph
 from xee_tf.storage import Location, PathLike
 from xee_tf.tensors import STRING
 

@@ -7,22 +7,21 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import psutil
 import xarray as xr
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
 from xee_tf.blocks import BlockLayout, chunk_bytes, largest_window, pixel_bytes, strip_bytes
-from xee_tf.connector import TensorInfo
+from xee_tf.connector import Connector, TensorInfo
 from xee_tf.display import Facts, Summarized, Summary, abbreviated, by, counted
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import grid_picture, grid_rows
-from xee_tf.graph import peak_memory
-from xee_tf.models import ModelSpec, ModelUnit, type_name
+from xee_tf.graph import memory_warning, peak_memory
+from xee_tf.models import FunctionConnector, ModelSpec, ModelUnit, type_name
 from xee_tf.options import number
 from xee_tf.predict.block import BlockPredictor
 from xee_tf.predict.image import Prediction, predict_image
@@ -85,6 +84,8 @@ class PredictPlan(Summarized):
         The blocks; None if one of the `steps` is empty.
     price_per_million_requests : float, optional
         Price of a million requests in any currency, for a server that bills by request.
+    receiver : {"function", "model", "server"}
+        What the tiles or pixels are given or sent to.
 
     Examples
     --------
@@ -118,6 +119,7 @@ class PredictPlan(Summarized):
     task_memory: int
     block_layout: BlockLayout | None = None
     price_per_million_requests: float | None = None
+    receiver: Literal["function", "model", "server"] = "model"
 
     @property
     def tiles(self) -> int:
@@ -169,15 +171,8 @@ class PredictPlan(Summarized):
     @property
     def warnings(self) -> tuple[str, ...]:
         """A warning if the memory may not suffice."""
-        available = psutil.virtual_memory().total
-        if self.peak_memory < 0.8 * available:
-            return ()
-        return (
-            f"The prediction may not fit in memory: each task needs {format_bytes(self.task_memory)}, and "
-            f"{counted(CPU_COUNT, 'concurrent task')} need about {format_bytes(self.peak_memory)}, but only "
-            f"{format_bytes(available)} are available. Open the raster with smaller chunks, for example "
-            "chunks={'y': 1024, 'x': 1024}, reduce batch_size, or use fewer threads.",
-        )
+        found = memory_warning("prediction", self.task_memory, self.peak_memory, "reduce batch_size")
+        return () if found is None else (found,)
 
     def _summary(self) -> Summary:
         at_most = "at most " if self.skips_masked else ""
@@ -187,14 +182,18 @@ class PredictPlan(Summarized):
         tensors = [f"{name}: {info}" for name, info in self.inputs.items()]
         steps = [f"{length:,} of {dim}" for dim, length in self.steps.items()]
         many = f"{self.unit}s"
-        grid = grid_rows(self.grid, many, "sent with overlap")
+        sent = "sent" if self.receiver == "server" else f"given to the {self.receiver}"
+        returned = f"{format_bytes(self.received)} {'received' if self.receiver == 'server' else 'returned'}"
+        grid = grid_rows(self.grid, many, f"{sent} with overlap")
+        if self.unit == "pixel":
+            grid = [(many, f"{len(self.grid):,}"), grid[1]]  # they fit exactly
         rows = [
-            *(grid if self.unit == "tile" else grid[:2]),  # single pixels fit exactly
+            *grid,
             *([("steps", f"{', '.join(steps)}; each is predicted separately")] if steps else []),
             ("inputs", abbreviated(tensors)),
             ("batches", f"{at_most}{self.batches:,} of up to {counted(self.batch_size, self.unit)}"),
             *self._request_rows(size),
-            ("bytes", f"{size}{format_bytes(self.sent)} sent, about {format_bytes(self.received)} received"),
+            ("bytes", f"{size}{format_bytes(self.sent)} {sent}, about {returned}"),
             ("outputs", abbreviated([_band_text(band) for band in self.bands])),
             (
                 "result",
@@ -210,7 +209,7 @@ class PredictPlan(Summarized):
         ]
         if self.skips_masked:
             what = "tiles in which all pixels are masked" if self.unit == "tile" else "masked pixels"
-            rows.append(("not sent", f"{what}; masks are not known before pixels are read"))
+            rows.append(("skipped", f"{what}; masks are not known before pixels are read"))
         layout = self.block_layout
         edges = ((), ()) if layout is None else (layout.x.edges, layout.y.edges)
         picture = grid_picture(self.grid, *edges, names=(self.unit, many))
@@ -284,7 +283,14 @@ def plan_prediction(
         task_memory=_block_memory(prediction),
         block_layout=work.layout,
         price_per_million_requests=price,
+        receiver=_receiver(caller.connector),
     )
+
+
+def _receiver(connector: Connector) -> Literal["function", "model", "server"]:
+    if isinstance(connector, RemoteConnector):
+        return "server"
+    return "function" if isinstance(connector, FunctionConnector) else "model"
 
 
 def _count_batches(prediction: Prediction) -> Counter[int]:

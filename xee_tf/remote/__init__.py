@@ -16,8 +16,7 @@ from xee_tf.remote.responses import Code
 from xee_tf.remote.serving_metadata import (
     GET_METADATA,
     SIGNATURES,
-    graphs_of_saved_model,
-    signatures_of_graph,
+    decode_signature,
 )
 from xee_tf.remote.statistics import PredictionStats, collect_stats
 from xee_tf.remote.tf_serving import TFServingConnector
@@ -41,8 +40,7 @@ __all__ = [
     "check_url",
     "collect_stats",
     "content_length",
-    "graphs_of_saved_model",
+    "decode_signature",
     "parse_int64",
     "shared_url",
-    "signatures_of_graph",
 ]

@@ -1,4 +1,4 @@
-"""Read the signatures of a model from the metadata of TensorFlow Serving and the file of a SavedModel."""
+"""Read the signatures of a model from the metadata of TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from xee_tf.display import quoted
 from xee_tf.errors import ModelError, RecordError
 from xee_tf.remote.payloads import ServedModel
 from xee_tf.tensors import TensorType, type_of_number
-from xee_tf.wire import bodies, integer, map_entries, text, text_field
+from xee_tf.wire import bodies, integer, map_entries, text_field
 
 __all__ = [
     "GET_METADATA",
     "SIGNATURES",
-    "graphs_of_saved_model",
+    "decode_signature",
     "metadata_request",
     "signature_of_json",
     "signature_of_message",
-    "signatures_of_graph",
 ]
 
 GET_METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
@@ -85,35 +84,10 @@ def signature_of_message(data: bytes, name: str, model: str) -> Signature:
     for _, packed in map_entries(data, 2):  # map<string, Any> metadata = 2
         for signature_map in bodies(packed, 2):  # Any.value: SignatureDefMap
             signatures |= dict(map_entries(signature_map, 1))
-    return _signature(signatures[_choose(name, list(signatures), model)])
+    return decode_signature(signatures[_choose(name, list(signatures), model)])
 
 
-def graphs_of_saved_model(data: bytes) -> list[tuple[list[str], memoryview]]:
-    """Return the tags and the MetaGraphDef of each graph in a ``saved_model.pb``; the graphs are not decoded.
-
-    These are ``SavedModel{meta_graphs = 2}`` and ``MetaGraphDef{meta_info_def = 1 {tags = 4}}``.
-
-    Raises
-    ------
-    RecordError
-        If `data` is not a valid message.
-    """
-    return [
-        ([text(tag) for info in bodies(graph, 1) for tag in bodies(info, 4)], graph)
-        for graph in bodies(data, 2)
-    ]
-
-
-def signatures_of_graph(graph: memoryview) -> dict[str, Signature]:
-    """Return the signatures of a ``MetaGraphDef{signature_def = 5}``, except those that TensorFlow adds."""
-    return {
-        name: _signature(message)
-        for name, message in sorted(dict(map_entries(graph, 5)).items())
-        if not name.startswith("__")
-    }
-
-
-def _signature(message: memoryview) -> Signature:
+def decode_signature(message: memoryview) -> Signature:
     """Decode a ``SignatureDef{inputs = 1, outputs = 2}``, maps of text to TensorInfo."""
     inputs, outputs = (
         {key: _info_of_message(value) for key, value in sorted(dict(map_entries(message, field)).items())}

@@ -54,7 +54,7 @@ from xee_tf.storage import (
     to_storable,
 )
 from xee_tf.upload.casting import cast, common_dtype, is_representable, read_nodata
-from xee_tf.upload.cog import POLICIES, OverviewResampling, require_no_overviews, write_cog
+from xee_tf.upload.cog import POLICIES, OverviewResampling, require_no_overviews, write_arrays
 from xee_tf.upload.destination import raster_format
 
 __all__ = ["upload_image"]
@@ -204,7 +204,7 @@ def upload_image(
         _write_zarr(reader, arrays, location, nodata, if_exists, progress)
     else:  # each step of an array band becomes a band
         steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
-        write_cog(location, arrays, steps, reader.grid, nodata, overview_resampling, if_exists, progress)
+        write_arrays(location, arrays, steps, reader.grid, nodata, overview_resampling, if_exists, progress)
     return location
 
 

@@ -11,7 +11,7 @@ from xee_tf.upload.cog.overviews import (
     check_resampling,
     require_no_overviews,
 )
-from xee_tf.upload.cog.writer import to_cog, write_cog, write_raster
+from xee_tf.upload.cog.writer import to_cog, write_arrays, write_raster
 
 __all__ = [
     "POLICIES",
@@ -20,6 +20,6 @@ __all__ = [
     "check_resampling",
     "require_no_overviews",
     "to_cog",
-    "write_cog",
+    "write_arrays",
     "write_raster",
 ]

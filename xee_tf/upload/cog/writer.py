@@ -42,7 +42,7 @@ from xee_tf.upload.cog.tiles import TileWork, copy_tiles, sizes_of
 from xee_tf.upload.destination import require_format
 from xee_tf.upload.files import geotiff_files, staged_run
 
-__all__ = ["to_cog", "write_cog", "write_raster"]
+__all__ = ["to_cog", "write_arrays", "write_raster"]
 
 _SPELLING = Spelling("GeoTIFF options", aliases=POLICIES)
 
@@ -231,12 +231,12 @@ def write_raster(
         array = restore(name, data[name], *encoded[name]) if name in encoded else data[name]
         converted = cast(name, array, dtype, stored, fill=fills[name], remedy=remedy)
         arrays[name] = converted.rechunk(dict.fromkeys(range(converted.ndim - 2), -1))
-    write_cog(
+    write_arrays(
         location, arrays, names, georef, stored, overview_resampling, if_exists, progress, labels=labels
     )
 
 
-def write_cog(
+def write_arrays(
     location: Location,
     arrays: Mapping[str, da.Array],
     names: Mapping[str, Sequence[str]],
