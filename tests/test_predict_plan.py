@@ -405,7 +405,7 @@ def test_text_and_html() -> None:
     assert lines["batches"] == "at most 3 of up to 655 tiles"
     assert lines["outputs"] == "p: float32 (time 3)"
     assert lines["skipped"].startswith("tiles in which all pixels are masked")
-    assert "MiB given to the function, about " in lines["bytes"]
+    assert " given to the function, about " in lines["bytes"]
     assert lines["bytes"].endswith(" returned")
     assert "at most" not in repr(model.plan(ds, skip_masked=False))
     html = plan._repr_html_()
