@@ -693,30 +693,34 @@ def test_maps_on_another_grid():
     assert mapped["class"].attrs["class_names"] == NAMES
 
 
+SENT = []
+
+
+def counted(pixels):
+    """A score for each of three classes; the numbers of tiles or pixels are kept in SENT."""
+    SENT.append(len(pixels))
+    own = pixels[..., 0]
+    return np.stack([np.abs(own - 50), np.abs(own - 30), np.full(own.shape, 20.0)], axis=-1)
+
+
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 @pytest.mark.parametrize("unit", ["tile", "pixel"])
 def test_maps_of_resampled_probabilities(resampling, unit):
     """The map and its confidence are those of the same probabilities, and the model runs once."""
-    calls = []
-
-    def counted(pixels):
-        calls.append(len(pixels))
-        own = pixels[..., 0]
-        return np.stack([np.abs(own - 50), np.abs(own - 30), np.full(own.shape, 20.0)], axis=-1)
-
     ds = image()
     cube = xr.concat([ds, ds + 7], xr.Variable("time", [2020, 2021])).chunk(y=16, x=20)
     options = {"unit": unit, "proj": ("EPSG:32634", 47), "fix_input_proj": True}
     options |= {"input_tile_size": 8, "input_overlap_size": 1} if unit == "tile" else {}
     how = {"resampling": resampling, "merge": False}
+    SENT.clear()
     separate = Model.from_function(counted, output_bands=NAMES, **options).predict_image(cube, **how)
     want = class_map(separate, bands=NAMES, values=[1, 2, 7], colors=COLORS, confidence=True).compute()
-    sent, calls[:] = sum(calls), []
+    sent, SENT[:] = sum(SENT), []
     found = Model.from_function(counted, output_bands={"class": ARGMAX}, **options).predict_image(cube, **how)
     assert str(found["class"].attrs) == str(want["class"].attrs)
     assert found["class"].chunks == found["confidence"].chunks == separate["water"].chunks
     found = found.compute()
-    assert sum(calls) == sent
+    assert sum(SENT) == sent > 0
     assert len(np.unique(found["class"])) == 4
     assert 0 < int((found["class"] == 255).sum()) < found["class"].size / 2
     for name in want:
