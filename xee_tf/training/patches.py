@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from xee_tf.sidecars import BandSpec
 from xee_tf.training.block_memory import BlockMemory, BlockSource, Convert, cut_patches
 from xee_tf.training.checks import check_count, check_seed, generator
 from xee_tf.training.order import BlockSizes, PatchOrder, in_given_order, shuffled, sweeps_of
+from xee_tf.training.turns import Turn, Turns
 
 __all__ = ["PatchReader", "Patches", "Stored", "open_patches", "plan_patches", "reader_of", "specs_of"]
 
@@ -172,8 +173,11 @@ class Patches:
 
     def _batches(self, order: PatchOrder, size: int, count: int) -> Iterator[dict[str, NDArray[Any]]]:
         for begin in range(0, count, size):
-            self._reader.load(order, begin, min(begin + size, count))
-            yield self._as_dict(order.positions[begin : min(begin + size, count)])
+            end = min(begin + size, count)
+            with self._reader.turn(order, begin, end) as turn:
+                self._reader.load(turn, order, begin, end)
+                batch = self._as_dict(order.positions[begin:end])
+            yield batch
 
     def _as_dict(self, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         trims = [False] * len(self.bands)
@@ -387,6 +391,25 @@ def _bytes(memory: Any) -> int:
         ) from None
 
 
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """A window of an order."""
+
+    order: PatchOrder
+    number: int
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks."""
+        return self.order.windows[self.number]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Window) and other.order is self.order and other.number == self.number
+
+    def __hash__(self) -> int:
+        return hash((id(self.order), self.number))
+
+
 class PatchReader:
     """Reads patches from blocks in memory, and loads the next blocks in a thread.
 
@@ -451,6 +474,8 @@ class PatchReader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="xee-tf-patches")
         self._lock = threading.Lock()
         self._ahead: tuple[PatchOrder | None, int] = (None, -1)  # the window that was loaded last
+        self._loading: Future[None] | None = None
+        self._turns = Turns(_KEPT)
 
     def order(self, shuffle: bool, seed: int | None, epoch: int) -> PatchOrder:
         """Return the order of the patches of an epoch."""
@@ -459,22 +484,48 @@ class PatchReader:
         random = generator(seed, epoch)
         return shuffled(self._blocks, self._of_patch, self._sizes, self._limit, self._sweeps, random)
 
-    def load(self, order: PatchOrder, begin: int, end: int) -> None:
+    def turn(self, order: PatchOrder, begin: int, end: int) -> Turn:
+        """Return the turn of a request for the patches ``begin..end`` of an order; see `load`.
+
+        Enter it where the order of requests is decided.
+        """
+        return Turn(self._turns, [_Window(order, number) for number in order.windows_of(begin, end)])
+
+    def load(self, turn: Turn, order: PatchOrder, begin: int, end: int) -> None:
         """Load the windows of the patches ``begin..end`` of an order, and begin to load the next one.
+
+        They stay in memory until the turn ends. Requests that run ahead of a thread that the system holds up
+        wait if their windows and its windows do not fit in memory.
 
         Windows that do not fit in memory together are left to `read`. It also raises the errors of a window
         that was loaded in the background, because it loads it again.
         """
-        windows = order.windows_of(begin, end)
-        if len(windows) < _KEPT:
-            for number in windows:
-                self._memory.get(order.windows[number])
-        following = windows.stop
+        turn.wait()
+        # Also those of other threads, in the order of their requests: they count as used last. And a window
+        # that is loaded after the next one may need chunks that have been removed.
+        if len(turn.windows) < _KEPT:
+            for window in self._turns.used:
+                self._memory.get(window.blocks)
+        self._load_ahead(order, order.windows_of(begin, end).stop)
+
+    def _load_ahead(self, order: PatchOrder, following: int) -> None:
+        """Begin to load a window, unless a thread that was held up needs the memory."""
         with self._lock:
             ahead = self._ahead
-            if following < len(order.windows) and (ahead[0] is not order or ahead[1] < following):
-                self._thread.submit(self._memory.get, order.windows[following])
+            if following >= len(order.windows) or (ahead[0] is order and ahead[1] >= following):
+                return
+            if self._is_near(order, following) and (self._loading is None or self._loading.done()):
+                self._loading = self._thread.submit(self._load_near, order, following)
                 self._ahead = order, following
+
+    def _load_near(self, order: PatchOrder, number: int) -> None:
+        if self._is_near(order, number):  # otherwise this thread was held up
+            self._memory.get(order.windows[number])
+
+    def _is_near(self, order: PatchOrder, number: int) -> bool:
+        """Return whether a window fits in memory with those that are used, and those between them."""
+        used = self._turns.used
+        return all(each.order is order and 0 <= number - each.number < _KEPT for each in used)
 
     def read(self, positions: NDArray[np.int64], trims: Sequence[bool]) -> list[NDArray[Any]]:
         """Return patches.

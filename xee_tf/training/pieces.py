@@ -45,6 +45,13 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.starts)
 
+    @property
+    def records(self) -> int:
+        """The number of records of all pieces."""
+        if self.chosen is not None:
+            return sum(map(len, self.chosen))
+        return int((self.stops - self.starts).sum())
+
     def read(self, number: int) -> npt.NDArray[np.object_]:
         """Return the records of a piece; their checksums are compared with the frames and the manifest."""
         at = int(np.searchsorted(self.edges, number, "right")) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -303,13 +304,15 @@ class PatchSequence:
     def __getitem__(self, index: int) -> Any:
         """Return a batch: ``inputs``, ``(inputs, targets)`` or ``(inputs, targets, weights)``."""
         index = range(self._length)[index]  # raises an IndexError
-        with self._lock:
-            order, epoch = self._order, self._epoch
-            place = self._place(index) if self._shuffle else index
-        begin = place * self._batch_size
-        end = min(begin + self._batch_size, len(self._patches))
-        self._reader.load(order, begin, end)
-        arrays = self._reader.read(order.positions[begin:end], self._trims)
+        with ExitStack() as stack:
+            with self._lock:
+                order, epoch = self._order, self._epoch
+                place = self._place(index) if self._shuffle else index
+                begin = place * self._batch_size
+                end = min(begin + self._batch_size, len(self._patches))
+                turn = stack.enter_context(self._reader.turn(order, begin, end))
+            self._reader.load(turn, order, begin, end)
+            arrays = self._reader.read(order.positions[begin:end], self._trims)
         arrays = [
             array[:, 0] if depth is None else array for array, depth in zip(arrays, self._depths, strict=True)
         ]

@@ -61,7 +61,7 @@ def serialized_records(
         numbers = tf.data.Dataset.range(len(pieces))
         if order == "shuffle":
             numbers = numbers.shuffle(len(pieces), seed=seed)
-        return numbers.map(_piece_reader(pieces), num_parallel_calls=calls, deterministic=exact).unbatch()
+        return _read_pieces(numbers, pieces, num_parallel_calls=calls, deterministic=exact)
     numbers = tf.data.Dataset.range(len(shards))
     read = _shard_reader(shards, caches) if pieces is None else _pieces_of_shard(pieces)
     if chosen is not None and pieces is None:
@@ -79,18 +79,21 @@ def serialized_records(
     )
 
 
-def _piece_reader(pieces: Pieces) -> Callable[[Any], Any]:
-    """Return a function from the number of a piece to its records."""
+def _read_pieces(numbers: tf.data.Dataset, pieces: Pieces, **options: Any) -> tf.data.Dataset:
+    """Read the records of pieces by their numbers; the options are those of `tf.data.Dataset.map`."""
+    single = len(pieces) == pieces.records
 
     def read(number: Any) -> Any:
-        return tf.ensure_shape(tf.numpy_function(pieces.read, [number], tf.string), (None,))
+        found = tf.ensure_shape(tf.numpy_function(pieces.read, [number], tf.string), (None,))
+        return tf.reshape(found, ()) if single else found
 
-    return read
+    data = numbers.map(read, **options)
+    return data if single else data.unbatch()  # which copies each record
 
 
 def _pieces_of_shard(pieces: Pieces) -> Reader:
-    edges, read = tf.constant(pieces.edges), _piece_reader(pieces)
-    return lambda number: tf.data.Dataset.range(edges[number], edges[number + 1]).map(read).unbatch()
+    edges = tf.constant(pieces.edges)
+    return lambda number: _read_pieces(tf.data.Dataset.range(edges[number], edges[number + 1]), pieces)
 
 
 def _filtered(read: Reader, shards: Sequence[Shard], chosen: Sequence[NDArray[np.int64]]) -> Reader:
