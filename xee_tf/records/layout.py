@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import copy_in_range
 from xee_tf.errors import OptionError
 from xee_tf.records.feature import Feature, Kind
 from xee_tf.records.framing import FOOTER, HEADER, frame_header
@@ -210,9 +211,8 @@ class Template:
         else:
             for start, data in self.pieces:
                 block[:, start : start + len(data)] = np.frombuffer(data, np.uint8)
-        with np.errstate(over="ignore"):  # numbers outside the range of float32 become infinite
-            for slot, array in zip(self.slots, arrays, strict=True):
-                np.copyto(slot.view(block, array.shape), array, casting="same_kind")
+        for slot, array in zip(self.slots, arrays, strict=True):
+            copy_in_range(slot.view(block, array.shape), array, f"Band {slot.feature.name!r}")
 
     def matches(self, block: npt.NDArray[np.uint8]) -> bool:
         """Return whether all rows of a matrix contain the constant bytes."""

@@ -61,6 +61,7 @@ class SourceBands:
                 dtype=np.result_type(variable.dtype, np.float32).str,
                 default=np.nan,
                 nodata=band_nodata(variable, name),
+                name=name,
             )
             columns.append(column)
             rules.append(rule)
@@ -73,10 +74,6 @@ class SourceBands:
     def names(self) -> list[str]:
         """The names of the bands."""
         return [column.name for column in self.columns]
-
-    def as_float32(self) -> SourceBands:
-        """Return the bands as records store them."""
-        return replace(self, rules=tuple(replace(rule, dtype="<f4") for rule in self.rules))
 
     def only(self, names: Collection[str]) -> SourceBands:
         """Return some of the bands; the first one if there are none."""

@@ -208,7 +208,7 @@ def sample_table(
         drop_later = drop_nulls and choice is None
         choose = partial(choose_pixels, bands, places, layout, choice, drop_nulls=drop_nulls)
         around = PatchTable(
-            (bands if drop_later else bands.only(names)).as_float32(),
+            bands if drop_later else bands.only(names),
             values,
             georef,
             tuple(names),
