@@ -26,6 +26,7 @@ from xee_tf.wire import encode_field, field_head
 
 __all__ = [
     "LIST_FIELDS",
+    "MOST_RECORD_BYTES",
     "RecordLayout",
     "Slot",
     "Template",
@@ -38,6 +39,9 @@ __all__ = [
 
 LIST_FIELDS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
 """The field number of each kind of list in a Feature message."""
+
+MOST_RECORD_BYTES = (1 << 31) - 1
+"""Parsers of protobuf, such as TensorFlow's, do not take longer messages."""
 
 _MAX_SPACING = 512  # average bytes per constant piece up to which whole rows are copied and compared
 

@@ -46,7 +46,7 @@ from xee_tf.graph import (
     work_on_blocks,
 )
 from xee_tf.sampling import Sample
-from xee_tf.sidecars import TableColumn, TablePatches
+from xee_tf.sidecars import SampleCounts, TableColumn, TablePatches
 from xee_tf.storage import RowFile, Staging
 from xee_tf.tables.joining import TableStore
 from xee_tf.tables.pixels import SourceBands
@@ -142,7 +142,7 @@ class PatchTable:
             groups.append([value, *parts[number]])
         patches = TablePatches(self.size, float(np.float32(self.default)))
         read = _ReadGroup(tuple(self.names), wide, file)
-        return LazyTable(groups, graph, read, local, patches, sample.dropped)
+        return LazyTable(groups, graph, read, local, patches, sample.counts)
 
     def _blocks(
         self, run: str, sample: Sample, cut: tuple[bool, ...], width: int, step: int, file: RowFile | None
@@ -319,7 +319,9 @@ class _ReadGroup:
             values[column.name] = column, own.reshape(-1, *column.shape)
             first += column.size
         dropped = rows.stop - rows.start - len(numbers)
-        return Rows.of((values[name] for name in self.names), dropped, frozenset(rounded))
+        return Rows.of(
+            (values[name] for name in self.names), SampleCounts(dropped=dropped), frozenset(rounded)
+        )
 
 
 def _between(part: tuple[Indices, Patches], start: int, stop: int) -> tuple[Indices, Patches]:

@@ -15,7 +15,7 @@ from xee_tf.errors import OptionError
 from xee_tf.names import check_key
 from xee_tf.options import read_names
 from xee_tf.records import Encoded, Ragged, RecordLayout, encode_records
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import SampleCounts, TableColumn
 
 __all__ = ["Rows", "Values", "are_rounded_integers", "select_columns"]
 
@@ -34,8 +34,8 @@ class Rows:
         Name, kind and shape of each column.
     values : tuple of ndarray or Ragged
         Arrays of shape ``(rows, *column.shape)`` and any real dtype; byte strings for kind "bytes".
-    dropped : int
-        Number of masked pixels that were omitted when the rows were sampled.
+    counts : SampleCounts
+        Numbers of the pixels from which the rows were sampled.
     converted : frozenset of str
         Columns with integers that float32 cannot represent exactly, and whose values are float32 already.
 
@@ -51,19 +51,19 @@ class Rows:
 
     columns: tuple[TableColumn, ...]
     values: tuple[Values, ...]
-    dropped: int = 0
+    counts: SampleCounts = SampleCounts()
     converted: frozenset[str] = frozenset()
 
     @classmethod
     def of(
         cls,
         found: Iterable[tuple[TableColumn, Values]],
-        dropped: int = 0,
+        counts: SampleCounts = SampleCounts(),
         converted: frozenset[str] = frozenset(),
     ) -> Rows:
         """Create rows from pairs of columns and values."""
         columns, values = zip(*found, strict=True)
-        return cls(columns, values, dropped, converted)
+        return cls(columns, values, counts, converted)
 
     def __len__(self) -> int:
         return len(self.values[0])
