@@ -43,7 +43,9 @@ def test_patches_of_a_raster_refuse_them():
 
 @pytest.mark.parametrize("masked", ["nodata", "mask", "infinite"])
 def test_masked_and_infinite_numbers_are_accepted(tmp_path, masked):
-    ds = scene(np.inf if masked == "infinite" else 1.5e200, **({"nodata": 1.5e200} if masked == "nodata" else {}))
+    ds = scene(
+        np.inf if masked == "infinite" else 1.5e200, **({"nodata": 1.5e200} if masked == "nodata" else {})
+    )
     mask = xr.zeros_like(ds["near"], bool)
     mask[5, 6] = masked == "mask"
     export_image(ds, tmp_path / "t", patch_dimensions=4, default_value=-3, mask=mask)
@@ -76,7 +78,9 @@ def test_frames_and_predictions_refuse_them(tmp_path):
         writer.write({"far": np.full((4, 4, 4), 1.5e200)})
 
 
-@pytest.mark.parametrize("options", [{"normalize": {"near": (0, 1), "far": (1, 2)}}, {"input_type_override": {"far": "float"}}])
+@pytest.mark.parametrize(
+    "options", [{"normalize": {"near": (0, 1), "far": (1, 2)}}, {"input_type_override": {"far": "float"}}]
+)
 @pytest.mark.parametrize("unit", ["tile", "pixel"])
 def test_models_do_not_get_infinity_instead(options, unit):
     size = {} if unit == "pixel" else {"input_tile_size": 4}

@@ -52,9 +52,7 @@ def test_fewer_pixels_than_asked_for(tmp_path, case, size):
 def test_classes_of_features_that_are_all_masked(tmp_path, size):
     where = sites([5, 6, 0, 1], [1, 2, 0, 0], kind=["bog", "bog", "heath", None])
     with pytest.warns(UserWarning, match=r"bog \(0 of 1\)\."):
-        result = sample_table(
-            scene(), where, tmp_path / "t", n=1, class_band="kind", patch_dimensions=size
-        )
+        result = sample_table(scene(), where, tmp_path / "t", n=1, class_band="kind", patch_dimensions=size)
     assert (result.records, result.dropped, result.sampled) == (1, 2, 4)
 
 

@@ -100,9 +100,7 @@ class BandRule:
             Number of steps. Default: the steps of the array.
         """
         steps = chunks[0] if len(chunks) == 3 else (1,)
-        planes = tuple(
-            PlaneRule(first, default, nodata, name) for first in accumulate(steps[:-1], initial=0)
-        )
+        planes = tuple(PlaneRule(first, default, nodata, name) for first in accumulate(steps[:-1], initial=0))
         return cls(dtype, sum(steps) if depth is None else depth, planes)
 
 

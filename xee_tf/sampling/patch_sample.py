@@ -140,9 +140,7 @@ def _count(n: Any, available: int) -> int:
     if is_number(n):
         number = integer(1)(n, "n")
         if number > available:
-            warn(
-                f"n={number:,} patches were asked for, but there are only {available:,}: all were selected."
-            )
+            warn(f"n={number:,} patches were asked for, but there are only {available:,}: all were selected.")
         return number
     raise OptionError(
         f"n must be a number of patches, such as 1000, or a proportion, such as 0.1; got {shorten(repr(n))}."

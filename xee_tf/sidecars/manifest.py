@@ -343,7 +343,10 @@ class TableManifest:
             if counts.pixels:
                 document["pixels"] = counts.pixels
             if counts.short:
-                document |= {"short": [list(each) for each in counts.short], "classesShort": counts.classes_short}
+                document |= {
+                    "short": [list(each) for each in counts.short],
+                    "classesShort": counts.classes_short,
+                }
         if self.patches is not None:
             document["patchDimensions"] = list(self.patches.size.xy)
             if self.patches.default is not None:
