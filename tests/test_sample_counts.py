@@ -43,7 +43,8 @@ def test_fewer_pixels_than_asked_for(tmp_path, case, size):
         result = sample_table(scene(), None, tmp_path / "t", patch_dimensions=size, **options)
     assert len(caught) == 1
     assert (result.records, result.sampled, result.dropped) == (records, 64, 2)
-    assert "2 of 64 pixels: masked" in repr(result) and "all" in result.short
+    assert "2 of 64 pixels: masked" in repr(result)
+    assert "all" in result.short
     enough = {"n": {9: 2, 5: 10, 2: 0}, "class_band": "cover"}
     assert not sample_table(scene(), None, tmp_path / "enough", patch_dimensions=size, **enough).short
 
@@ -71,14 +72,17 @@ def test_what_is_short_is_kept_for_a_resumed_run(tmp_path):
     with pytest.warns(UserWarning, match=r"9 \(2 of 3\)"):
         first = sample_table(scene(), None, tmp_path / "t", **options)
     again = sample_table(scene(), None, tmp_path / "t", **options)
-    assert again.resumed and again.short == first.short and "9 (2 of 3)" in repr(again)
+    assert again.resumed
+    assert again.short == first.short
+    assert "9 (2 of 3)" in repr(again)
 
 
 def test_fewer_patches_than_asked_for(tmp_path):
     ds = scene()
     with pytest.warns(UserWarning, match="n=17 patches were asked for, but there are only 16") as caught:
         result = export_image(ds, tmp_path / "t", patch_dimensions=2, sample=17)
-    assert len(caught) == 1 and result.records == 16
+    assert len(caught) == 1
+    assert result.records == 16
     labels = {"n": 9, "class_band": "cover"}
     with pytest.warns(UserWarning, match=r"fewer patches than n .*: 5 \(6 of 9\), 9 \(1 of 9\)\."):
         export_image(ds, tmp_path / "c", patch_dimensions=2, sample=labels)

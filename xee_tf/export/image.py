@@ -315,8 +315,8 @@ def _job(
     if record.framed_size > MOST_RECORD_BYTES:
         raise OptionError(
             f"patch_dimensions={options.patch_dimensions.xy} is too large: a patch would have "
-            f"{format_bytes(record.framed_size)}, but a record can have {format_bytes(MOST_RECORD_BYTES)}. The "
-            "size is in pixels: pass a smaller one, such as (256, 256), or export fewer bands."
+            f"{format_bytes(record.framed_size)}, but a record can have {format_bytes(MOST_RECORD_BYTES)}. "
+            "The size is in pixels: pass a smaller one, such as (256, 256), or export fewer bands."
         )
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class Sample:
     rows: Indices
     columns: Indices
     values: npt.NDArray[np.float64]
-    counts: SampleCounts = SampleCounts()
+    counts: SampleCounts = field(default_factory=SampleCounts)
     classes: frozenset[float] = frozenset()
 
     def __getitem__(self, chosen: Any) -> Sample:

@@ -309,7 +309,7 @@ class TableManifest:
     columns: tuple[TableColumn, ...]
     shards: tuple[ManifestShard, ...] = ()
     version: str = __version__
-    counts: SampleCounts = SampleCounts()
+    counts: SampleCounts = field(default_factory=SampleCounts)
     rounded: tuple[str, ...] = ()
     identity: Mapping[str, Any] | None = None
     patches: TablePatches | None = None

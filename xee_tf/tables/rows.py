@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,19 +51,19 @@ class Rows:
 
     columns: tuple[TableColumn, ...]
     values: tuple[Values, ...]
-    counts: SampleCounts = SampleCounts()
+    counts: SampleCounts = field(default_factory=SampleCounts)
     converted: frozenset[str] = frozenset()
 
     @classmethod
     def of(
         cls,
         found: Iterable[tuple[TableColumn, Values]],
-        counts: SampleCounts = SampleCounts(),
+        counts: SampleCounts | None = None,
         converted: frozenset[str] = frozenset(),
     ) -> Rows:
         """Create rows from pairs of columns and values."""
         columns, values = zip(*found, strict=True)
-        return cls(columns, values, counts, converted)
+        return cls(columns, values, counts or SampleCounts(), converted)
 
     def __len__(self) -> int:
         return len(self.values[0])

@@ -259,8 +259,8 @@ def _check_patch_bytes(bands: SourceBands, names: Sequence[str], size: Size) -> 
         limit = f"to write it takes {format_bytes(needed)} of memory, and there are {format_bytes(available)}"
     raise OptionError(
         f"patch_dimensions={size.xy} is too large: the {counted(len(cut), 'band')} of a patch have "
-        f"{format_bytes(record)}, but {limit}. The size is in pixels: pass a smaller one, such as (33, 33), or "
-        "select bands with columns=[...]."
+        f"{format_bytes(record)}, but {limit}. The size is in pixels: pass a smaller one, such as (33, 33), "
+        "or select bands with columns=[...]."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +79,7 @@ class LazyTable:
     read: Callable[[Any, int], Rows] = _return_rows
     local: Staging | None = None
     patches: TablePatches | None = None
-    counts: SampleCounts = SampleCounts()
+    counts: SampleCounts = field(default_factory=SampleCounts)
 
 
 def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:
