@@ -4,7 +4,8 @@ The pixels are known before the graph is built, so that it only has tasks for bl
 patches are rows of float32 values, after a header: the number of the row in its group, and whether integers
 of each wide band, such as one of int32, were rounded. Those of a small table stay in memory until they are
 encoded; those of a large one are written to a temporary file, in which the rows of a row group, which is
-encoded as a whole, are together. On a cluster that writes to an object store there is no such file: the workers exchange the rows.
+encoded as a whole, are together. On a cluster that writes to an object store there is no such file: the
+workers exchange the rows.
 """
 
 from __future__ import annotations
