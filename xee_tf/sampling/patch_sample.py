@@ -99,7 +99,7 @@ def sample_patches(
     ...                      coords={"y": 5e6 - 30 * np.arange(640.0), "x": 7e5 + 30 * np.arange(640.0)})
     >>> cover[100, 200] = 1
     >>> plan = xee_tf.plan_export(cover, patch_dimensions=64, crs="EPSG:32633")
-    >>> xee_tf.sample_patches(plan, 2, class_band=cover.rio.write_crs("EPSG:32633")).patches
+    >>> xee_tf.sample_patches(plan, {0: 2, 1: 1}, class_band=cover.rio.write_crs("EPSG:32633")).patches
     array([13, 48])
     """
     check_flags(all_touched=all_touched, progress=progress)
