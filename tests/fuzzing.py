@@ -42,6 +42,7 @@ from xee_tf.sidecars import (
     ImageManifest,
     ManifestShard,
     Mixer,
+    SampleCounts,
     ShardInfo,
     TableColumn,
     TableManifest,
@@ -333,7 +334,7 @@ COLUMNS = (TableColumn("a"), TableColumn("p", "int64", (2, 2)))
 TABLE = TableManifest(
     COLUMNS,
     (SHARD,),
-    dropped=1,
+    counts=SampleCounts(5, 1, (("7", 3, 2),), 1),
     rounded=("a",),
     identity={"a": 1},
     patches=TablePatches(Size(x=2, y=2), -9.0),

@@ -423,3 +423,21 @@ def test_a_chunk_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="broken source"):
         sample_table(ds, points(centres([5, 25], [5, 25])), tmp_path / "t", patch_dimensions=3)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("held", [module._HELD_BYTES, 0])
+def test_rounded_integers_of_patches_give_a_warning(tmp_path, monkeypatch, held):
+    """As in rows of single pixels: of wide integers, and of floats without fractions."""
+    monkeypatch.setattr(module, "_HELD_BYTES", held)
+    values = np.arange(90).reshape(9, 10) + 2**24
+    ds = raster({"a": values.astype("int32"), "b": values % 99, "c": values + 0.5, "d": values.astype("f8")})
+    ds["e"] = ds["a"].astype("int64")
+    ds["e"][:, 5:] = 2**30  # exact
+    where = points(centres([2, 3], [7, 8]))
+    with pytest.warns(UserWarning, match="columns 'a', 'd' hold integers that float32 cannot represent"):
+        result = sample_table(ds.chunk(y=4, x=5), where, tmp_path / "t", patch_dimensions=3, geometry=None)
+    assert result.rounded == ("a", "d")
+    assert_patches(open_table(result), {name: ds[name].values for name in "abcde"}, [(2, 7), (3, 8)], (3, 3))
+    with pytest.warns(UserWarning, match="columns 'a', 'd' hold"):
+        plain = sample_table(ds, where, tmp_path / "plain", geometry=None)
+    assert plain.rounded == result.rounded

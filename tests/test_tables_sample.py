@@ -89,6 +89,7 @@ def test_polygons_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
     assert list(found.itertuples(index=False, name=None)) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Classes have fewer pixels than n asks for")
 def test_stratified_samples_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
     fields = gpd.read_file(landsat_dir / "landsat96_polygons.shp").drop(index=26)
     everything = sampled(tmp_path / "all", landsat, fields)
@@ -107,6 +108,7 @@ def test_stratified_samples_of_the_landsat_scene(landsat, landsat_dir, tmp_path)
 # -- Any chunking ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*(n asks for|were asked for)")
 @examples(40)
 @given(st.data())
 def test_any_chunking_gives_the_same_rows(tmp_path_factory, data):
@@ -296,7 +298,8 @@ def test_classes_without_pixels_are_listed_beside_those_found(tmp_path):
     with pytest.raises(OptionError, match=r"selects the classes 8, 9, but .* have the classes 3, 4 in"):
         sample_table(image, None, tmp_path / "t", n={8: 2, 9: 1, 3: 0}, class_band="kind")
     assert not list(tmp_path.iterdir())
-    found = sampled(tmp_path / "t", image, None, n={9: 2, 4: 1}, class_band="kind")
+    with pytest.warns(UserWarning, match=r"9 \(0 of 2\)"):
+        found = sampled(tmp_path / "t", image, None, n={9: 2, 4: 1}, class_band="kind")
     assert found.kind.tolist() == [4]
 
 

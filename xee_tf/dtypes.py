@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xee_tf.errors import OptionError
+
 __all__ = [
     "DTYPE_ERRORS",
     "FLOAT32_EXACT",
@@ -18,6 +20,7 @@ __all__ = [
     "clamp",
     "coerce",
     "convert_number",
+    "copy_in_range",
     "is_missing",
     "nodata_candidates",
     "parse_dtype",
@@ -147,8 +150,66 @@ def clamp(value: float, dtype: np.dtype[Any]) -> int:
     return min(max(int(value), int(limits.min)), int(limits.max))
 
 
+def copy_in_range(
+    out: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    named: str,
+    *masks: npt.NDArray[np.bool_] | None,
+) -> None:
+    """Copy numbers to an array of another dtype, unless a finite one would become infinite.
+
+    Every conversion to the float32 of records and models uses this function. The check costs nothing as long
+    as all numbers are in the range.
+
+    Parameters
+    ----------
+    out : ndarray
+        Where the numbers are written.
+    values : ndarray
+        The numbers, which can be broadcast to the shape of `out`.
+    named : str
+        What contains them, such as "Band 'B4'".
+    *masks : ndarray of bool or None
+        Where numbers do not matter, because they are replaced later.
+
+    Raises
+    ------
+    OptionError
+        If a finite number is beyond the range of the dtype of `out`.
+
+    Examples
+    --------
+    >>> out = np.empty(2, "float32")
+    >>> copy_in_range(out, np.array([0.5, np.inf]), "Band 'B4'")
+    >>> out.tolist()
+    [0.5, inf]
+    """
+    try:
+        with np.errstate(over="raise"):
+            np.copyto(out, values, casting="unsafe")
+        return
+    except FloatingPointError:
+        with np.errstate(over="ignore"):
+            np.copyto(out, values, casting="unsafe")
+    given = np.broadcast_to(values, out.shape)
+    beyond = np.isinf(out) & np.isfinite(given)
+    for mask in masks:
+        if mask is not None:
+            beyond &= ~mask
+    if beyond.any():
+        largest = float(np.finfo(out.dtype).max)
+        raise OptionError(
+            f"{named} contains {float(given[beyond][0]):.6g}, which {out.dtype.name} cannot represent: its "
+            f"largest number is {largest:.6g}. Mask such values, for example with "
+            f"band.where(abs(band) <= {largest:.6g}), declare them as nodata, or rescale the values."
+        )
+
+
 def coerce(
-    values: npt.NDArray[Any], dtype: np.dtype[Any], out: npt.NDArray[Any] | None = None
+    values: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    out: npt.NDArray[Any] | None = None,
+    named: str | None = None,
 ) -> npt.NDArray[Any]:
     """Convert values to another dtype: truncate, then clamp to the range (Earth Engine's rule for integers).
 
@@ -160,6 +221,9 @@ def coerce(
         Target dtype.
     out : ndarray, optional
         Output array of dtype `dtype`.
+    named : str, optional
+        What contains the values, if those beyond the range of a float dtype raise an error; see
+        `copy_in_range`. Default: they become infinite.
 
     Returns
     -------
@@ -181,8 +245,11 @@ def coerce(
         values = np.clip(values, low, high)
     if out is None:
         out = np.empty(values.shape, dtype)
-    with np.errstate(over="ignore"):  # values beyond the range of a float dtype become infinite
-        np.copyto(out, values, casting="unsafe")
+    if named is not None:
+        copy_in_range(out, values, named)
+    else:
+        with np.errstate(over="ignore"):
+            np.copyto(out, values, casting="unsafe")
     if above is not None:  # the float dtype cannot represent the integer limit itself
         out[above] = np.iinfo(dtype).max
     return out

@@ -47,6 +47,8 @@ class Moments:
         The sums of the finite values and of their squares, times 2 ** 1126.
     classes : mapping from int to int, optional
         The number of each value, in ascending order; None for float bands and if there are too many values.
+    around : frozenset of int, optional
+        Values of pixels that are not counted, in the margins of patches; None if there are too many.
 
     Examples
     --------
@@ -63,6 +65,7 @@ class Moments:
     total: int = 0
     squares: int = 0
     classes: Mapping[int, int] | None = None
+    around: frozenset[int] | None = frozenset()
 
     def statistics(self) -> BandStatistics:
         """Return the statistics: the mean is rounded once."""
@@ -76,13 +79,17 @@ class Moments:
             mean = _divide(self.total, count << _POINT)
             scatter = max((self.squares * count << _POINT) - self.total * self.total, 0)
             std = _root(scatter, count * count << 2 * _POINT)
-        return BandStatistics(count, self.masked, self.least, self.greatest, mean, std, self.classes)
+        classes = None
+        if self.classes is not None and self.around is not None:
+            classes = dict(sorted((dict.fromkeys(self.around, 0) | dict(self.classes)).items()))
+        return BandStatistics(count, self.masked, self.least, self.greatest, mean, std, classes)
 
     def to_json(self) -> list[Any]:
         """Return the moments as values of JSON."""
         ends = [end if isinstance(end, int) else end.hex() for end in (self.least, self.greatest)]
         classes = None if self.classes is None else [list(self.classes), list(self.classes.values())]
-        return [self.count, self.masked, *ends, hex(self.total), hex(self.squares), classes]
+        around = None if self.around is None else sorted(self.around)
+        return [self.count, self.masked, *ends, hex(self.total), hex(self.squares), classes, around]
 
     @classmethod
     def from_json(cls, document: list[Any]) -> Moments:
@@ -90,16 +97,18 @@ class Moments:
 
         Examples
         --------
-        >>> moments = Moments(2, 0, 0.1, math.inf, 7 << 1000, 9, {1: 2})
+        >>> moments = Moments(2, 0, 0.1, math.inf, 7 << 1000, 9, {1: 2}, frozenset([-3, 5]))
         >>> Moments.from_json(moments.to_json()) == moments
         True
         """
-        count, masked, least, greatest, total, squares, classes = document
+        count, masked, least, greatest, total, squares, classes, *rest = document
+        around = rest[0] if rest else []  # older versions did not write it
         least, greatest = (
             float.fromhex(end) if isinstance(end, str) else int(end) for end in (least, greatest)
         )
         named = None if classes is None else dict(zip(*classes, strict=True))
-        return cls(count, masked, least, greatest, int(total, 16), int(squares, 16), named)
+        values = None if around is None else frozenset(map(int, around))
+        return cls(count, masked, least, greatest, int(total, 16), int(squares, 16), named, values)
 
 
 def merge_moments(moments: Iterable[Moments]) -> Moments:
@@ -107,8 +116,12 @@ def merge_moments(moments: Iterable[Moments]) -> Moments:
     every = list(moments)
     valid = [each for each in every if each.count]
     masked = sum(each.masked for each in every)
+    around: frozenset[int] | None = None
+    if all(each.around is not None for each in every):
+        around = frozenset[int]().union(*(each.around or () for each in every))
+        around = around if len(around) <= _MOST_CLASSES else None
     if not valid:
-        return Moments(masked=masked)
+        return Moments(masked=masked, around=around)
     least, greatest = min(each.least for each in valid), max(each.greatest for each in valid)
     classes: dict[int, int] | None = None
     if greatest - least < _MOST_CLASSES and all(each.classes is not None for each in valid):
@@ -125,6 +138,7 @@ def merge_moments(moments: Iterable[Moments]) -> Moments:
         sum(each.total for each in valid),
         sum(each.squares for each in valid),
         classes,
+        around,
     )
 
 
@@ -179,6 +193,13 @@ class Tally:
                 part = slice(top, top + rows)
                 with np.errstate(over="ignore", invalid="ignore"):
                     self._sums += _sums_of(units[:, :, part], None if masked is None else masked[:, :, part])
+
+    def add_around(self, values: Array, masked: NDArray[np.bool_] | None) -> None:
+        """Note which values occur in pixels that are not counted."""
+        if self._counts:
+            found = np.unique(values if masked is None else values[~masked])
+            around = frozenset(map(int, found.tolist())) if len(found) <= _MOST_CLASSES else None
+            self._found.append(Moments(around=around))
 
     def moments(self) -> Moments:
         """Return the moments of all values so far."""

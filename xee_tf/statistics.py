@@ -30,7 +30,8 @@ class BandStatistics:
         The mean and the population standard deviation.
     classes : mapping from int to int, optional
         For bands with an integer dtype or of booleans whose values differ by less than 256: the number of
-        pixels of each value, in ascending order of the values.
+        pixels of each value, in ascending order of the values; in exports 0 for values that only occur in
+        margins.
 
     Examples
     --------

@@ -6,7 +6,7 @@ This module uses numpy only, so that the work of a task can be tested without Da
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from xee_tf.blocks.layout import BlockLayout, Chunk, Pieces
+from xee_tf.dtypes import copy_in_range
 from xee_tf.geometry import PatchAxis, Window
 
 __all__ = ["BandRule", "PlaneRule", "assemble", "cut_row", "cut_strips", "index_in", "stitch"]
@@ -32,11 +33,14 @@ class PlaneRule:
         Value for masked pixels; representable in the dtype of the band.
     nodata : tuple of int or float
         Values that mean "masked", as stored in the source dtype. NaN is always masked.
+    name : str
+        Name of the band, for error messages.
     """
 
     first: int
     default: float
     nodata: tuple[float, ...] = ()
+    name: str = field(default="", repr=False, compare=False)
 
     def masked(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Return where `values` are masked, or None if no value of the dtype can be masked."""
@@ -80,6 +84,7 @@ class BandRule:
         *,
         dtype: str,
         default: float,
+        name: str,
         nodata: tuple[float, ...] = (),
         depth: int | None = None,
     ) -> BandRule:
@@ -89,13 +94,13 @@ class BandRule:
         ----------
         chunks : sequence of sequence of int
             Dask's ``array.chunks``.
-        dtype, default, nodata
+        dtype, default, name, nodata
             See the class and `PlaneRule`.
         depth : int, optional
             Number of steps. Default: the steps of the array.
         """
         steps = chunks[0] if len(chunks) == 3 else (1,)
-        planes = tuple(PlaneRule(first, default, nodata) for first in accumulate(steps[:-1], initial=0))
+        planes = tuple(PlaneRule(first, default, nodata, name) for first in accumulate(steps[:-1], initial=0))
         return cls(dtype, sum(steps) if depth is None else depth, planes)
 
 
@@ -171,7 +176,7 @@ def assemble(
     mask = None
     if has_mask:
         rule = BandRule("|b1", 1, (PlaneRule(0, False),))
-        mask, _ = _assemble_band(window, _parts(found, firsts[-1], rule), rule, False)
+        mask, _ = _assemble_band(window, _parts(found, firsts[-1], rule), rule, False, None)
     bands: list[NDArray[Any]] = []
     masks: list[NDArray[np.bool_]] = []
     for first, rule in zip(firsts, rules, strict=False):
@@ -181,7 +186,7 @@ def assemble(
             if want_masks:
                 masks.append(np.broadcast_to(np.False_, band.shape))
         else:
-            band, masked = _assemble_band(window, parts, rule, want_masks)
+            band, masked = _assemble_band(window, parts, rule, want_masks, mask)
             if mask is not None:
                 for plane in rule.planes:
                     np.copyto(band[plane.first :], plane.default, where=mask, casting="unsafe")
@@ -271,9 +276,16 @@ def _as_view(window: Window, parts: BandPieces, rule: BandRule) -> NDArray[Any] 
 
 
 def _assemble_band(
-    window: Window, parts: BandPieces, rule: BandRule, want_mask: bool
+    window: Window,
+    parts: BandPieces,
+    rule: BandRule,
+    want_mask: bool,
+    mask: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Assemble a band from its pieces; return it and, if `want_mask`, where it is masked."""
+    """Assemble a band from its pieces; return it and, if `want_mask`, where it is masked.
+
+    `mask` is that of the user, which the caller applies.
+    """
     band = np.empty((rule.depth, *window.shape), rule.dtype)
     covered = sum(area.intersection(window).size.pixels * len(values) for _, area, values in parts)
     masked = np.zeros(band.shape, bool) if want_mask else None
@@ -287,10 +299,9 @@ def _assemble_band(
         source = values[index_in(common, area)]
         steps = slice(plane.first, plane.first + len(source))
         target = band[steps][index_in(common, window)]
-        # A float64 beyond the range of float32 becomes infinite, as usual in numpy.
-        with np.errstate(over="ignore"):
-            np.copyto(target, source, casting="unsafe")
         absent = plane.masked(source)
+        unused = None if mask is None else mask[index_in(common, window)]
+        copy_in_range(target, source, f"Band {plane.name!r}", absent, unused)
         if absent is not None and absent.any():
             target[absent] = plane.default
         if masked is not None:

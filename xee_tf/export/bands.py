@@ -107,7 +107,14 @@ def read_bands(
         defaults[name] = default = _default(options.default_value, variable.dtype, np.dtype(stored))
         arrays.append(_array(variable, georef, options.patch_dimensions, depth))
         rules.append(
-            BandRule.of(arrays[-1].chunks, dtype=stored, default=default, nodata=nodata, depth=depth or 1)
+            BandRule.of(
+                arrays[-1].chunks,
+                dtype=stored,
+                default=default,
+                nodata=nodata,
+                depth=depth or 1,
+                name=name,
+            )
         )
         with np.errstate(over="ignore"):  # as for pixels: values beyond the range of float32 become infinite
             written = np.asarray(default).astype(stored).item()

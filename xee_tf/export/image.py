@@ -8,6 +8,7 @@ from typing import Unpack
 
 import xarray as xr
 from affine import Affine
+from dask.utils import format_bytes
 
 from xee_tf.blocks import lay_out_blocks, pixel_bytes
 from xee_tf.display import quoted
@@ -29,6 +30,7 @@ from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
 from xee_tf.options import parse, spelled
+from xee_tf.records import MOST_RECORD_BYTES
 from xee_tf.sampling import PatchSelection, PatchSplit
 from xee_tf.shards import IMAGE_MEMBER, ShardStore, aborted_on_failure, patches_per_member
 from xee_tf.sidecars import ExportNames, export_prefix, image_files
@@ -310,6 +312,12 @@ def _job(
         "xee_tf.open_image could not read it. Rename it, for example with ds.rename({'x': 'x_1'}).",
     )
     record = plan_records(bands, grid.stored, options)
+    if record.framed_size > MOST_RECORD_BYTES:
+        raise OptionError(
+            f"patch_dimensions={options.patch_dimensions.xy} is too large: a patch would have "
+            f"{format_bytes(record.framed_size)}, but a record can have {format_bytes(MOST_RECORD_BYTES)}. "
+            "The size is in pixels: pass a smaller one, such as (256, 256), or export fewer bands."
+        )
     plan = ExportPlan(
         names=ExportNames(prefix, options.compressed),
         grid=grid,

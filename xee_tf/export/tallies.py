@@ -51,7 +51,8 @@ def tallied_bands(bands: BandPlan) -> tuple[TalliedBand, ...]:
 class BlockTallies:
     """The statistics of the patches of one block, by shard.
 
-    Each patch counts once, without its margin, and only if it is written.
+    Each patch counts once, without its margin, and only if it is written. Of the margins, only the values of
+    integer bands are noted, so that all classes in the records are known.
     """
 
     def __init__(self, bands: Sequence[TalliedBand]) -> None:
@@ -88,6 +89,7 @@ class BlockTallies:
         tallies = self._shards.get(shard)
         if tallies is None:
             tallies = self._shards[shard] = [Tally(np.dtype(band.dtype)) for band in self._bands]
+        margins = _margins(axes, rows, columns, keep)
         for band, tally in zip(self._bands, tallies, strict=True):
             steps = slice(band.first, band.first + band.depth)
             units = _cores(bands[band.array][steps], axes, rows, columns)
@@ -98,6 +100,11 @@ class BlockTallies:
             if keep is not None:
                 units, masked = units[keep], None if masked is None else masked[keep]
             tally.add(units, masked)
+            if margins and np.dtype(band.dtype).kind in "biu":
+                array = bands[band.array][steps]
+                absent = None if masked is None or mask is None else mask[steps]
+                for part in margins:
+                    tally.add_around(array[part], None if absent is None else absent[part])
 
     def moments(self, shard: int) -> tuple[Moments, ...]:
         """Return what is known of the pixels of each band in a shard."""
@@ -117,6 +124,29 @@ def statistics_of_shards(
         name: merge_moments([shard.moments[number] for shard in shards]).statistics()
         for number, name in enumerate(names)
     }
+
+
+def _margins(
+    axes: tuple[Window, PatchAxis, PatchAxis], rows: range, columns: range, keep: NDArray[np.bool_] | None
+) -> list[Any]:
+    """Return indices of assembled bands that together cover the margins of patches, and few other pixels."""
+    window, y, x = axes
+    if not (y.margin or x.margin) or not (keep is None or keep.any()):
+        return []
+    top, bottom = (edge - window.top for edge in y.halo(rows[0], rows[-1]))
+    left, right = (edge - window.left for edge in x.halo(columns[0], columns[-1]))
+    if keep is not None:  # the patches of one row, some of which are neighbors
+        inside = np.zeros(right - left, bool)
+        for number in np.flatnonzero(keep).tolist():
+            inside[number * x.patch : (number + 1) * x.patch + 2 * x.margin] = True
+        return [np.s_[:, top:bottom, np.flatnonzero(inside) + left]]
+    inner_top, inner_bottom = top + y.margin, bottom - y.margin
+    return [
+        np.s_[:, top:inner_top, left:right],
+        np.s_[:, inner_bottom:bottom, left:right],
+        np.s_[:, inner_top:inner_bottom, left : left + x.margin],
+        np.s_[:, inner_top:inner_bottom, right - x.margin : right],
+    ]
 
 
 def _cores(

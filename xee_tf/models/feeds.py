@@ -95,28 +95,33 @@ class Feed:
         first = next(iter(self.members.values()))
         lead = arrays[0].shape[: arrays[0].ndim - len(first.shape)]
         if len(arrays) == 1:
-            return coerce(arrays[0], self.dtype).reshape(lead + self.shape)
+            [name] = self.members
+            return coerce(arrays[0], self.dtype, named=self._named(name)).reshape(lead + self.shape)
         out = np.empty(lead + self.shape, self.dtype)
         *steps, _ = self.shape
         start = 0
-        for channel, (array, item) in enumerate(zip(arrays, self.members.values(), strict=True)):
+        for channel, (array, (name, item)) in enumerate(zip(arrays, self.members.items(), strict=True)):
             if steps:  # (*lead, *steps, band)
                 ones = (1,) * (len(steps) - len(item.shape))
                 repeated = np.broadcast_to(array.reshape(lead + ones + item.shape), out.shape[:-1])
-                coerce(repeated, self.dtype, out[..., channel])
+                coerce(repeated, self.dtype, out[..., channel], self._named(name))
             else:
                 stop = start + math.prod(item.shape)
-                coerce(array.reshape(*lead, stop - start), self.dtype, out[..., start:stop])
+                part = array.reshape(*lead, stop - start)
+                coerce(part, self.dtype, out[..., start:stop], self._named(name))
                 start = stop
         return out
+
+    def _named(self, name: str) -> str:
+        return f"{'Band' if self.members[name].tiled else 'Input'} {name!r}"
 
     def _converted(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the values of a member as numbers for the model."""
         if name in self.overrides:
-            values = _overridden(values, self.overrides[name])
+            values = _overridden(values, self.overrides[name], self._named(name))
         if name in self.scales:
             offset, scale = map(np.float32, self.scales[name])
-            values = coerce(values, np.dtype("float32")) - offset
+            values = coerce(values, np.dtype("float32"), named=self._named(name)) - offset
             values /= scale
         return values
 
@@ -164,7 +169,7 @@ def fits(expected: Sequence[int | None], shape: Shape) -> bool:
     return len(expected) == len(shape) and all(a in (None, b) for a, b in zip(expected, shape, strict=True))
 
 
-def _overridden(values: npt.NDArray[Any], override: PixelType) -> npt.NDArray[Any]:
+def _overridden(values: npt.NDArray[Any], override: PixelType, named: str) -> npt.NDArray[Any]:
     if override.dtype is not None:
-        values = coerce(values, override.dtype)
+        values = coerce(values, override.dtype, named=named)
     return values if override.limits is None else np.clip(values, *override.limits)

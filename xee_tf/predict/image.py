@@ -400,7 +400,7 @@ def _predict(
         for band in bands
     ]
     rules = tuple(
-        BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata)
+        BandRule.of(array.chunks, dtype=array.dtype.str, default=0, nodata=band.nodata, name=band.name)
         for band, array in zip(bands, arrays, strict=False)
     )
     derived = tuple(band for band in outputs if isinstance(band, DerivedBand))

@@ -18,7 +18,7 @@ from xee_tf.records.framing import (
     run_crc,
     truncated_record,
 )
-from xee_tf.records.layout import RecordLayout, context_head
+from xee_tf.records.layout import MOST_RECORD_BYTES, RecordLayout, context_head
 from xee_tf.records.parse import decode_sequence_example, read_layout, read_sequence_layout
 from xee_tf.records.ragged import Ragged
 from xee_tf.records.walk import FeatureValues, Order, by_name
@@ -28,6 +28,7 @@ __all__ = [
     "FRAMING",
     "HEADER",
     "LIST_DTYPES",
+    "MOST_RECORD_BYTES",
     "Encoded",
     "Feature",
     "FeatureTypes",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import copy_in_range
 from xee_tf.errors import RecordError
 from xee_tf.records.crc import range_crcs, row_crcs
 from xee_tf.records.feature import Feature
@@ -295,7 +296,7 @@ def _steps(feature: Feature, array: Array, mask: Mask | None) -> Ragged:
         stride = len(head) + feature.max_bytes
         steps = np.empty((len(kept), stride), np.uint8)
         steps[:, : len(head)] = head
-        np.copyto(Slot(feature, len(head)).view(steps, kept.shape), kept, casting="same_kind")
+        copy_in_range(Slot(feature, len(head)).view(steps, kept.shape), kept, f"Band {feature.name!r}")
         return Ragged.packed(steps.reshape(-1), counts * stride)
     joined = join([Prefixed.of(_values(feature, kept, len(kept)), partial(step_head, feature))])
     ends = np.concatenate([[0], np.cumsum(joined.sizes)])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xee_tf.dtypes import copy_in_range
 from xee_tf.errors import OptionError
 from xee_tf.records.feature import Feature, Kind
 from xee_tf.records.framing import FOOTER, HEADER, frame_header
@@ -25,6 +26,7 @@ from xee_tf.wire import encode_field, field_head
 
 __all__ = [
     "LIST_FIELDS",
+    "MOST_RECORD_BYTES",
     "RecordLayout",
     "Slot",
     "Template",
@@ -37,6 +39,9 @@ __all__ = [
 
 LIST_FIELDS: dict[Kind, int] = {"bytes": 1, "float": 2, "int64": 3}
 """The field number of each kind of list in a Feature message."""
+
+MOST_RECORD_BYTES = (1 << 31) - 1
+"""Parsers of protobuf, such as TensorFlow's, do not take longer messages."""
 
 _MAX_SPACING = 512  # average bytes per constant piece up to which whole rows are copied and compared
 
@@ -210,9 +215,8 @@ class Template:
         else:
             for start, data in self.pieces:
                 block[:, start : start + len(data)] = np.frombuffer(data, np.uint8)
-        with np.errstate(over="ignore"):  # numbers outside the range of float32 become infinite
-            for slot, array in zip(self.slots, arrays, strict=True):
-                np.copyto(slot.view(block, array.shape), array, casting="same_kind")
+        for slot, array in zip(self.slots, arrays, strict=True):
+            copy_in_range(slot.view(block, array.shape), array, f"Band {slot.feature.name!r}")
 
     def matches(self, block: npt.NDArray[np.uint8]) -> bool:
         """Return whether all rows of a matrix contain the constant bytes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,31 +15,31 @@ from xee_tf.errors import OptionError, shorten
 from xee_tf.options import integer
 from xee_tf.sampling.places import Indices
 from xee_tf.sampling.randomness import random_numbers
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import SampleCounts, TableColumn
 
 __all__ = ["Choice", "Sample", "first_plane"]
 
-_SHOWN_CLASSES = 20  # per block, for an error message
+_SHOWN_CLASSES = 20  # in a message; per block in an error
 
 
 @dataclass(frozen=True)
 class Sample:
     """Sampled pixels: the feature, row and column of each pixel, and its values in every plane.
 
-    `dropped` is the number of pixels that were omitted because they are masked. `classes` are some of the
-    classes that a `Choice` found in a band, for an error message.
+    `counts` are the numbers of pixels before some were omitted. `classes` are some of the classes that a
+    `Choice` found in a band, for an error message.
     """
 
     numbers: Indices
     rows: Indices
     columns: Indices
     values: npt.NDArray[np.float64]
-    dropped: int = 0
+    counts: SampleCounts = field(default_factory=SampleCounts)
     classes: frozenset[float] = frozenset()
 
     def __getitem__(self, chosen: Any) -> Sample:
         parts = (self.numbers[chosen], self.rows[chosen], self.columns[chosen], self.values[chosen])
-        return Sample(*parts, self.dropped, self.classes)
+        return Sample(*parts, self.counts, self.classes)
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,7 @@ class Choice:
 
     def __call__(self, sample: Sample, columns: Sequence[TableColumn]) -> Sample:
         """Select pixels from a sample; selecting again from merged selections gives the same result."""
-        kinds: npt.NDArray[Any] = np.zeros(len(sample.numbers))
-        if self.classes is not None:
-            kinds = self.classes[sample.numbers]
-        elif self.band is not None:
-            kinds = sample.values[:, first_plane(columns, self.band)]
-        codes, uniques = pd.factorize(kinds)
+        codes, uniques = pd.factorize(self._kinds(sample, columns))
         # A missing class (code -1) has the limit 0, the last one.
         quotas = [self.quota.get(u, 0) if isinstance(self.quota, dict) else self.quota for u in uniques]
         limits = np.array([*quotas, 0], np.int64)[codes]
@@ -130,6 +125,39 @@ class Choice:
             found = frozenset(np.sort(uniques)[:_SHOWN_CLASSES].tolist())
             sample = replace(sample, classes=sample.classes | found)
         return sample[np.sort(order[ranks < limits[order]])]
+
+    def short(self, chosen: Sample, columns: Sequence[TableColumn]) -> SampleCounts:
+        """Return the classes of which fewer pixels were selected than asked for: there are no others."""
+        codes, uniques = pd.factorize(self._kinds(chosen, columns))
+        counts = np.bincount(codes[codes >= 0], minlength=len(uniques)).tolist()
+        found = dict(zip(uniques.tolist(), counts, strict=True))
+        if isinstance(self.quota, dict):
+            asked = self.quota
+        else:
+            # Features of a class may all be masked; which classes a band has is known from its pixels only.
+            known = found if self.classes is None else pd.unique(self.classes[~pd.isna(self.classes)])
+            asked = dict.fromkeys(known if self.has_classes else [0.0], self.quota)
+        short = {kind: (n, found.get(kind, 0)) for kind, n in asked.items() if found.get(kind, 0) < n}
+        names = (f"{kind:.15g}" if isinstance(kind, float) else str(kind) for kind in short)
+        shown = [
+            (name if self.has_classes else "", n, available)
+            for name, (n, available) in zip(names, short.values(), strict=True)
+        ]
+        return SampleCounts(short=tuple(shown[:_SHOWN_CLASSES]), classes_short=len(short))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether pixels have different classes."""
+        return self.classes is not None or self.band is not None
+
+    def _kinds(self, sample: Sample, columns: Sequence[TableColumn]) -> npt.NDArray[Any]:
+        """Return the class of each pixel."""
+        if self.classes is not None:
+            kinds: npt.NDArray[Any] = self.classes[sample.numbers]
+            return kinds
+        if self.band is not None:
+            return sample.values[:, first_plane(columns, self.band)]
+        return np.zeros(len(sample.numbers))
 
 
 def first_plane(columns: Sequence[TableColumn], name: str) -> int:

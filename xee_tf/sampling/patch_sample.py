@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xee_tf.display import abbreviated
-from xee_tf.errors import OptionError, shorten
+from xee_tf.errors import OptionError, shorten, warn
 from xee_tf.geometry import PatchGrid
 from xee_tf.options import check_flags, integer, is_number
 from xee_tf.sampling.grids import candidates
@@ -48,9 +48,9 @@ def sample_patches(
     patches : PatchGrid, PatchSelection, ExportPlan, ExportResult or Mixer
         The patches to select from.
     n : int, float or mapping of class to int, optional
-        An integer is the number of patches, all if there are fewer; a float up to 1.0 is their proportion.
-        With `class_band`, the number of patches that hold each class, or a mapping of some classes to their
-        numbers. Default: all.
+        An integer is the number of patches, all if there are fewer, with a warning; a float up to 1.0 is
+        their proportion. With `class_band`, the number of patches that hold each class, or a mapping of some
+        classes to their numbers. Default: all.
     polygons : GeoDataFrame, GeoSeries or GeoJSON-like, optional
         Select only patches whose center is in a polygon. GeoJSON is in EPSG:4326.
     all_touched : bool, default False
@@ -99,7 +99,7 @@ def sample_patches(
     ...                      coords={"y": 5e6 - 30 * np.arange(640.0), "x": 7e5 + 30 * np.arange(640.0)})
     >>> cover[100, 200] = 1
     >>> plan = xee_tf.plan_export(cover, patch_dimensions=64, crs="EPSG:32633")
-    >>> xee_tf.sample_patches(plan, 2, class_band=cover.rio.write_crs("EPSG:32633")).patches
+    >>> xee_tf.sample_patches(plan, {0: 2, 1: 1}, class_band=cover.rio.write_crs("EPSG:32633")).patches
     array([13, 48])
     """
     check_flags(all_touched=all_touched, progress=progress)
@@ -138,7 +138,10 @@ def _count(n: Any, available: int) -> int:
     if isinstance(n, float | np.floating) and 0 < n <= 1:
         return max(1, round(n * available))
     if is_number(n):
-        return integer(1)(n, "n")
+        number = integer(1)(n, "n")
+        if number > available:
+            warn(f"n={number:,} patches were asked for, but there are only {available:,}: all were selected.")
+        return number
     raise OptionError(
         f"n must be a number of patches, such as 1000, or a proportion, such as 0.1; got {shorten(repr(n))}."
     )
@@ -173,6 +176,16 @@ def _of_each_class(numbers: Numbers, found: PatchClasses, n: Any, random: NDArra
             )
     else:
         quota = dict.fromkeys(classes, integer(1)(n, "n"))
+    short = [
+        f"{each:.15g} ({found:,} of {quota[each]:,})"
+        for each, found in zip(classes, frequency.tolist(), strict=True)
+        if found < quota.get(each, 0)
+    ]
+    if short:
+        warn(
+            "Classes are in fewer patches than n asks for, so all of these were selected: "
+            f"{abbreviated(short)}."
+        )
     chosen = np.zeros(len(random), bool)
     for code in np.argsort(frequency, kind="stable").tolist():
         holders = patches[codes == code]

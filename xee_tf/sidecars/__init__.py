@@ -22,7 +22,14 @@ from xee_tf.sidecars.find import (
     require_missing,
 )
 from xee_tf.sidecars.interrupted import require_whole
-from xee_tf.sidecars.manifest import ImageManifest, Manifest, TableColumn, TableManifest, TablePatches
+from xee_tf.sidecars.manifest import (
+    ImageManifest,
+    Manifest,
+    SampleCounts,
+    TableColumn,
+    TableManifest,
+    TablePatches,
+)
 from xee_tf.sidecars.manifest_files import manifest_of, read_document, read_manifest
 from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.mixer import Mixer
@@ -70,6 +77,7 @@ __all__ = [
     "Manifest",
     "ManifestShard",
     "Mixer",
+    "SampleCounts",
     "ShardInfo",
     "TableColumn",
     "TableManifest",

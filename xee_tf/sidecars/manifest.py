@@ -224,6 +224,58 @@ class TablePatches:
     default: float | None = None
 
 
+@dataclass(frozen=True)
+class SampleCounts:
+    """What became of the pixels from which the rows of a table were sampled.
+
+    Parameters
+    ----------
+    pixels : int
+        Number of pixels, before any was omitted.
+    dropped : int
+        Number of masked pixels that were omitted.
+    short : tuple of (str, int, int)
+        Some classes with fewer pixels than were asked for: the class, or an empty text without classes; how
+        many pixels were asked for; and how many there are.
+    classes_short : int
+        Number of all classes with fewer pixels.
+
+    Examples
+    --------
+    >>> counts = SampleCounts(9, 2, (("3", 5, 1), ("7", 5, 0)), 2) + SampleCounts(0, 1)
+    >>> counts.short_text
+    'Classes have fewer pixels than n asks for, so all of these were selected: 3 (1 of 5), 7 (0 of 5)'
+    """
+
+    pixels: int = 0
+    dropped: int = 0
+    short: tuple[tuple[str, int, int], ...] = ()
+    classes_short: int = 0
+
+    def __add__(self, other: SampleCounts) -> SampleCounts:
+        return SampleCounts(
+            self.pixels + other.pixels,
+            self.dropped + other.dropped,
+            self.short + other.short,
+            self.classes_short + other.classes_short,
+        )
+
+    @property
+    def short_text(self) -> str:
+        """How many pixels were asked for and are available; empty if there are enough."""
+        if not self.short:
+            return ""
+        if not self.short[0][0]:
+            _, asked, available = self.short[0]
+            return f"n={asked:,} pixels were asked for, but there are only {available:,}: all were selected"
+        shown = [f"{name} ({available:,} of {asked:,})" for name, asked, available in self.short]
+        more = self.classes_short - len(shown)
+        return (
+            "Classes have fewer pixels than n asks for, so all of these were selected: "
+            f"{', '.join(shown)}{f' and {more:,} more' if more else ''}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class TableManifest:
     """The manifest of a table export.
@@ -236,8 +288,8 @@ class TableManifest:
         The TFRecord file.
     version : str
         The version of xee_tf that wrote the manifest.
-    dropped : int
-        Number of masked pixels that were omitted.
+    counts : SampleCounts
+        Numbers of the pixels from which rows were sampled.
     rounded : tuple of str
         Columns with integers that were rounded.
     identity : mapping, optional
@@ -257,7 +309,7 @@ class TableManifest:
     columns: tuple[TableColumn, ...]
     shards: tuple[ManifestShard, ...] = ()
     version: str = __version__
-    dropped: int = 0
+    counts: SampleCounts = field(default_factory=SampleCounts)
     rounded: tuple[str, ...] = ()
     identity: Mapping[str, Any] | None = None
     patches: TablePatches | None = None
@@ -286,7 +338,15 @@ class TableManifest:
             "shards": [shard.document() for shard in self.shards],
         }
         if self.identity is not None:
-            document |= {"dropped": self.dropped, "rounded": list(self.rounded), "identity": self.identity}
+            counts = self.counts
+            document |= {"dropped": counts.dropped, "rounded": list(self.rounded), "identity": self.identity}
+            if counts.pixels:
+                document["pixels"] = counts.pixels
+            if counts.short:
+                document |= {
+                    "short": [list(each) for each in counts.short],
+                    "classesShort": counts.classes_short,
+                }
         if self.patches is not None:
             document["patchDimensions"] = list(self.patches.size.xy)
             if self.patches.default is not None:
@@ -315,7 +375,12 @@ class TableManifest:
             tuple(columns),
             shards,
             str(document.get("version", "")),
-            int(document.get("dropped", 0)),
+            SampleCounts(
+                pixels=int(document.get("pixels", 0)),
+                dropped=int(document.get("dropped", 0)),
+                short=tuple((str(kind), int(n), int(found)) for kind, n, found in document.get("short", ())),
+                classes_short=int(document.get("classesShort", 0)),
+            ),
             tuple(map(str, document.get("rounded", ()))),
             document.get("identity"),
             patches,

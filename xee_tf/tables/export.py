@@ -30,6 +30,7 @@ from xee_tf.shards import (
 )
 from xee_tf.sidecars import (
     TABLE,
+    SampleCounts,
     ShardInfo,
     TableColumn,
     TableManifest,
@@ -85,6 +86,10 @@ class TableResult(Summarized):
         Columns with integers that float32 cannot represent exactly.
     dropped : int
         Number of masked pixels that `xee_tf.sample_table` omitted.
+    sampled : int
+        Number of pixels from which `xee_tf.sample_table` selected rows, with those that are masked.
+    short : str
+        If there are fewer pixels than `n` asks for: how many of which classes.
     resumed : bool
         Whether another run had completed the table, with ``if_exists="resume"``.
 
@@ -102,6 +107,8 @@ class TableResult(Summarized):
     manifest: Location
     rounded: tuple[str, ...] = ()
     dropped: int = 0
+    sampled: int = 0
+    short: str = ""
     resumed: bool = field(default=False, compare=False)
 
     def _summary(self) -> Summary:
@@ -114,7 +121,9 @@ class TableResult(Summarized):
                 ("rounded", f"{', '.join(self.rounded)}: integers that float32 cannot represent exactly")
             )
         if self.dropped:
-            rows.append(("dropped", counted(self.dropped, "masked pixel")))
+            rows.append(("dropped", f"{self.dropped:,} of {counted(self.sampled, 'pixel')}: masked"))
+        if self.short:
+            rows.append(("selected", self.short))
         if self.resumed:
             rows.append(("resumed", "the table was already complete"))
         columns = Listing("columns", [_describe_column(column) for column in self.columns], most=12)
@@ -318,6 +327,8 @@ def write_table(
             f"rounded. Only integers up to {FLOAT32_EXACT:,} are exact. To write identifiers, convert them "
             f"to strings: table[{result.rounded[0]!r}].astype(str)."
         )
+    if result.short:
+        warn(f"{result.short}.")
     return result
 
 
@@ -342,7 +353,10 @@ def _still_complete(target: Location, identity: RunIdentity) -> TableResult:
 def _result_of(target: Location, manifest: TableManifest) -> TableResult:
     file = replace(manifest.shards[0].file, path=target.url)
     location = manifest_location(target)
-    return TableResult(file, manifest.columns, location, manifest.rounded, manifest.dropped)
+    counts = manifest.counts
+    return TableResult(
+        file, manifest.columns, location, manifest.rounded, counts.dropped, counts.pixels, counts.short_text
+    )
 
 
 def _table_files(target: Location) -> list[Location]:
@@ -360,7 +374,7 @@ def _write_part(read: Callable[[Any, int], Rows], store: ShardStore, number: int
         for each in encoded
     )
     part = store.put(0, f"{number:06d}", runs)
-    return TablePart(part, len(rows), rows.columns, rows.rounded, rows.dropped)
+    return TablePart(part, len(rows), rows.columns, rows.rounded, rows.counts)
 
 
 def _row_ranges(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -392,7 +406,7 @@ def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> De
     ]
     uploaded = upload_parts(tasks, token, store, source.groups, parts, waits=in_this_process)
     result = add_task(
-        tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.dropped, source.patches
+        tasks, f"table-commit-{token}", _commit, store, parts, uploaded, source.counts, source.patches
     )
     return source.graph.delayed(f"table-export-{token}", result)
 
@@ -401,7 +415,7 @@ def _commit(
     store: TableStore,
     parts: Sequence[TablePart],
     uploaded: Uploaded | None,
-    dropped: int,
+    counts: SampleCounts,
     patches: TablePatches | None,
 ) -> TableResult:
     """Check that the parts have the same columns, join them, and publish the file and its manifest."""
@@ -415,7 +429,7 @@ def _commit(
         described = TableManifest(
             columns,
             (written.in_manifest(target.name, patches=False),),
-            dropped=dropped + sum(part.dropped for part in parts),
+            counts=sum((part.counts for part in parts), start=counts),
             rounded=tuple(column.name for column in columns if column.name in rounded),
             identity=identity,
             patches=patches,
@@ -447,7 +461,7 @@ def _common_columns(parts: Sequence[TablePart]) -> tuple[TableColumn, ...]:
                     )
         row += part.records
     if expected is None:
-        raise _no_rows_error(sum(part.dropped for part in parts))
+        raise _no_rows_error(sum(part.counts.dropped for part in parts))
     return expected
 
 

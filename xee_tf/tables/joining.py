@@ -23,7 +23,7 @@ from xee_tf.shards import (
     run_sizes,
     shard_header,
 )
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import SampleCounts, TableColumn
 from xee_tf.storage import Earlier, Staging, upload_service
 
 __all__ = ["TablePart", "TableStore", "Uploaded", "join_parts", "table_store", "upload_parts"]
@@ -41,7 +41,7 @@ class TablePart:
     records: int
     columns: tuple[TableColumn, ...]
     rounded: tuple[str, ...]
-    dropped: int
+    counts: SampleCounts
 
     def __sizeof__(self) -> int:
         """Size in bytes; see `Part`."""

@@ -1,9 +1,11 @@
 """Cut a patch around every sampled pixel, and write the patches in the order of the pixels.
 
 The pixels are known before the graph is built, so that it only has tasks for blocks with pixels. Their
-patches are rows of float32 values. Those of a small table stay in memory until they are encoded; those of a
-large one are written to a temporary file, in which the rows of a row group, which is encoded as a whole, are
-together. On a cluster that writes to an object store there is no such file: the workers exchange the rows.
+patches are rows of float32 values, after a header: the number of the row in its group, and whether integers
+of each wide band, such as one of int32, were rounded. Those of a small table stay in memory until they are
+encoded; those of a large one are written to a temporary file, in which the rows of a row group, which is
+encoded as a whole, are together. On a cluster that writes to an object store there is no such file: the
+workers exchange the rows.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from xee_tf.blocks import (
     first_pixels,
     points_by_block,
 )
+from xee_tf.dtypes import copy_in_range
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef
 from xee_tf.graph import (
@@ -44,11 +47,11 @@ from xee_tf.graph import (
     work_on_blocks,
 )
 from xee_tf.sampling import Sample
-from xee_tf.sidecars import TableColumn, TablePatches
+from xee_tf.sidecars import SampleCounts, TableColumn, TablePatches
 from xee_tf.storage import RowFile, Staging
 from xee_tf.tables.joining import TableStore
 from xee_tf.tables.pixels import SourceBands
-from xee_tf.tables.rows import Rows, Values
+from xee_tf.tables.rows import Rows, Values, are_rounded_integers
 from xee_tf.tables.sources import LONLAT, LazyTable, lonlat_of_pixels
 
 __all__ = ["PatchTable"]
@@ -68,7 +71,7 @@ class PatchTable:
     Parameters
     ----------
     bands : SourceBands
-        The bands, assembled as float32.
+        The bands.
     properties : mapping of str to (TableColumn, Values)
         The properties of all features.
     georef : GeoRef
@@ -109,7 +112,8 @@ class PatchTable:
             for column, wanted in zip(self.bands.columns, cut, strict=True)
             if wanted
         )
-        width = 1 + sum(column.size for column in columns)
+        wide = _wide(self.bands.rules, cut)
+        width = 1 + sum(wide) + sum(column.size for column in columns)
         count = len(sample.numbers)
         small = 4 * width * count <= _HELD_BYTES
         in_file = not small and (store.names.prefix.is_local or (compute and not on_cluster()))
@@ -138,7 +142,8 @@ class PatchTable:
             value = add_value(graph.tasks, (f"patch-rows-{run}", number), known)
             groups.append([value, *parts[number]])
         patches = TablePatches(self.size, float(np.float32(self.default)))
-        return LazyTable(groups, graph, _ReadGroup(tuple(self.names), file), local, patches, sample.dropped)
+        read = _ReadGroup(tuple(self.names), wide, file)
+        return LazyTable(groups, graph, read, local, patches, sample.counts)
 
     def _blocks(
         self, run: str, sample: Sample, cut: tuple[bool, ...], width: int, step: int, file: RowFile | None
@@ -182,6 +187,13 @@ class PatchTable:
         return _Group(start, stop, columns, found)
 
 
+def _wide(rules: Sequence[BandRule], cut: Sequence[bool]) -> tuple[bool, ...]:
+    """Return which of the bands that are cut may hold integers that float32 cannot represent."""
+    return tuple(
+        np.dtype(rule.dtype) != np.float32 for rule, wanted in zip(rules, cut, strict=True) if wanted
+    )
+
+
 def _places(by_block: Mapping[Block, Indices], count: int, step: int) -> Indices:
     """Return the place of each row: in its group, the rows of a block are together."""
     by_row = np.concatenate(list(by_block.values()))
@@ -196,6 +208,7 @@ class _Cutter:
     """The task of one block: cut the patches around its pixels.
 
     Each row starts with one plus its number in its group, so that rows of zeros are those that were dropped.
+    A number for each wide band follows: 1 if some of its integers were rounded.
     """
 
     rules: tuple[BandRule, ...]
@@ -248,11 +261,17 @@ class _Cutter:
     ) -> Patches:
         patches = np.empty((len(numbers), self.width), np.float32)
         patches[:, 0] = numbers + 1
-        first = 1
-        for each in windows:
+        rules = [rule for rule, wanted in zip(self.rules, self.cut, strict=True) if wanted]
+        wide = _wide(self.rules, self.cut)
+        flag, first = 1, 1 + sum(wide)
+        for each, rule, is_wide in zip(windows, rules, wide, strict=True):
             shape = each.shape[2:]
             values = patches[:, first : first + math.prod(shape)].reshape(len(numbers), *shape)
-            values[...] = each[tops, lefts]
+            found = each[tops, lefts]
+            copy_in_range(values, found, f"Band {rule.planes[0].name!r}")
+            if is_wide:
+                patches[:, flag] = are_rounded_integers(found)
+                flag += 1
             np.copyto(values, self.default, where=np.isnan(values))
             first += math.prod(shape)
         return patches
@@ -273,6 +292,7 @@ class _ReadGroup:
     """Convert a row group to rows: join its patches with the values that are known of its rows."""
 
     names: tuple[str, ...]
+    wide: tuple[bool, ...]
     file: RowFile | None
 
     def __call__(self, group: Any, number: int) -> Rows:
@@ -289,13 +309,20 @@ class _ReadGroup:
         values: dict[str, tuple[TableColumn, Values]] = {
             name: (column, each[numbers]) for name, (column, each) in rows.known.items()
         }
-        first = 1
-        for column in rows.patches:
+        flag, first = 1, 1 + sum(self.wide)
+        rounded = set()
+        for column, is_wide in zip(rows.patches, self.wide, strict=True):
+            if is_wide:
+                if patches[:, flag].any():
+                    rounded.add(column.name)
+                flag += 1
             own = patches[order, first : first + column.size]
             values[column.name] = column, own.reshape(-1, *column.shape)
             first += column.size
         dropped = rows.stop - rows.start - len(numbers)
-        return Rows.of((values[name] for name in self.names), dropped)
+        return Rows.of(
+            (values[name] for name in self.names), SampleCounts(dropped=dropped), frozenset(rounded)
+        )
 
 
 def _between(part: tuple[Indices, Patches], start: int, stop: int) -> tuple[Indices, Patches]:

@@ -16,7 +16,7 @@ from xee_tf.errors import OptionError
 from xee_tf.georef import GeoRef, band_nodata, plane_array, raster_variables
 from xee_tf.graph import BlockJob, ChunkedArray, add_task, chunk_grids, run_graph, work_on_blocks
 from xee_tf.sampling import Choice, FindPixels, Sample, SamplePixels, first_plane
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import SampleCounts, TableColumn
 
 __all__ = ["Sampler", "SourceBands", "choose_pixels", "join_samples", "no_pixels_error"]
 
@@ -61,6 +61,7 @@ class SourceBands:
                 dtype=np.result_type(variable.dtype, np.float32).str,
                 default=np.nan,
                 nodata=band_nodata(variable, name),
+                name=name,
             )
             columns.append(column)
             rules.append(rule)
@@ -73,10 +74,6 @@ class SourceBands:
     def names(self) -> list[str]:
         """The names of the bands."""
         return [column.name for column in self.columns]
-
-    def as_float32(self) -> SourceBands:
-        """Return the bands as records store them."""
-        return replace(self, rules=tuple(replace(rule, dtype="<f4") for rule in self.rules))
 
     def only(self, names: Collection[str]) -> SourceBands:
         """Return some of the bands; the first one if there are none."""
@@ -120,10 +117,10 @@ class Sampler:
         bands, _ = assemble(window, pieces, self.rules)
         down, across = rows - window.top, columns - window.left
         values = np.concatenate([band[:, down, across] for band in bands]).T.astype(np.float64)
-        sample = Sample(numbers, rows, columns, values)
+        sample = Sample(numbers, rows, columns, values, SampleCounts(len(numbers)))
         if self.drop_nulls:
             whole = ~np.isnan(values).any(axis=1)
-            sample = replace(sample[whole], dropped=int((~whole).sum()))
+            sample = replace(sample[whole], counts=SampleCounts(len(numbers), int((~whole).sum())))
         if self.choice is not None:
             sample = self.choice(sample, self.columns)
         if self.classes_only:
@@ -145,13 +142,15 @@ def join_samples(samples: Sequence[Sample], choice: Choice | None, columns: Sequ
         np.concatenate(part)
         for part in zip(*((s.numbers, s.rows, s.columns, s.values) for s in samples), strict=True)
     )
-    dropped = sum(s.dropped for s in samples)
+    counts = sum((s.counts for s in samples), start=SampleCounts())
     classes = frozenset[float]().union(*(s.classes for s in samples))
-    sample = Sample(numbers, rows, across, sampled, dropped)
+    sample = Sample(numbers, rows, across, sampled, counts)
     if choice is not None:
         sample = choice(sample, columns)
     if not len(sample.numbers):
-        raise no_pixels_error(choice, classes, dropped)
+        raise no_pixels_error(choice, classes, counts.dropped)
+    if choice is not None:
+        sample = replace(sample, counts=counts + choice.short(sample, columns))
     return sample[np.lexsort((sample.columns, sample.rows, sample.numbers))]
 
 
@@ -198,7 +197,9 @@ def choose_pixels(
     needs_values = choice is not None and (drop_nulls or choice.band is not None)
     if not needs_values:
         found = [places.find(each, layout.window(*block)) for block, each in places.by_block.items()]
-        samples = [Sample(*pixels, np.empty((len(pixels[0]), 0))) for pixels in found]
+        samples = [
+            Sample(*pixels, np.empty((len(pixels[0]), 0)), SampleCounts(len(pixels[0]))) for pixels in found
+        ]
         return join_samples(samples, choice, ())
     assert choice is not None
     if not drop_nulls and choice.band is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from xee_tf.errors import OptionError
 from xee_tf.names import check_key
 from xee_tf.options import read_names
 from xee_tf.records import Encoded, Ragged, RecordLayout, encode_records
-from xee_tf.sidecars import TableColumn
+from xee_tf.sidecars import SampleCounts, TableColumn
 
-__all__ = ["Rows", "Values", "select_columns"]
+__all__ = ["Rows", "Values", "are_rounded_integers", "select_columns"]
+
+_FIRST = 256
 
 Values = npt.NDArray[Any] | Ragged
 
@@ -32,8 +34,10 @@ class Rows:
         Name, kind and shape of each column.
     values : tuple of ndarray or Ragged
         Arrays of shape ``(rows, *column.shape)`` and any real dtype; byte strings for kind "bytes".
-    dropped : int
-        Number of masked pixels that were omitted when the rows were sampled.
+    counts : SampleCounts
+        Numbers of the pixels from which the rows were sampled.
+    converted : frozenset of str
+        Columns with integers that float32 cannot represent exactly, and whose values are float32 already.
 
     Examples
     --------
@@ -47,13 +51,19 @@ class Rows:
 
     columns: tuple[TableColumn, ...]
     values: tuple[Values, ...]
-    dropped: int = 0
+    counts: SampleCounts = field(default_factory=SampleCounts)
+    converted: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, found: Iterable[tuple[TableColumn, Values]], dropped: int = 0) -> Rows:
+    def of(
+        cls,
+        found: Iterable[tuple[TableColumn, Values]],
+        counts: SampleCounts | None = None,
+        converted: frozenset[str] = frozenset(),
+    ) -> Rows:
         """Create rows from pairs of columns and values."""
         columns, values = zip(*found, strict=True)
-        return cls(columns, values, dropped)
+        return cls(columns, values, counts or SampleCounts(), converted)
 
     def __len__(self) -> int:
         return len(self.values[0])
@@ -82,15 +92,25 @@ class Rows:
         return tuple(
             column.name
             for column, values in zip(self.columns, self.values, strict=True)
-            if isinstance(values, np.ndarray) and _are_rounded_integers(values)
+            if column.name in self.converted
+            or (isinstance(values, np.ndarray) and are_rounded_integers(values))
         )
 
 
-def _are_rounded_integers(values: npt.NDArray[Any]) -> bool:
-    """Return whether float32 cannot represent some of the integers, which may be float64 to hold NaN."""
+def are_rounded_integers(values: npt.NDArray[Any]) -> bool:
+    """Return whether float32 cannot represent some of the integers, which may be float64 to hold NaN.
+
+    Examples
+    --------
+    >>> are_rounded_integers(np.array([2.0**24 + 1, np.nan])), are_rounded_integers(np.array([2.0**24]))
+    (True, False)
+    >>> are_rounded_integers(np.array([2.0**24 + 1, 0.5]))  # not integers
+    False
+    """
     if values.dtype.kind == "f" and values.dtype.itemsize > 4:
         values = values[np.isfinite(values)]
-        if (values != np.trunc(values)).any():
+        first = values.flat[:_FIRST]  # most fractions show at once
+        if (first != np.trunc(first)).any() or (values != np.trunc(values)).any():
             return False
     elif values.dtype.kind not in "iu" or values.dtype.itemsize < 4:
         return False

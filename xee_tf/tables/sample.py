@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import xarray as xr
+from dask.utils import format_bytes
 
 from xee_tf.blocks import BlockLayout, chunk_blocks
+from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.geometry import Size
@@ -22,6 +25,7 @@ from xee_tf.georef import GeoRef, full_turn, read_georef, whole_image
 from xee_tf.graph import BlockJob, Delayed, add_task, chunk_grids, work_on_blocks
 from xee_tf.identity import IdentityOptions, run_identity
 from xee_tf.options import IfExists, check_default_value, check_flags, one_of, read_names, spelled
+from xee_tf.records import MOST_RECORD_BYTES
 from xee_tf.sampling import Choice, Sample, SamplePixels, find_sample_pixels, first_plane
 from xee_tf.sidecars import TableColumn
 from xee_tf.signals import interruptible
@@ -87,7 +91,8 @@ def sample_table(
     properties : sequence of str, optional
         Columns of `where` to copy. By default all columns except the geometry.
     n : int or mapping of class to int, optional
-        Number of pixels to select at random from each class; all pixels of a class that has fewer. A mapping
+        Number of pixels to select at random from each class; all pixels of a class that has fewer, with a
+        warning. A mapping
         selects from its classes only (Earth Engine's ``classValues`` and ``classPoints``).
     class_band : str, optional
         Band or property that holds the classes. By default all pixels are in the same class.
@@ -205,10 +210,11 @@ def sample_table(
         sampler = Sampler(bands.columns, bands.rules, places.find, drop_nulls, choice)
         source = _sample_graph(sampler, places, join, layout, bands)
     else:
+        _check_patch_bytes(bands, names, size)
         drop_later = drop_nulls and choice is None
         choose = partial(choose_pixels, bands, places, layout, choice, drop_nulls=drop_nulls)
         around = PatchTable(
-            (bands if drop_later else bands.only(names)).as_float32(),
+            bands if drop_later else bands.only(names),
             values,
             georef,
             tuple(names),
@@ -237,6 +243,25 @@ def sample_table(
         inputs = dict(zip(bands.names, bands.arrays, strict=True)) | {"where": where}
         known = run_identity(parts, inputs, IdentityOptions(identity=identity).identity)
     return write_table(source, target, known, if_exists=if_exists, progress=progress, compute=compute)
+
+
+def _check_patch_bytes(bands: SourceBands, names: Sequence[str], size: Size) -> None:
+    """Raise an error if the patches around a single pixel do not fit into a record or into memory."""
+    cut = [column for column in bands.columns if column.name in names]
+    record = 4 * size.pixels * sum(column.size for column in cut)
+    available = psutil.virtual_memory().total
+    # Beside the record itself: the patch before it is encoded, and the window of a block, often in float64.
+    needed = 4 * record
+    if record <= MOST_RECORD_BYTES and needed <= available:
+        return
+    limit = f"a record can have {format_bytes(MOST_RECORD_BYTES)}"
+    if record <= MOST_RECORD_BYTES:
+        limit = f"to write it takes {format_bytes(needed)} of memory, and there are {format_bytes(available)}"
+    raise OptionError(
+        f"patch_dimensions={size.xy} is too large: the {counted(len(cut), 'band')} of a patch have "
+        f"{format_bytes(record)}, but {limit}. The size is in pixels: pass a smaller one, such as (33, 33), "
+        "or select bands with columns=[...]."
+    )
 
 
 def _patch_size(patch_dimensions: Any, default_value: Any) -> Size | None:
@@ -347,7 +372,7 @@ class _JoinSamples:
         if set(LONLAT) & set(self.names):
             lonlat = lonlat_of_pixels(self.georef, sample.rows, sample.columns)
             found |= {name: (TableColumn(name), v) for name, v in zip(LONLAT, lonlat, strict=True)}
-        return Rows.of((found[name] for name in self.names), sample.dropped)
+        return Rows.of((found[name] for name in self.names), sample.counts)
 
 
 def _patch_graph(

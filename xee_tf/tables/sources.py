@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from xee_tf.errors import ChunkError, GeoreferenceError, OptionError
 from xee_tf.georef import GeoRef, apply_affine, point_transformer, read_crs, same_crs, wrap_longitude
 from xee_tf.graph import Graph, Ref, Sources
 from xee_tf.options import one_of, read_names
-from xee_tf.sidecars import TableColumn, TablePatches
+from xee_tf.sidecars import SampleCounts, TableColumn, TablePatches
 from xee_tf.storage import Staging
 from xee_tf.tables.rows import Rows, Values, select_columns
 from xee_tf.tables.values import column_values
@@ -70,8 +70,8 @@ class LazyTable:
         The run on a local disk in whose folder tasks keep files, if it is not that of the table.
     patches : TablePatches, optional
         The patches, in a table of patches.
-    dropped : int
-        Number of masked pixels that were omitted before the row groups were formed.
+    counts : SampleCounts
+        Numbers of the pixels from which the rows were sampled, before the row groups were formed.
     """
 
     groups: Sequence[Ref]
@@ -79,7 +79,7 @@ class LazyTable:
     read: Callable[[Any, int], Rows] = _return_rows
     local: Staging | None = None
     patches: TablePatches | None = None
-    dropped: int = 0
+    counts: SampleCounts = field(default_factory=SampleCounts)
 
 
 def read_table(table: Table, columns: Sequence[str] | None, geometry: Geometry | None) -> Rows | LazyTable:

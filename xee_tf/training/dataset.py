@@ -131,7 +131,8 @@ def tf_dataset(
         the same one to its targets. They differ in each epoch. Only for square patches.
     one_hot : int or True, optional
         The number of classes: the targets, which must be a single band, become vectors of zeros and ones
-        along the last axis. True: one more than the largest class in the manifests. Values that are not class
+        along the last axis. True: one more than the largest class in the manifests, also of pixels in margins
+        if the targets keep them. Values that are not class
         numbers from 0 to ``one_hot - 1`` become zeros only, so that masked pixels with such a `default_value`
         do not count in a categorical cross-entropy.
     sample_weight : "mask", str or sequence of str, optional

@@ -59,7 +59,8 @@ class Elements:
         for names in options.targets.values():
             classes = options.one_hot
             if classes is True:
-                classes = 1 + max(0, *class_counts(exports, names[0], "one_hot=True", "one_hot=5"))
+                counts = class_counts(exports, names[0], "one_hot=True", "one_hot=5", margins=kept == "keep")
+                classes = 1 + max(0, *counts)
             convert = None if classes is None else one_hot(classes, options.target_dtype)
             component = Component.of(export, names, kept, options.target_dtype, convert=convert)
             if classes is not None:

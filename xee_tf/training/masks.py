@@ -104,7 +104,7 @@ def unambiguous_values(
         kept = margins == "keep" and any(max(each.content.margin.xy) for each in exports)
         if not kept and all(known is not None and not known.masked for known in statistics):
             del found[name]  # no pixel is masked
-        elif any(_occurs(found[name], known) for known in statistics):
+        elif any(_occurs(found[name], known, kept) for known in statistics):
             raise OptionError(
                 f"{option}: masked pixels of {name!r} have the value {found[name]:g}, which valid pixels "
                 "may have, too. Export with a default_value that is not a valid value, or pass "
@@ -119,10 +119,10 @@ def _is_raster(export: OpenedExport, name: str) -> bool:
     return not labels and (export.described or export.content.unit == "patch")
 
 
-def _occurs(value: float, statistics: BandStatistics | None) -> bool:
-    """Return whether valid pixels may have a value."""
+def _occurs(value: float, statistics: BandStatistics | None, margins: bool) -> bool:
+    """Return whether valid pixels may have a value; with `margins`, also those in margins."""
     if statistics is None:  # a value other than 0 was chosen by the user
         return value == 0
     if statistics.classes is not None:
-        return value in statistics.classes
+        return value in statistics.classes and (margins or statistics.classes[int(value)] > 0)
     return bool(statistics.count) and statistics.min <= value <= statistics.max

@@ -89,8 +89,12 @@ def balanced_weights(exports: Sequence[OpenedExport], name: str) -> dict[float, 
     return {float(value): total / (len(counts) * count) for value, count in sorted(counts.items())}
 
 
-def class_counts(exports: Sequence[OpenedExport], name: str, option: str, instead: str) -> dict[int, int]:
+def class_counts(
+    exports: Sequence[OpenedExport], name: str, option: str, instead: str, *, margins: bool = False
+) -> dict[int, int]:
     """Return the number of pixels of each class of a band that occurs in the exports.
+
+    With `margins`, also of classes that occur only in margins, whose pixels are not counted.
 
     Raises
     ------
@@ -108,7 +112,7 @@ def class_counts(exports: Sequence[OpenedExport], name: str, option: str, instea
             )
         for value, count in (known.classes or {}).items():
             counts[value] = counts.get(value, 0) + count
-    counts = {value: count for value, count in counts.items() if count}
-    if not counts:
+    counts = {value: count for value, count in counts.items() if count or margins}
+    if not any(counts.values()):
         raise OptionError(f"{option}: all pixels of {name!r} are masked. Pass a value such as {instead}.")
     return counts

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xee_tf.display import counted, quoted
-from xee_tf.dtypes import FLOAT32_EXACT
+from xee_tf.dtypes import FLOAT32_EXACT, coerce
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import Size
 from xee_tf.reading import Unit
@@ -224,4 +224,6 @@ def _convert(feature: Feature, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
             largest = array.max()
             raise OptionError(f"Band {feature.name!r} contains {largest}, which int64 cannot represent.")
         return array.astype(np.int64)  # concatenated with other integers it would become float64
-    return array.astype(np.float32) if feature.kind == "float" else array
+    if feature.kind == "float":
+        return coerce(array, np.dtype(np.float32), named=f"Band {feature.name!r}")
+    return array
