@@ -222,8 +222,10 @@ def test_other_predictions_are_refused(run: Run) -> None:
         ({"ds": image(1)}, "the input 'B4' is not the same as before"),
         ({"resampling": "bilinear"}, "the option resampling was nearest and is now bilinear"),
     ):
-        with pytest.raises(xee_tf.DestinationExistsError, match=f"cannot be resumed: .*{difference}"):
-            run.predict(**options)
+        for if_exists in ("resume", "error"):
+            with pytest.raises(xee_tf.DestinationExistsError, match=f"resumed: .*{difference}") as e:
+                run.predict(if_exists, **options)
+            assert str(e.value).endswith("That would delete its 1 finished chunk of predictions.")
     assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*")} == before
     assert run.count == 6
     run.predict("overwrite", ds=image(1))
@@ -231,10 +233,18 @@ def test_other_predictions_are_refused(run: Run) -> None:
     assert run.count == 6 + TILES
 
 
-def test_what_is_not_continued_is_deleted(run: Run) -> None:
+def test_kept_predictions_are_used_unless_the_file_is_overwritten(run: Run) -> None:
     run.interrupt()
-    with pytest.warns(UserWarning, match=r"had kept for .*p\.tif was deleted, because .* To continue an"):
-        run.predict("error")
+    left, before = TILES - run.finished, run.count
+    run.predict("error")
+    assert run.count == before + left < before + TILES
+    assert os.listdir(run.out) == ["p.tif"]
+    assert run.file.read_bytes() == whole(run)
+    os.remove(run.file)
+    run.interrupt(run.count + 5)
+    before = run.count
+    run.predict("overwrite")
+    assert run.count == before + TILES
     assert os.listdir(run.out) == ["p.tif"]
     with pytest.raises(xee_tf.DestinationExistsError, match="do not tell what they were written from"):
         run.predict()

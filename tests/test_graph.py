@@ -328,6 +328,24 @@ def test_gathered_prediction_keeps_few_chunks_in_memory(shape):
     assert source.most <= 64  # blocks of eight chunks; without turns 80
 
 
+def test_results_wait_for_few_levels_of_empty_tasks():
+    """On a cluster, each level waits for a free thread: with 46, the first of 90 blocks was stored last."""
+    for side in (512, 5120):
+        _, ds = counted((side, side), 128)
+        model = Model.from_function(
+            lambda bands: bands[..., 0], input_tile_size=32, input_overlap_size=4, output_bands=["d"]
+        )
+        tasks = dict(model.predict_image(ds, merge=False).d.data.dask)
+        empty = {key: node for key, node in tasks.items() if "turn" in str(key)}
+        depths = {}
+        while len(depths) < len(empty):
+            for key, node in empty.items():
+                if depths.keys() >= node.dependencies:
+                    depths[key] = 1 + max((depths[each] for each in node.dependencies), default=0)
+        assert max(depths.values()) <= 6
+        assert len(empty) < 220
+
+
 def test_image_and_prediction_share_chunks():
     source, ds = counted((96, 96), 32)
     model = Model.from_function(lambda bands: bands[..., 0], input_tile_size=32, output_bands=["d"])

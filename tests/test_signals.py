@@ -9,6 +9,7 @@ import threading
 import time
 from importlib.util import find_spec
 
+import dask
 import numpy as np
 import pytest
 
@@ -105,6 +106,56 @@ def test_export_is_cleaned_up(scheduler, signum, tmp_path):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert process.returncode == (-signal.SIGTERM if signum == signal.SIGTERM else -signal.SIGINT), error
     assert "Temporary files were deleted, and nothing else was changed. Run it again.\n" in error
+
+
+BEGUN: list[float] = []
+
+
+def slow(pixels):
+    """Interrupt the process during the first call of the model."""
+    BEGUN.append(time.monotonic())
+    if len(BEGUN) == 1:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    time.sleep(1.2)
+    return pixels[..., 0]
+
+
+class Screen:
+    """Standard error that knows when each line was printed."""
+
+    def __init__(self):
+        self.lines = []
+
+    def write(self, text):
+        if text.strip():
+            self.lines.append((time.monotonic(), text.strip()))
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("writer", ["predict_to_zarr", "predict_to_cog"])
+def test_ctrl_c_is_answered_at_once(tmp_path, monkeypatch, writer):
+    """The line is printed before the running call ends; the traceback has none of Dask's frames."""
+    BEGUN.clear()
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    model = xee_tf.Model.from_function(slow, input_tile_size=32, output_bands=["p"])
+    ds = raster({"B4": random_band((64, 64))}).chunk(y=32, x=32)
+    suffix, option = (".tif", {"if_exists": "resume"}) if writer == "predict_to_cog" else (".zarr", {})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with dask.config.set(scheduler="threads"), pytest.raises(KeyboardInterrupt) as caught:
+            getattr(xee_tf, writer)(model, ds, tmp_path / f"p{suffix}", **option)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [(printed, line)] = screen.lines
+    assert line == "Interrupted: stopping as soon as the tasks that are running have ended ..."
+    assert printed - BEGUN[0] < 0.9
+    assert time.monotonic() - BEGUN[0] > 1.1
+    assert caught.value.__suppress_context__
+    assert not [each for each in caught.traceback if "dask" in str(each.path).split(os.sep)]
+    assert caught.value.__notes__
 
 
 EARLY = """

@@ -7,10 +7,22 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["NOTHING_CHANGED", "Terminated", "explain_interruption", "interruptible", "sigterm_raises"]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+__all__ = [
+    "NOTHING_CHANGED",
+    "Terminated",
+    "announce_stop",
+    "explain_interruption",
+    "interruptible",
+    "sigterm_raises",
+]
 
 NOTHING_CHANGED = "Temporary files were deleted, and nothing else was changed. Run it again."
 """What to say about an interrupted run that was cleaned up."""
@@ -60,13 +72,43 @@ def sigterm_raises() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
+class interruptible(AbstractContextManager[None]):  # noqa: N801 - used like a function
     """Let SIGTERM interrupt the body like Ctrl-C, so that it cleans up; then let it end the process.
 
     Functions that write files are decorated with it; see `sigterm_raises`. What `explain_interruption` says
-    is printed to standard error.
+    is printed to standard error. A decorated function raises a KeyboardInterrupt without the traceback of the
+    package and of Dask, and without earlier exceptions.
     """
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate a function."""
+
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            try:
+                with _interruptible():
+                    return function(*args, **kwargs)
+            except KeyboardInterrupt as error:
+                raise error.with_traceback(None) from None
+
+        return call
+
+    def __enter__(self) -> None:
+        self._inside = _interruptible()
+        self._inside.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._inside.__exit__(*error)
+
+
+def announce_stop(error: BaseException) -> None:
+    """Say at once that an interrupted computation only waits for the tasks that are running."""
+    if isinstance(error, KeyboardInterrupt):
+        _print("\nInterrupted: stopping as soon as the tasks that are running have ended ...")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
     with sigterm_raises() as received:
         try:
             yield

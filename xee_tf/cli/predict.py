@@ -50,7 +50,7 @@ def predict(
 ) -> None:
     """Predict every pixel of rasters on one grid with a model on disk or in a bucket.
 
-    A Zarr store is resumed after an interruption; a .tif with --resume.
+    A Zarr store is resumed after an interruption; so is a .tif that was begun with --resume.
 
     Parameters
     ----------
@@ -100,7 +100,8 @@ def predict(
     resume
         Keep finished predictions for a .tif in a hidden folder beside it until it is complete, and continue
         an interrupted run with them. The folder needs up to the size of all bands without compression. Each
-        call with this option can be continued; a Zarr store always can.
+        call with this option can be continued, also without it; a Zarr store always can. Only --overwrite
+        deletes what is kept.
     """
     location = Location.of(destination)
     output_format = raster_format(location)

@@ -20,7 +20,7 @@ from xee_tf.blocks import Block, BlockLayout, chunk_edges, stitch
 from xee_tf.geometry import Window
 from xee_tf.graph.blocks import BlockWork, Work, block_tasks, chunks_by_plane, keys_by_home
 from xee_tf.graph.declared import declared_planes
-from xee_tf.graph.order import ordering_tasks
+from xee_tf.graph.order import most_paths, ordering_tasks
 from xee_tf.graph.placing import place_tasks, workers_by_block
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
@@ -35,6 +35,9 @@ from xee_tf.graph.tasks import (
 )
 
 __all__ = ["ArraySpec", "arrays_of_blocks", "arrays_of_boxes", "for_xarray", "shared_array"]
+
+
+_BLOCKS_OF_A_CHUNK = 4  # most chunks of a result overlap no more blocks
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,10 @@ def arrays_of_blocks(
         done, found = block_tasks(tasks, layout, homes, loaded, common, step_name)
         blocks.append(done)
         block_of |= found | {key: block for block, keys in own_keys.items() for key in keys}
-    empty, order = ordering_tasks(f"{name}-turn-{token}", len(blocks) * len(chunks[0]) * len(chunks[1]))
+    results = (ref.key for done in blocks for ref in done.values())
+    paths = _BLOCKS_OF_A_CHUNK * most_paths({**planes.graph, **tasks}, results)
+    count = len(blocks) * len(chunks[0]) * len(chunks[1])
+    empty, order = ordering_tasks(f"{name}-turn-{token}", count, paths)
     workers = workers_by_block(layout)
     places = place_tasks(workers, block_of)
     layers = {
@@ -192,7 +198,7 @@ def arrays_of_boxes(
     if order is not None:
         # By default, Dask runs identical tasks in reverse order.
         numbers = sorted(boxes, key=lambda number: order(boxes[number]))
-        empty, waits = ordering_tasks(f"turn-{name}", len(numbers))
+        empty, waits = ordering_tasks(f"turn-{name}", len(numbers), paths=2)
         layers[opening] |= empty
         after = dict(zip(numbers, waits, strict=True))
     read_boxes = {

@@ -12,22 +12,23 @@ this:
 * If parts of a result can be computed separately, as for lazy arrays, empty tasks before the blocks are used
   instead (`ordering_tasks`). They are less effective, because the tasks that load a block do not wait for its
   turn: of the 400 chunks of a prediction with overlap, 38 to 60 are in memory on two threads (60 to 82
-  without); of the 160 of a wide image, 40 (80 without). They also keep reads from gzip streams in the order
-  of the streams. Exports do not use them: on threads, all chunks stayed in memory.
+  without); of the 160 of a wide image, 35 to 60 (80 without). They also keep reads from gzip streams in the
+  order of the streams. Exports do not use them: on threads, all chunks stayed in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dask.task_spec import Task, TaskRef
 
-from xee_tf.graph.tasks import Graph, Tasks, first_of
+from xee_tf.graph.tasks import Graph, Key, Tasks, add_task, first_of
 
-__all__ = ["in_order", "ordering_tasks"]
+__all__ = ["in_order", "most_paths", "ordering_tasks"]
 
-_MIN_BITS = 40  # no block has more paths to the root than this power of two
+_LEVELS, _MAX_LEVEL_BITS = 3, 6  # levels of empty tasks; at most 64 tasks in each, if need be of more levels
+_SPARE_BITS = 2  # for what users compute from the other tasks
 
 
 def in_order(
@@ -65,7 +66,7 @@ def in_order(
     return done
 
 
-def ordering_tasks(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
+def ordering_tasks(name: str, count: int, paths: int) -> tuple[Tasks, list[list[TaskRef]]]:
     """Return empty tasks that make Dask compute `count` other tasks in order, if these depend on them.
 
     If all tasks have one root, `dask.order` starts with the tasks that have the most dependencies, counted
@@ -75,12 +76,17 @@ def ordering_tasks(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
     tasks themselves. All turns also depend on the last empty task, because turns of a low rank would
     otherwise be ready first.
 
+    The levels of empty tasks are computed one after the other. On a cluster, each level waits for a free
+    thread, and the results of all blocks wait for the last one. There are therefore few levels of many tasks.
+
     Parameters
     ----------
     name : str
         Name of the empty tasks, and key of their root.
     count : int
         Number of tasks to order.
+    paths : int
+        The largest number of dependencies of one of these tasks, counted over all paths; see `most_paths`.
 
     Returns
     -------
@@ -89,18 +95,40 @@ def ordering_tasks(name: str, count: int) -> tuple[Tasks, list[list[TaskRef]]]:
     dependencies : list of list of TaskRef
         The references that each of the other tasks must depend on.
     """
+    reserved = paths.bit_length() + _SPARE_BITS
+    bits = reserved + count.bit_length()
+    level_bits = min(-(-bits // _LEVELS), _MAX_LEVEL_BITS)
     tasks: Tasks = {name: Task(name, first_of, None)}
     below = [TaskRef(name)]
-    bits = _MIN_BITS + count.bit_length()
-    for bit in range(bits):
-        twins = [(name, bit, twin) for twin in (0, 1)]
-        for key in twins:
-            tasks[key] = Task(key, first_of, None, *below)
-        below = [TaskRef(key) for key in twins]
-    weights = [TaskRef((name, bit, 0)) for bit in range(_MIN_BITS, bits)]
-    end = (name, bits)
-    tasks[end] = Task(end, first_of, None, *below)
+    weights: list[TaskRef] = []
+    for first in range(0, bits, level_bits):
+        # All tasks of the level below have about 2**first dependencies.
+        for bit in range(max(first, reserved), min(first + level_bits, bits)):
+            weights.append(add_task(tasks, (name, "weight", bit), first_of, None, *below[: 1 << bit - first]))
+        width = range(1 << min(level_bits, bits - first))
+        below = [add_task(tasks, (name, first, number), first_of, None, *below) for number in width]
+    end = add_task(tasks, (name, "end"), first_of, None, *weights)
     return tasks, [
-        [*(ref for bit, ref in enumerate(weights) if rank >> bit & 1), TaskRef(end)]
-        for rank in range(count, 0, -1)
+        [*(ref for bit, ref in enumerate(weights) if rank >> bit & 1), end] for rank in range(count, 0, -1)
     ]
+
+
+def most_paths(tasks: Mapping[Key, Any], keys: Iterable[Key]) -> int:
+    """Return the largest number of dependencies of the tasks with these keys, as `dask.order` counts them.
+
+    Examples
+    --------
+    >>> tasks = {"a": Task("a", int), "b": Task("b", int, TaskRef("a")), "c": Task("c", int, TaskRef("a"))}
+    >>> most_paths({**tasks, "d": Task("d", max, TaskRef("b"), TaskRef("c"))}, ["d"])
+    5
+    """
+    counts: dict[Key, int] = {}
+    wanted = list(keys)
+    below = list(wanted)
+    while below:
+        needed = getattr(tasks.get(below[-1]), "dependencies", ())
+        if missing := [key for key in needed if key not in counts]:
+            below.extend(missing)
+        else:
+            counts[below.pop()] = 1 + sum(counts[key] for key in needed)
+    return max((counts[key] for key in wanted), default=1)

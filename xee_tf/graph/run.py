@@ -29,6 +29,7 @@ from xee_tf.errors import OptionError
 from xee_tf.graph.placing import cluster_client
 from xee_tf.graph.sources import Sources, futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of, layer_of
+from xee_tf.signals import announce_stop
 
 __all__ = ["each_chunk", "run_graph", "store_chunks"]
 
@@ -152,7 +153,8 @@ def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
         future = client.compute(delayed)
         show_progress(future)
         return future.result()
-    except BaseException:
+    except BaseException as error:
+        announce_stop(error)
         with suppress(Exception):  # such as a closed cluster; the caller is about to clean up
             if future is not None:
                 future.cancel()  # `compute` does this itself
@@ -180,6 +182,10 @@ def _run_in_pool(pool: Any, delayed: Delayed, progress: bool) -> Any:
     try:
         with _progress_bar(progress):
             return delayed.compute(scheduler=observed)
+    except KeyboardInterrupt as error:
+        if observed.unfinished:
+            announce_stop(error)
+        raise
     finally:
         # These are few tasks: Dask submits only as many at a time as there are threads.
         wait(observed.unfinished.copy(), timeout=_WAIT)

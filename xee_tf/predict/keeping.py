@@ -12,12 +12,12 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from xee_tf.display import counted
-from xee_tf.errors import XeeTFError, warn
+from xee_tf.errors import DestinationExistsError, XeeTFError, warn
 from xee_tf.identity import RunIdentity
 from xee_tf.predict.image import Prediction
 from xee_tf.predict.to_zarr import count_chunks, finished_chunks, write_store
 from xee_tf.signals import explain_interruption
-from xee_tf.storage import Location, Staging, begin, discard, disk_usage, is_finished
+from xee_tf.storage import Location, Staging, begin, discard, disk_usage, is_finished, resumable_runs
 from xee_tf.upload import geotiff_files
 
 __all__ = ["KeptPredictions", "keep_predictions"]
@@ -95,6 +95,13 @@ def _stored_names(prediction: Prediction) -> dict[str, str]:
     return {str(name): f"band-{number}" for number, name in enumerate(prediction.dataset.data_vars)}
 
 
+def _finished(store: Location) -> int:
+    """Return the number of chunks in a store of another prediction; each has a file if it is complete."""
+    if not is_finished(store):
+        return len(finished_chunks(store))
+    return store.child("band-0").count_files()
+
+
 @contextmanager
 def keep_predictions(
     prediction: Prediction, file: Location, description: RunIdentity
@@ -122,7 +129,14 @@ def keep_predictions(
     def existing() -> list[Location]:
         return [*([file] if file.exists() else []), *geotiff_files(file)]
 
-    run, earlier = begin(file, existing, "resume", identity=description)
+    try:
+        run, earlier = begin(file, existing, "resume", identity=description)
+    except DestinationExistsError as error:
+        others = sum(_finished(each.folder.child(_STORE)) for each in resumable_runs(file))
+        if others and not existing():
+            chunks = counted(others, "finished chunk")
+            raise DestinationExistsError(f"{error} That would delete its {chunks} of predictions.") from None
+        raise
     kept = KeptPredictions(prediction, run)
     try:
         run.sign()

@@ -26,6 +26,7 @@ from xee_tf.storage import (
     require_other,
     require_reachable,
     require_writable,
+    resumable_runs,
 )
 from xee_tf.upload import (
     POLICIES,
@@ -85,8 +86,9 @@ def predict_to_cog(
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
         RPCs) exists, or a run was interrupted. "overwrite" replaces them when the new file is complete.
-        "resume" keeps finished predictions until the file is complete, and continues an interrupted run with
-        them; an existing GeoTIFF does not tell what it was written from, so that it is an error.
+        "resume" keeps finished predictions until the file is complete. Both "error" and "resume" continue an
+        interrupted run that kept predictions; only "overwrite" deletes these. An existing GeoTIFF does not
+        tell what it was written from, so that it is an error with both.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -126,7 +128,9 @@ def predict_to_cog(
     `xee_tf.to_cog` needs. If the call fails or is interrupted, or its process is killed, call it again with
     the same arguments: finished chunks are not predicted again. `nodata`, `overview_resampling`, `batch_size`
     and `skip_masked` may differ; for everything else that must be the same, see `xee_tf.predict_to_zarr`.
-    With "error" or "overwrite", nothing is kept, and what an interrupted run has kept is deleted.
+    With "error", an interrupted run that kept predictions is continued in the same way, or an error says what
+    differs; without such a run, nothing is kept. With "overwrite", nothing is kept, and what an interrupted
+    run has kept is deleted.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
@@ -179,6 +183,8 @@ def write_cog(
     require_other(location, input_files(image))
     require_free(location, if_exists)
     require_writable(location)
+    if if_exists == "error" and resumable_runs(location):
+        if_exists = "resume"  # predictions are expensive: only "overwrite" deletes them
     require_model(model)
     names = _declared_bands(model, options)  # before the model is opened
     check_resampling(overview_resampling, names)

@@ -33,7 +33,7 @@ from xee_tf.storage.row_file import RowFile
 from xee_tf.storage.runs import Earlier, begin, clear_leftovers, discard
 from xee_tf.storage.seen import look
 from xee_tf.storage.staging import Staging, read_uploads, write_uploads
-from xee_tf.storage.unfinished import explain_unfinished, explain_unfinished_in
+from xee_tf.storage.unfinished import explain_unfinished, explain_unfinished_in, resumable_runs
 from xee_tf.storage.uploads import UploadService, stage_local_file, upload_service
 from xee_tf.storage.zarr import (
     StoredBand,
@@ -109,6 +109,7 @@ __all__ = [
     "require_own_store",
     "require_reachable",
     "require_writable",
+    "resumable_runs",
     "stage_local_file",
     "staged_runs",
     "storage_errors",
