@@ -212,14 +212,14 @@ class Explorer(AbstractContextManager["Explorer"]):
         self, layers: tuple[str, ...], url: str, height: int, server: MapServer, cache: ChunkCache
     ) -> None:
         self.layers, self.url, self._height = layers, url, height
-        self._problems, self._cache = server.problems, cache
+        self._server, self._cache = server, cache
         # Also closes a map that is garbage-collected, or is still open when the process ends.
         self._close = weakref.finalize(self, server.close)
 
     def __repr__(self) -> str:
         state = f"at {self.url}" if self._close.alive else "(closed)"
         lines = [f"<xee_tf.Explorer {abbreviated(self.layers)} {state}>"]
-        return "\n".join([*lines, *(f"  {name}: {text}" for name, text in self._problems.items())])
+        return "\n".join([*lines, *(f"  {name}: {text}" for name, text in self._server.problems.items())])
 
     def _repr_html_(self) -> str:
         if not self._close.alive:

@@ -76,11 +76,11 @@ class MapServer:
 
     def answer(self, path: str, is_wanted: Callable[[], bool]) -> Answer | None:
         """Return a resource, or None if there is none."""
-        first, *parts = path.partition("?")[0].strip("/").split("/")
+        first, *parts = path.partition("?")[0].removeprefix("/").split("/")
         if not secrets.compare_digest(first.encode(), self.secret.encode()):
             return None
         match parts:
-            case []:
+            case [""]:
                 return 200, "text/html; charset=utf-8", self._html(), "no-store"
             case [name] if name in _FILES:
                 folder = files("xee_tf.exploring") / ("page" if name == "map.js" else "leaflet")

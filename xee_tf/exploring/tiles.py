@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import ChunkGrid, overlapping
 from xee_tf.errors import GeoreferenceError, OptionError, XeeTFError
-from xee_tf.exploring.chunk_cache import ChunkCache, Planes
+from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError, Planes
 from xee_tf.exploring.colors import BandColors, ClassColors, png
 from xee_tf.exploring.layers import Layer, robust_limits
 from xee_tf.geometry import Size, Window
@@ -43,6 +43,7 @@ _WEB_MERCATOR, _LON_LAT = pyproj.CRS("EPSG:3857"), pyproj.CRS("EPSG:4326")
 _HALF = math.pi * 6_378_137.0  # half the width of the world in Web Mercator
 _NORTH = 85.0511  # degrees; the world is a square in Web Mercator
 _SAMPLE = 1 << 20  # pixels of the chunks from which the values of colors are estimated
+_PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25))
 _STRIDED = 1 << 18  # pixels of these chunks that are used
 _POINTS = 5  # points along each axis of a raster at which the sizes of tiles are compared
 _UNEVEN = 4  # how many times as many pixels as these may a tile have elsewhere
@@ -198,22 +199,31 @@ class Tiles:
             return self._colors
 
     def _sample(self, is_wanted: Callable[[], bool]) -> Planes:
-        """Return pixels of the chunks in the middle and around it, as few chunks as hold enough pixels."""
+        """Return pixels of the chunk in the middle and of a few around it; some may fail, but not all."""
         shape = self.layer.georef.shape
-        places: list[tuple[int, int]] = []
+        found: dict[tuple[int, int], Planes] = {}
+        problem: Exception | None = None
         pixels = 0
-        for down, across in ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25)):
+        for down, across in _PLACES:
             y, x = int(shape.y * down), int(shape.x * across)
             place = (overlapping(self._grid.y, y, y + 1)[0], overlapping(self._grid.x, x, x + 1)[0])
-            if place not in places:
-                pixels += self._grid.window(*place).size.pixels
-                if places and pixels > _SAMPLE:
-                    break
-                places.append(place)
-        chunks = self._load(places, is_wanted).values()
+            size = self._grid.window(*place).size.pixels
+            if place in found or (found and pixels + size > _SAMPLE):
+                continue
+            try:
+                found |= self._load([place], is_wanted)
+                pixels += size
+            except NotWantedError:
+                raise
+            except Exception as error:
+                problem = error
+        if problem is not None and not found:
+            raise problem
         step = max(1, math.isqrt(pixels // _STRIDED))
         return [
-            np.concatenate([planes[number][::step, ::step].reshape(-1) for planes in chunks])[np.newaxis]
+            np.concatenate([planes[number][::step, ::step].reshape(-1) for planes in found.values()])[
+                np.newaxis
+            ]
             for number in range(len(self.layer.arrays))
         ]
 

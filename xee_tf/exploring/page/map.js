@@ -56,14 +56,14 @@ panel.onAdd = () => {
 };
 panel.addTo(map);
 
-function showLegend(box, legend) {
-  for (const { name, color } of legend.classes ?? []) {
+function showLegend(box, name, legend) {
+  for (const each of legend.classes ?? []) {
     const row = element(box, "div", "class");
-    element(row, "i").style.background = color;
-    element(row, "span", "", name);
+    element(row, "i").style.background = each.color;
+    element(row, "span", "", each.name);
   }
   if (legend.ramp) {
-    element(box, "div", "band", legend.band);
+    if (legend.band !== name) element(box, "div", "band", legend.band);
     element(box, "div", "ramp").style.background = `linear-gradient(to right, ${legend.ramp.join(",")})`;
     const ends = element(box, "div", "ends");
     for (const end of legend.ends) element(ends, "span", "", end);
@@ -103,7 +103,7 @@ const layers = config.layers.map((layer, number) => {
     if (asked || map.getZoom() < layer.least_zoom) return;
     asked = true;
     const answer = await fetch(`legends/${number}`);
-    if (answer.ok) showLegend(legend, await answer.json());
+    if (answer.ok) showLegend(legend, layer.name, await answer.json());
     else readProblems();
   }
   function toggle() {
@@ -117,11 +117,14 @@ const layers = config.layers.map((layer, number) => {
   return { ...layer, tiles, toggle };
 });
 
-// Begin with all layers; if these are too large to be drawn, with the middle of the first.
-const bounds = config.layers.slice(1).reduce((all, layer) => all.extend(layer.bounds), L.latLngBounds(config.layers[0].bounds));
+// Begin with all layers; if these are too large to be drawn, with the middle of one.
+const bounds = L.latLngBounds();
+for (const layer of layers) bounds.extend(layer.bounds);
 map.fitBounds(bounds);
-const needed = Math.min(...layers.map((layer) => layer.least_zoom));
-if (map.getZoom() < needed) map.setView(L.latLngBounds(layers.find((layer) => layer.least_zoom === needed).bounds).getCenter(), needed);
+const coarsest = layers.reduce((best, layer) => (layer.least_zoom < best.least_zoom ? layer : best));
+if (map.getZoom() < coarsest.least_zoom) {
+  map.setView(L.latLngBounds(coarsest.bounds).getCenter(), coarsest.least_zoom);
+}
 for (const layer of layers) layer.toggle();
 map.on("zoomend", showNote);
 window.exploredMap = map;
