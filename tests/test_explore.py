@@ -288,30 +288,36 @@ def test_only_what_the_view_needs_is_loaded_and_once() -> None:
     assert len(seen) >= 6
 
 
-def test_a_prediction_calls_the_model_only_for_the_view(tmp_path: Any, small_blocks: None) -> None:
-    """All bands of a block come from one call, although each is an array of its own."""
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_a_prediction_calls_the_model_once_and_only_for_the_view(
+    overlap: int, tmp_path: Any, small_blocks: None
+) -> None:
+    """All bands come from one call, and tiles whose margins reach into other chunks are predicted once."""
     log = tmp_path / "calls"  # functions of models are pickled
 
     def predict(tiles: np.ndarray) -> np.ndarray:
         with log.open("a") as file:
-            file.write(f"{len(tiles)}\n")
+            file.writelines(f"{value}\n" for value in tiles[:, overlap, overlap, 0])
         return np.concatenate([tiles, 1 - tiles, tiles / 2], axis=-1)
 
-    ds = raster({"B4": smooth(512, 512)}).rio.write_crs("EPSG:32633").chunk(64)
+    values = np.arange(512 * 512, dtype="f4").reshape(512, 512)
+    ds = raster({"B4": values}).rio.write_crs("EPSG:32633").chunk(64)
     names = ["red", "green", "blue"]
-    model = xee_tf.Model.from_function(predict, input_tile_size=32, output_bands=names)
+    model = xee_tf.Model.from_function(
+        predict, input_tile_size=32, input_overlap_size=overlap, output_bands=names
+    )
     predicted = model.predict_image(ds, merge=False)
     x, y = tiles_at(15, *place_of(ds))
     with xee_tf.explore(predicted, vmin=-2, vmax=2) as shown:
-        found = tile(shown, 15, x, y)
-        sent = sum(map(int, log.read_text().split()))
-        for column, row in ((x, y + 1), (x, y), (x + 1, y)):
-            tile(shown, 15, column, row)
-        again = sum(map(int, log.read_text().split()))
-    assert found[..., 3].all()
-    # Chunks have 2 x 4 tiles. In the middle, four of 32 are needed; each is predicted once for all bands.
-    assert sent == 32
-    assert again <= 48
+        assert tile(shown, 15, x, y)[..., 3].all()
+        sent = len(log.read_text().split())
+        for column in (x, x - 3, x + 3):
+            for row in (y, y - 2, y + 2):
+                tile(shown, 15, column, row)
+        again = log.read_text().split()
+    assert 0 < sent <= 80  # of 256: four chunks of 2 x 4 tiles; with an overlap, also of the blocks around
+    assert len(again) > sent
+    assert len(again) == len(set(again))
 
 
 def test_memory_is_bounded() -> None:
@@ -320,7 +326,7 @@ def test_memory_is_bounded() -> None:
     with xee_tf.explore(image, cache_bytes=30_000) as shown:  # three chunks
         for column in (x - 8, x, x + 8, x - 8):
             tile(shown, 15, column, y)
-            assert sum(plane.nbytes for planes in shown._cache._kept.values() for plane in planes) <= 30_000
+            assert 0 < shown._cache.nbytes <= 30_000
     assert len(loads) > len(set(loads))
 
 
@@ -366,14 +372,14 @@ def test_tiles_that_are_not_awaited_any_more_are_not_computed() -> None:
     with held_chunks(classes(400, 400, 400)) as (image, go, loads):
         at = tiles_at(14, *place_of(image))
         layers = {"a": image, "b": image, "c": image}
-        with ExitStack() as stack, xee_tf.explore(layers, concurrency=1) as shown:
+        with ExitStack() as stack, xee_tf.explore(layers) as shown:
             address, _, path = shown.url.removeprefix("http://").partition("/")
             host, port = address.split(":")
             clients = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(3)]
             for number, client in enumerate(clients):
                 text = f"GET /{path}tiles/{number}/14/{at[0]}/{at[1]}.png HTTP/1.1\r\nHost: x\r\n\r\n"
                 client.sendall(text.encode())
-                wait_for(lambda number=number: len(shown._cache._loading) == number + 1)
+                wait_for(lambda number=number: len(shown._cache._waiting) == number + 1)
             assert loads == [1]
             clients[1].close()  # the browser shows another place
             go.set()
@@ -389,35 +395,59 @@ def wait_for(condition: Any) -> None:
         time.sleep(0.005)
 
 
-def test_a_chunk_that_one_thread_gives_up_is_loaded_by_another() -> None:
-    cache = ChunkCache(1000, 1)
-    first, go, found = threading.Event(), threading.Event(), {}
+@contextmanager
+def waiting_requests(cache: ChunkCache, load: Any, all_keys: list[list[str]]) -> Iterator[list[Any]]:
+    """Hold the turn while threads request chunks; yield what they find, complete after the block."""
+    found: list[Any] = [None] * len(all_keys)
 
-    def is_wanted() -> bool:
-        first.set()
-        go.wait(60)
-        return False
+    def request(number: int, keys: list[str]) -> None:
+        try:
+            found[number] = cache.get(keys, load)
+        except RuntimeError as error:
+            found[number] = str(error)
 
-    def give_up() -> None:
-        with pytest.raises(NotWantedError):
-            cache.get(["a"], dict, is_wanted)
-
-    def load(keys: Any) -> dict[str, list[np.ndarray]]:
-        return {key: [np.ones(2)] for key in keys}
-
-    threads = [
-        threading.Thread(target=give_up),
-        threading.Thread(target=lambda: found.update(cache.get(["a", "b"], load))),
-    ]
-    threads[0].start()
-    first.wait(60)
-    threads[1].start()
-    wait_for(lambda: len(cache._loading) == 2)
-    go.set()
+    threads = [threading.Thread(target=request, args=each) for each in enumerate(all_keys)]
+    with cache._turn:
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(cache._waiting) == len(threads))
+        yield found
     for thread in threads:
         thread.join(60)
-    assert sorted(found) == ["a", "b"]
-    assert cache._loading == {}
+    assert cache._waiting == []
+
+
+def test_requests_that_wait_are_served_together() -> None:
+    calls = []
+
+    def load(keys: Any, _: Any) -> dict[str, list[np.ndarray]]:
+        calls.append(sorted(keys))
+        return {key: [np.full(2, ord(key))] for key in keys}
+
+    cache = ChunkCache(1)  # which keeps only one
+    with waiting_requests(cache, load, [["a", "b"], ["b", "c"], ["c"]]) as found:
+        pass
+    assert calls == [["a", "b", "c"]]
+    assert [sorted(each) for each in found] == [["a", "b"], ["b", "c"], ["c"]]
+    assert all(planes[0][0] == ord(key) for each in found for key, planes in each.items())
+
+
+def test_a_chunk_that_fails_fails_only_the_tiles_that_need_it() -> None:
+    def load(keys: Any, _: Any) -> dict[str, list[np.ndarray]]:
+        if "x" in keys:
+            raise RuntimeError("no x")
+        return {key: [np.zeros(2)] for key in keys}
+
+    with waiting_requests(ChunkCache(1000), load, [["a", "b"], ["x", "b"], ["c"]]) as found:
+        pass
+    assert [found[0].keys(), found[1], found[2].keys()] == [{"a", "b"}, "no x", {"c"}]
+
+
+def test_a_load_that_nobody_wants() -> None:
+    cache = ChunkCache(1000)
+    with pytest.raises(NotWantedError):
+        cache.get(["a"], lambda *_: {}, lambda: False)
+    assert sorted(cache.get(["a"], lambda keys, _: {key: [] for key in keys})) == ["a"]
 
 
 def test_errors_are_shown_and_tried_again() -> None:
@@ -557,7 +587,6 @@ SCENE = raster({"B4": smooth(40, 40), "B3": smooth(40, 40)}).chunk(20)
         ({"a": SCENE}, {"opacity": {"a": "x"}}, r"opacity\['a'\] must be a number"),
         (SCENE, {"resampling": "cubic"}, "resampling must be 'nearest', 'bilinear' or None; got 'cubic'"),
         (SCENE, {"max_pixels": 0}, "max_pixels must be a whole number of at least 1"),
-        (SCENE, {"concurrency": 0}, "concurrency must be"),
         (SCENE, {"cache_bytes": -1}, "cache_bytes must be"),
         (SCENE, {"height": 1}, "height must be"),
         (SCENE, {"port": 65536}, "port must be"),

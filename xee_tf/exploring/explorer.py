@@ -47,7 +47,6 @@ def explore(
     basemap: Any = None,
     max_pixels: int = 1 << 18,
     cache_bytes: int = 1 << 28,
-    concurrency: int = 2,
     height: int = 500,
     port: int = 0,
     url: str | None = None,
@@ -56,8 +55,9 @@ def explore(
 ) -> Explorer:
     """Show rasters on a map whose tiles are computed when they are looked at.
 
-    A prediction is computed only where the map shows it: every block of it once, as long as it stays in the
-    cache. Nothing is computed before the map is shown, and nothing is written.
+    A prediction is computed only where the map shows it, and once as long as it stays in the cache. Requests
+    for tiles are computed together, with Dask's scheduler: threads, or a cluster. Nothing is computed before
+    the map is shown, and nothing is written.
 
     Parameters
     ----------
@@ -87,10 +87,8 @@ def explore(
         30 tiles. Where it is zoomed out further, the map shows only the outline, and asks to zoom in. (Tiles
         need whole chunks; if these are large, more is computed.)
     cache_bytes : int, default 268435456
-        Maximum size of the chunks that are kept in memory.
-    concurrency : int, default 2
-        Maximum number of computations at a time. Each uses Dask's scheduler, so that it may have several
-        threads, or a cluster.
+        Maximum size of the chunks that are kept in memory, including the results of a model of which they are
+        assembled.
     height : int, default 500
         Height of the map in a notebook, in pixels.
     port : int, default 0
@@ -131,7 +129,7 @@ def explore(
     """
     limit = integer(1)(max_pixels, "max_pixels")
     kept = integer(0)(cache_bytes, "cache_bytes")
-    cache = ChunkCache(kept, integer(1)(concurrency, "concurrency"))
+    cache = ChunkCache(kept)
     height, port = integer(100, 10_000)(height, "height"), integer(0, 65535)(port, "port")
     background = _basemap(basemap)
     address = _address(url)

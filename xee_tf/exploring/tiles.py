@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xee_tf.blocks import ChunkGrid, overlapping
 from xee_tf.errors import GeoreferenceError, OptionError, XeeTFError
-from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError, Planes
+from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError, Planes, Results
 from xee_tf.exploring.colors import BandColors, ClassColors, png
 from xee_tf.exploring.layers import Layer, robust_limits
 from xee_tf.geometry import Size, Window
@@ -171,12 +171,12 @@ class Tiles:
         found = self._cache.get(keys, self._load_chunks, is_wanted)
         return {(iy, ix): planes for (_, iy, ix), planes in found.items()}
 
-    def _load_chunks(self, keys: Any) -> dict[Any, Planes]:
+    def _load_chunks(self, keys: Sequence[Any], results: Results) -> dict[Any, Planes]:
         """Load chunks of all bands together: a model predicts them with one call."""
         arrays = self.layer.arrays
         planes = range(len(arrays))
         chunks = [(plane, iy, ix) for plane in planes for _, iy, ix in keys]
-        loaded = load_chunks(arrays, self.layer.bands, chunk_grids(arrays), chunks)
+        loaded = load_chunks(arrays, self.layer.bands, chunk_grids(arrays), chunks, results)
         return {(own, iy, ix): [loaded[plane, iy, ix] for plane in planes] for own, iy, ix in keys}
 
     def _with_limits(self, is_wanted: Callable[[], bool]) -> ClassColors | BandColors:
