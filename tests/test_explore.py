@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from rasterio.transform import from_bounds
 from rasterio.warp import reproject, transform
 
 import xee_tf
+from tests.conftest import ROOT
 from tests.rasters import raster
 from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError
 from xee_tf.exploring.colors import ClassColors
@@ -136,8 +138,8 @@ def test_tiles_of_three_bands_are_those_of_a_warp() -> None:
     ds = raster(bands).rio.write_crs("EPSG:32633")
     zoom = 13
     x, y = tiles_at(zoom, *place_of(ds))
-    limits = {"vmin": [-1, -2, -1.5], "vmax": 1.75}
-    with xee_tf.explore(ds.chunk(64), rgb=["B4", "B3", "B2"], **limits) as shown:
+    low = [-1, -2, -1.5]
+    with xee_tf.explore(ds.chunk(64), rgb=["B4", "B3", "B2"], vmin=low, vmax=1.75) as shown:
         found = tile(shown, zoom, x, y)
     planes = [np.where(np.isnan(bands["B3"]), np.nan, bands[name]) for name in ("B4", "B3", "B2")]
     expected = [
@@ -148,8 +150,8 @@ def test_tiles_of_three_bands_are_those_of_a_warp() -> None:
     assert not masked.all()
     np.testing.assert_array_equal(found[..., 3], np.where(masked, 0, 255))
     assert not found[masked].any()
-    for number, (plane, low) in enumerate(zip(expected, limits["vmin"], strict=True)):
-        level = np.clip((plane - low) / (1.75 - low), 0, 1)[~masked] * 255
+    for number, (plane, least) in enumerate(zip(expected, low, strict=True)):
+        level = np.clip((plane - least) / (1.75 - least), 0, 1)[~masked] * 255
         assert np.abs(found[~masked][:, number] - level).max() <= 1
 
 
@@ -646,3 +648,17 @@ def test_matplotlib_is_needed_only_for_color_maps(monkeypatch: pytest.MonkeyPatc
     xee_tf.explore(classes(60, 60)).close()
     with pytest.raises(xee_tf.MissingExtraError, match=r'needs matplotlib, .*pip install "xee-tf\[map\]"'):
         xee_tf.explore(SCENE)
+
+
+def test_code_of_the_page_runs(data_dir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XEE_TF_DATA", str(data_dir))
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "maps.md").read_text(), flags=re.DOTALL)
+    before, after = code.split("shown  #")
+    namespace: dict[str, Any] = {}
+    exec(compile(before, "maps.md", "exec"), namespace)
+    shown = namespace["shown"]
+    place = 12, *tiles_at(12, *place_of(namespace["scene"]))
+    assert len(np.unique(tile(shown, *place, layer=1).reshape(-1, 4), axis=0)) == 4
+    assert len(np.unique(tile(shown, *place))) > 100
+    exec(compile("shown  #" + after, "maps.md", "exec"), namespace)
+    assert "closed" in repr(shown)
