@@ -322,14 +322,29 @@ def test_a_prediction_calls_the_model_once_and_only_for_the_view(
     assert len(again) == len(set(again))
 
 
-def test_memory_is_bounded() -> None:
+@pytest.fixture
+def caches(monkeypatch: pytest.MonkeyPatch) -> list[ChunkCache]:
+    """Return the caches of the maps that are made."""
+    found: list[ChunkCache] = []
+
+    class Cache(ChunkCache):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            found.append(self)
+
+    monkeypatch.setattr("xee_tf.exploring.explorer.ChunkCache", Cache)
+    return found
+
+
+def test_memory_is_bounded(caches: list[ChunkCache]) -> None:
     loads, image = counted_classes(1000, 100)
     x, y = tiles_at(15, *place_of(image))
     with xee_tf.explore(image, cache_bytes=30_000) as shown:  # three chunks
         for column in (x - 8, x, x + 8, x - 8):
             tile(shown, 15, column, y)
-            assert 0 < shown._cache.nbytes <= 30_000
+            assert 0 < caches[0].nbytes <= 30_000
     assert len(loads) > len(set(loads))
+    assert caches[0].nbytes == 0  # closed
 
 
 def test_a_chunk_that_is_larger_than_the_cache_warns() -> None:
@@ -370,7 +385,7 @@ def held_chunks(image: xr.DataArray) -> Iterator[tuple[xr.DataArray, threading.E
         go.set()
 
 
-def test_tiles_that_are_not_awaited_any_more_are_not_computed() -> None:
+def test_tiles_that_are_not_awaited_any_more_are_not_computed(caches: list[ChunkCache]) -> None:
     with held_chunks(classes(400, 400, 400)) as (image, go, loads):
         at = tiles_at(14, *place_of(image))
         layers = {"a": image, "b": image, "c": image}
@@ -381,7 +396,7 @@ def test_tiles_that_are_not_awaited_any_more_are_not_computed() -> None:
             for number, client in enumerate(clients):
                 text = f"GET /{path}tiles/{number}/14/{at[0]}/{at[1]}.png HTTP/1.1\r\nHost: x\r\n\r\n"
                 client.sendall(text.encode())
-                wait_for(lambda number=number: len(shown._cache._waiting) == number + 1)
+                wait_for(lambda number=number: len(caches[0]._waiting) == number + 1)
             assert loads == [1]
             clients[1].close()  # the browser shows another place
             go.set()
@@ -540,7 +555,7 @@ def test_a_map_ends_when_it_is_closed_or_collected() -> None:
 
 def test_address_behind_a_proxy() -> None:
     with xee_tf.explore(classes(60, 60), url="/user/me/proxy/{port}/", height=300) as shown:
-        port = shown._server.port
+        port = int(shown.url.split("/")[4])
         assert shown.url.startswith(f"/user/me/proxy/{port}/")
         path = shown.url.removeprefix(f"/user/me/proxy/{port}")
         assert status_of(f"http://127.0.0.1:{port}{path}") == 200

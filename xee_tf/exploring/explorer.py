@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from html import escape
 from types import TracebackType
 from typing import Any, Literal
@@ -84,8 +84,8 @@ def explore(
         provider of xyzservices. Default: none; then nothing is fetched from the internet.
     max_pixels : int, default 262144
         Maximum number of pixels of a raster in one tile of 256 x 256 pixels of the screen. A view has about
-        30 tiles. Where it is zoomed out further, the map shows only the outline, and asks to zoom in. (Tiles
-        need whole chunks; if these are large, more is computed.)
+        30 tiles. Where it is zoomed out further, the map shows only the outline, and asks to zoom in. Tiles
+        need whole chunks: if these are large, more is computed.
     cache_bytes : int, default 268435456
         Maximum size of the chunks that are kept in memory, including the results of a model of which they are
         assembled.
@@ -150,8 +150,12 @@ def explore(
                 f"{kept:,}. It is computed again for every tile. Use smaller chunks, or raise cache_bytes."
             )
     server = MapServer(tiles, {"basemap": background, "deepest": DEEPEST}, port)
+    stack = ExitStack()
+    stack.callback(cache.clear)
+    stack.callback(server.close)
     names = tuple(each.layer.name for each in tiles)
-    return Explorer(names, f"{address.format(port=server.port)}/{server.secret}/", height, server, cache)
+    page = f"{address.format(port=server.port)}/{server.secret}/"
+    return Explorer(names, page, height, server.problems, stack)
 
 
 def _basemap(value: Any) -> dict[str, Any] | None:
@@ -200,24 +204,29 @@ class Explorer(AbstractContextManager["Explorer"]):
         The address of the map, with a secret.
     height : int
         Height in a notebook, in pixels.
-    server : MapServer
-        The server.
-    cache : ChunkCache
-        The chunks that are kept.
+    problems : mapping of str to str
+        The last error of each layer that had one.
+    stack : contextlib.ExitStack
+        Resources to release when the map is closed.
+
+    Examples
+    --------
+    >>> Explorer(("scene", "classes"), "http://127.0.0.1:8600/secret/", 500, {}, ExitStack())
+    <xee_tf.Explorer scene, classes at http://127.0.0.1:8600/secret/>
     """
 
     def __init__(
-        self, layers: tuple[str, ...], url: str, height: int, server: MapServer, cache: ChunkCache
+        self, layers: tuple[str, ...], url: str, height: int, problems: Mapping[str, str], stack: ExitStack
     ) -> None:
-        self.layers, self.url, self._height = layers, url, height
-        self._server, self._cache = server, cache
+        self.layers, self.url, self.problems = layers, url, problems
+        self._height = height
         # Also closes a map that is garbage-collected, or is still open when the process ends.
-        self._close = weakref.finalize(self, server.close)
+        self._close = weakref.finalize(self, stack.close)
 
     def __repr__(self) -> str:
         state = f"at {self.url}" if self._close.alive else "(closed)"
         lines = [f"<xee_tf.Explorer {abbreviated(self.layers)} {state}>"]
-        return "\n".join([*lines, *(f"  {name}: {text}" for name, text in self._server.problems.items())])
+        return "\n".join([*lines, *(f"  {name}: {text}" for name, text in self.problems.items())])
 
     def _repr_html_(self) -> str:
         if not self._close.alive:
@@ -230,9 +239,16 @@ class Explorer(AbstractContextManager["Explorer"]):
         )
 
     def close(self) -> None:
-        """Stop the server of the map, and free its memory."""
+        """Stop the server of the map, and free its memory.
+
+        Examples
+        --------
+        >>> shown = Explorer(("scene",), "http://127.0.0.1:8600/secret/", 500, {}, ExitStack())
+        >>> shown.close()
+        >>> shown
+        <xee_tf.Explorer scene (closed)>
+        """
         self._close()
-        self._cache.clear()
         _SHOWN.discard(self)
 
     def __exit__(

@@ -70,6 +70,12 @@ class MapServer:
     def close(self) -> None:
         """Stop the server; tiles that are being computed are not awaited."""
         self.is_closed = True
+        if threading.current_thread() is self._thread:  # of the garbage collector, which runs in any thread
+            threading.Thread(target=self._stop, daemon=True).start()
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
