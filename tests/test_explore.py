@@ -54,9 +54,13 @@ def read_json(shown: xee_tf.Explorer, path: str) -> Any:
     return json.loads(fetch(shown.url + path))
 
 
+def address(shown: xee_tf.Explorer, zoom: int, x: int, y: int, layer: int = 0) -> str:
+    return f"{shown.url}tiles/{layer}/{zoom}/{x}/{y}.png"
+
+
 def tile(shown: xee_tf.Explorer, zoom: int, x: int, y: int, layer: int = 0) -> np.ndarray:
     """Return the pixels of a tile as (y, x, 4)."""
-    data = fetch(f"{shown.url}tiles/{layer}/{zoom}/{x}/{y}.png")
+    data = fetch(address(shown, zoom, x, y, layer))
     with MemoryFile(data) as file, pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         return file.open().read().transpose(1, 2, 0)
 
@@ -266,7 +270,7 @@ def test_only_what_the_view_needs_is_loaded_and_once() -> None:
         read_json(shown, "legends/0")
         assert loads == []
         view = [(column, row) for column in range(x - 1, x + 2) for row in range(y - 1, y + 1)]
-        threads = [threading.Thread(target=tile, args=(shown, zoom, *at)) for at in view]
+        threads = [threading.Thread(target=fetch, args=(address(shown, zoom, *at),)) for at in view]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -390,8 +394,8 @@ def test_tiles_that_are_not_awaited_any_more_are_not_computed(caches: list[Chunk
         at = tiles_at(14, *place_of(image))
         layers = {"a": image, "b": image, "c": image}
         with ExitStack() as stack, xee_tf.explore(layers) as shown:
-            address, _, path = shown.url.removeprefix("http://").partition("/")
-            host, port = address.split(":")
+            server, _, path = shown.url.removeprefix("http://").partition("/")
+            host, port = server.split(":")
             clients = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(3)]
             for number, client in enumerate(clients):
                 text = f"GET /{path}tiles/{number}/14/{at[0]}/{at[1]}.png HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -594,14 +598,11 @@ SCENE = raster({"B4": smooth(40, 40), "B3": smooth(40, 40)}).chunk(20)
         (SCENE, {"rgb": "B4"}, "rgb must be three names"),
         (SCENE, {"rgb": ["B4", "B3", "B4"], "band": "B4"}, "Pass rgb= or band=, not both"),
         (SCENE, {"band": 4}, "band must be the name of a band; got 4"),
-        ({"a": SCENE, "b": SCENE[["B3"]]}, {"band": "B4"}, r"no band of 'b'.*pass band=\{'a': \.\.\.\}"),
         (
             SCENE,
             {"band": {"scene": "B4"}},
             "band names the layer 'scene', but the map has the layers 'raster'",
         ),
-        (SCENE, {"opacity": 2}, "opacity must be a number from 0 to 1; got 2"),
-        ({"a": SCENE}, {"opacity": {"a": "x"}}, r"opacity\['a'\] must be a number"),
         (SCENE, {"resampling": "cubic"}, "resampling must be 'nearest', 'bilinear' or None; got 'cubic'"),
         (SCENE, {"max_pixels": 0}, "max_pixels must be a whole number of at least 1"),
         (SCENE, {"cache_bytes": -1}, "cache_bytes must be"),
@@ -631,6 +632,8 @@ def test_errors_of_options(image: Any, options: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"opacity": 2}, "opacity must be a number from 0 to 1; got 2"),
+        ({"opacity": {"raster": "x"}}, r"opacity\['raster'\] must be a number"),
         ({"vmin": 3, "vmax": 3}, "vmin must be less than vmax; got 3.0 and 3.0"),
         ({"vmin": [1, 2]}, r"vmin must be a number; got \[1, 2\]"),
         ({"vmax": "high"}, "vmax must be a number; got 'high'"),
@@ -643,6 +646,12 @@ def test_errors_of_colors(options: dict[str, Any], message: str) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(xee_tf.OptionError, match=message):
         xee_tf.explore(SCENE, **options)
+
+
+def test_an_option_of_one_layer_of_several() -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(xee_tf.OptionError, match=r"no band of 'b'.*pass band=\{'a': \.\.\.\}"):
+        xee_tf.explore({"a": SCENE, "b": SCENE[["B3"]]}, band="B4")
 
 
 def test_rasters_that_no_zoom_can_show() -> None:
