@@ -196,6 +196,37 @@ def test_every_place(name: str) -> None:
     assert east - west < 5
 
 
+SIDE = 6371007.181 * math.pi  # of the sphere of MODIS
+SINUSOIDAL = Affine(SIDE / 300, 0, -SIDE, 0, -SIDE / 300, SIDE / 2)
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "shape", "bounds", "empty"),
+    [
+        ("EPSG:4326", Affine(0.5, 0, -0.25, 0, -0.5, 90), (360, 720), [[-85.1, -0.3], [85.1, 359.8]], None),
+        ("EPSG:4326", Affine(0.5, 0, -180, 0, -0.5, 90), (360, 720), [[-85.1, -180], [85.1, 180]], None),
+        ("SR-ORG:6974", SINUSOIDAL, (300, 600), [[-85.1, -180], [85.1, 180]], None),
+        ("EPSG:3413", Affine(2e4, 0, -4e6, 0, -2e4, 4e6), (400, 400), [[40.9, -180], [85.1, 180]], 3),
+        ("EPSG:3031", Affine(2e4, 0, -4e6, 0, -2e4, 4e6), (400, 400), [[-85.1, -180], [-41.0, 180]], 0),
+    ],
+)
+def test_rasters_around_the_globe(
+    crs: str, affine: Affine, shape: tuple[int, int], bounds: Any, empty: int | None
+) -> None:
+    """Every tile of a zoom is complete; those of another hemisphere are empty."""
+    image = xr.DataArray(
+        np.ones(shape, "u1"), dims=("y", "x"), attrs={"flag_values": [1], "flag_meanings": "a"}
+    )
+    with xee_tf.explore(image.chunk(100), crs=crs, transform=affine) as shown:
+        config = json.loads(fetch(shown.url).decode().partition('json">')[2].partition("</script>")[0])
+        np.testing.assert_allclose(config["layers"][0]["bounds"], bounds, atol=0.06)
+        for x in range(4):
+            drawn = [tile(shown, 2, x, y)[..., 3].mean() / 255 for y in range(4)]
+            full = 3 - empty if empty is not None else None
+            assert drawn[1] == drawn[2] == 1 if full is None else drawn[full] == 1
+            assert empty is None or drawn[empty] == 0
+
+
 def test_a_map_of_classes_that_was_decoded_to_floats() -> None:
     image = classes(80, 80)
     decoded = image.where(image != 255).assign_attrs(image.attrs)

@@ -42,6 +42,7 @@ DEEPEST = 22
 _WEB_MERCATOR, _LON_LAT = pyproj.CRS("EPSG:3857"), pyproj.CRS("EPSG:4326")
 _HALF = math.pi * 6_378_137.0  # half the width of the world in Web Mercator
 _NORTH = 85.0511  # degrees; the world is a square in Web Mercator
+_AROUND = 361.0  # degrees; the outline of a wider raster cannot be drawn
 _SAMPLE = 1 << 20  # pixels of the chunks from which the values of colors are estimated
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25))
 _STRIDED = 1 << 18  # pixels of these chunks that are used
@@ -228,17 +229,20 @@ class Tiles:
         ]
 
     def _least_zoom(self) -> int:
-        """Return the smallest zoom at which tiles have few enough pixels, anywhere in the raster."""
+        """Return the smallest zoom at which tiles have few enough pixels, in most of the raster."""
         georef = self.layer.georef
         if georef.shape.pixels <= self._max_pixels:
             return 0
-        points = apply_affine(georef.affine, pixels_between(georef.shape.window, _POINTS))
+        inside = 0.1 * np.array(georef.shape.xy) + 0.8 * pixels_between(georef.shape.window, _POINTS)
+        points = apply_affine(georef.affine, inside)
         places = _finite(point_transformer(georef.crs, _WEB_MERCATOR)(points))
         places = places[(np.abs(places[:, 1]) < _HALF)]
         for zoom in range(DEEPEST, -1, -1):
             side = 2 * _HALF / (1 << zoom)
-            tiles = np.unique(np.floor((places * (1, -1) + _HALF) / side).astype(int), axis=0).tolist()
-            pixels = max((self._pixels_in(tile_grid(zoom, x, y)) for x, y in tiles), default=0)
+            tiles = np.floor((places * (1, -1) + _HALF) / side).astype(int).tolist()
+            sizes = [self._pixels_in(tile_grid(zoom, x, y)) for x, y in tiles]
+            # Not the largest: a tile across the sides of a global raster needs whole rows.
+            pixels = int(np.quantile(sizes, 0.75)) if sizes else 0
             if pixels > self._max_pixels:
                 if zoom == DEEPEST:
                     raise OptionError(
@@ -273,9 +277,10 @@ def _outline(layer: Layer) -> Points:
             f"{layer.name!r} is not within the latitudes of the map, {-_NORTH:.0f} to {_NORTH:.0f} degrees. "
             f"Its bounds are {georef.bounds} in {describe_crs(georef.crs)}; check its georeference."
         )
-    if around:  # the raster contains a pole
+    if around or np.ptp(points[:, 0]) > _AROUND:
         south, north = points[:, 1].min(), points[:, 1].max()
-        south, north = (south, 90) if north > 0 else (-90, north)
+        if around:  # the raster contains a pole
+            south, north = (south, 90) if north > 0 else (-90, north)
         points = np.array([(-180, north), (180, north), (180, south), (-180, south), (-180, north)], float)
     points[:, 1] = np.clip(points[:, 1], -_NORTH, _NORTH)
     return points
