@@ -21,6 +21,7 @@ from xee_tf.errors import (
     StorageError,
     XeeTFError,
 )
+from xee_tf.exploring import Explorer, explore
 from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import add_bands, class_map
@@ -43,6 +44,7 @@ __all__ = [
     "Connector",
     "DestinationError",
     "DestinationExistsError",
+    "Explorer",
     "ExportPlan",
     "ExportResult",
     "GeoreferenceError",
@@ -80,6 +82,7 @@ __all__ = [
     "add_bands",
     "band_statistics",
     "class_map",
+    "explore",
     "export_image",
     "export_table",
     "feature_spec",
