@@ -16,7 +16,7 @@ INSTALL := -m pip install --quiet --no-compile
 COMPILE := -W ignore -m compileall -qq -j 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-full test-core test-minimum test-newest coverage bench lint format clean
+.PHONY: help demo setup test test-full test-core test-minimum test-newest coverage bench notebooks lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Test coverage of lines an
 
 bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON file
 	$(BIN)/python -m benchmarks
+
+notebooks: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Execute the tutorials in notebooks/, and store their outputs
+	$(BIN)/python -m tests.notebooks
 
 lint: $(VENV)/dev.stamp ## Linters, type checks, import contracts and numpydoc validation only
 	$(BIN)/ruff check
