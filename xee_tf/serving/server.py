@@ -46,7 +46,8 @@ def serve(
 
     The server accepts requests when this function returns, and runs in threads of this process until it is
     closed. It has no authentication or TLS: use it on the loopback address, or behind a proxy. While it runs,
-    the garbage collector ignores the objects that existed before and runs less often.
+    the garbage collector ignores the objects that existed before and runs less often. Requests are logged by
+    the logger ``xee_tf.serving``, if it is enabled for the level INFO.
 
     ========================================================================  =============================
     address                                                                   accepts
@@ -141,7 +142,9 @@ def serve(
             _run_servers(models, http_socket, f"{address}:{grpc_port}", limits, grace)
         )
         url = f"http://{address}:{http_socket.getsockname()[1]}"
-        return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
+        server = Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
+        server.signatures = {name: tuple(models.find(name).signatures) for name in models.names}
+        return server
 
 
 def _check_names(name: Any, labels: Any, host: Any) -> None:
@@ -179,6 +182,7 @@ class Server(AbstractContextManager["Server"]):
 
     def __init__(self, url: str, grpc: str, models: tuple[str, ...], stack: ExitStack) -> None:
         self.url, self.grpc, self.models = url, grpc, models
+        self.signatures: dict[str, tuple[str, ...]] = {}
         # Also closes a server that is garbage-collected, or still runs when the process ends.
         self._close = weakref.finalize(self, stack.close)
 
