@@ -732,6 +732,12 @@ def test_suggested_commas_of_columns(capsys):
     assert capsys.readouterr().err.endswith("; did you mean --columns id,name?\n")
 
 
+def test_numbers_are_parsed_as_they_are_written():
+    for text, expected in (("0.5", 0.5), ("1e3", 1000), (str(2**53 + 1), 2**53 + 1), ("-3", -3)):
+        found = parse(["upload", "image", "r", "m", "o.tif", "--nodata", text])["nodata"]
+        assert (found, type(found)) == (expected, int if text.lstrip("-").isdigit() else float)
+
+
 def parse(tokens):
     """Return the arguments that a command is called with."""
     _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
@@ -792,7 +798,7 @@ def test_parse_array_dims(line, dims):
         ("export s.tif o --patch-dimensions", "takes WIDTH [HEIGHT], whole numbers; its value is missing."),
         ("export --region -1.5,2,3,4 s.tif o", "Separate numbers by spaces: --region -1.5 2 3 4."),
         ("export s.tif o --region 1 2", "takes LEFT BOTTOM RIGHT TOP, numbers; got '1 2'."),
-        ("upload image r m o.tif --nodata foo", "--nodata takes VALUE, a number; got 'foo'."),
+        ("upload image r m o.tif --nodata foo", "Invalid value for --nodata: expected a number; got 'foo'."),
         ("model serve m --port 1,2", "--port takes NUMBER, a whole number; got '1,2'."),
         ("inspect m --json=3", "--json takes no value; got '3'."),
         ("--kernelSize 3", "Unknown option --kernelSize. Available commands: "),

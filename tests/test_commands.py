@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 
@@ -62,45 +63,32 @@ def read_json(capsys):
 # -- Clusters ------------------------------------------------------------------------------------------
 
 
-def test_results_on_a_cluster_are_those_of_threads(source, points, scene, tmp_path, capsys, monkeypatch):
+def test_results_on_a_cluster_are_those_of_threads(source, points, scene, tmp_path, capfd, monkeypatch):
+    """Its workers run in another folder."""
     onnx = pytest.importorskip("onnxruntime.datasets")
-    pytest.importorskip("pyarrow")
-    export = scene.tfexport(tmp_path / "p", patch_dimensions=(30, 20))
+    scene.tfexport(tmp_path / "p", patch_dimensions=(30, 20))
+    small = ["--bands", "red", "--output-bands", "p=float32", "--chunk", "30"]
     commands = {
-        "s-00000.tfrecord.gz": ["export", source, "s", *PATCH, "--chunk", "30"],
-        "t.tfrecord.gz": ["sample", source, "t", "--where", points[0]],
-        "u.tif": ["upload", "image", str(tmp_path / "p"), str(export.mixer), "u.tif"],
-        "v.tif": ["predict", onnx.get_example("sigmoid.onnx"), source, "v.tif", "--bands", "red"],
+        "s-00000.tfrecord.gz": ["export", "../scene.tif", "s", *PATCH, "--chunk", "30"],
+        "t.tfrecord.gz": ["sample", source, "t", "--where", "../points.gpkg"],
+        "u.tif": ["upload", "image", "../p", "../p", "u.tif"],
+        "v.tif": ["predict", onnx.get_example("sigmoid.onnx"), "../scene.tif", "v.tif", *small],
     }
-    commands["v.tif"] += ["--output-bands", "p=float32", "--chunk", "30"]
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        for where, flags in (
-            ("threads", []),
-            ("cluster", ["--scheduler", cluster.scheduler_address]),
-        ):
+        with Client(cluster) as client:
+            client.run(os.chdir, "/")
+        for where, flags in ("threads", []), ("cluster", ["--scheduler", cluster.scheduler_address]):
             (tmp_path / where).mkdir()
             monkeypatch.chdir(tmp_path / where)
             for command in commands.values():
-                assert main([*command, *(flags if command[0] != "model" else [])]) == 0
+                assert main([*command, "--quiet", *flags]) == 0
         with Client(cluster) as client:
             ran = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes))
-    assert ran > 4
+    assert ran > len(commands)
     for name in commands:
         threads, clustered = ((tmp_path / where / name).read_bytes() for where in ("threads", "cluster"))
         assert threads == clustered
-    assert "Stopped" not in capsys.readouterr().err
-
-
-def test_relative_paths_are_those_of_the_command(source, tmp_path, monkeypatch, capsys):
-    """The workers of a scheduler run in another folder."""
-    monkeypatch.chdir(tmp_path)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-        with Client(cluster) as client:
-            client.run(lambda: __import__("os").chdir("/"))
-        flags = ["--scheduler", cluster.scheduler_address, "--quiet"]
-        assert main(["export", "scene.tif", "out/s", *PATCH, *flags]) == 0
-    assert capsys.readouterr() == ("", "")
-    assert xee_tf.verify(tmp_path / "out" / "s").ok
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +97,7 @@ def test_relative_paths_are_those_of_the_command(source, tmp_path, monkeypatch, 
         (["--scheduler", "tcp://127.0.0.1:9"], "--scheduler tcp://127.0.0.1:9 cannot be reached"),
         (["--scheduler", "nonsense://a"], "--scheduler nonsense://a cannot be reached: "),
         (["--scheduler", "no.json"], "--scheduler no.json cannot be reached: "),
-        (["--workers", "0"], "--workers must be an integer of at least 1"),
+        (["--workers", "0"], "--workers must be a whole number of at least 1"),
         (["--workers", "2", "--scheduler", "a"], "--scheduler and --workers exclude each other"),
     ],
 )
@@ -124,10 +112,10 @@ def test_clusters_that_cannot_be_used(flags, message, tmp_path, monkeypatch, cap
 def test_new_workers_are_stopped(capsys):
     with computing_on(workers=1):
         client = Client.current()
-        [pid] = client.run(lambda: __import__("os").getpid()).values()
+        [pid] = client.run(os.getpid).values()
     assert client.status == "closed"
     with pytest.raises(ProcessLookupError):
-        __import__("os").kill(pid, 0)
+        os.kill(pid, 0)
     assert capsys.readouterr().err.startswith("Started 1 worker")
 
 
@@ -311,12 +299,18 @@ def test_shares():
     ("address", "connector"),
     [
         ("http://m:8501/v1/models/a", "TensorFlow Serving http://m:8501, model 'a'"),
-        ("http://m/x/v1/models/a/versions/3:predict", "TensorFlow Serving http://m/x, version 3 of model 'a'"),
-        ("https://m/v1/models/a/labels/new", "TensorFlow Serving https://m, label 'new' of model 'a'"),
+        (
+            "http://m/x/v1/models/a/versions/3:predict",
+            "TensorFlow Serving http://m/x, version 3 of model 'a'",
+        ),
+        ("https://m/v1/models/a/labels/new", "TensorFlow Serving https://m, version 'new' of model 'a'"),
         ("grpc://m:8500/a", "TensorFlow Serving grpc://m:8500, model 'a'"),
         ("grpcs://m/a/versions/2", "TensorFlow Serving grpcs://m:443, version 2 of model 'a'"),
         ("projects/p/locations/l/endpoints/3", "Vertex AI, projects/p/locations/l/endpoints/3"),
-        ("https://h/v1/projects/p/locations/l/endpoints/3", "Vertex AI at https://h, projects/p/locations/l/endpoints/3"),
+        (
+            "https://h/v1/projects/p/locations/l/endpoints/3",
+            "Vertex AI at https://h, projects/p/locations/l/endpoints/3",
+        ),
         (
             "http://127.0.0.1:1/v1/projects/p/models/m/versions/v",
             "AI Platform http://127.0.0.1:1, projects/p/models/m/versions/v",
@@ -345,8 +339,12 @@ def test_route_in_the_address():
             "the address of a server: add the name of a model, http://m:8501/v1/models/NAME",
         ),
         ("grpc://m:8500", {}, "add the name of a model, grpc://m:8500/NAME"),
-        ("a.keras", {"hosted": {"timeout": 3}}, "timeout is only for models on servers, and a.keras is none"),
-        ("a.onnx", {"signature": "s"}, "signature is for SavedModels and models on servers"),
+        (
+            "a.keras",
+            {"hosted": {"timeout": 3}},
+            "--timeout is only for models on servers, and a.keras is none",
+        ),
+        ("a.onnx", {"signature": "s"}, "--signature is for SavedModels and models on servers"),
     ],
 )
 def test_models_that_are_not_as_they_are_named(address, options, message):
@@ -367,6 +365,7 @@ def test_predict_with_a_server(source, scene, tmp_path, capsys):
     with xee_tf.serve(tmp_path / "total") as server:
         endpoint = f"{server.url}/v1/projects/p/locations/l/endpoints/total:rawPredict"
         vertex = ["--credentials", "none", "--payload-format", "GRPC_TF_TENSORS", "--output-bands", "sum"]
+        vertex += ["--input-name", "pixels"]
         for number, (address, more) in enumerate(
             [
                 (f"{server.url}/v1/models/total", []),

@@ -38,14 +38,14 @@ def computing_on(
         Whether to print nothing about the cluster.
     """
     if scheduler is not None and workers is not None:
-        raise OptionError("scheduler and workers exclude each other: pass one of them.")
+        raise OptionError("--scheduler and --workers exclude each other: pass one of them.")
     if scheduler is not None:
         with _connected(scheduler) as client:
             if not quiet and not client.nthreads():
                 _say(f"The scheduler at {scheduler} has no workers yet: waiting for one.")
             yield
     elif workers is not None:
-        with _started(integer(1)(workers, "workers")) as client:
+        with _started(integer(1)(workers, "--workers")) as client:
             if not quiet:
                 link = client.dashboard_link if find_spec("bokeh") else ""
                 _say(f"Started {counted(workers, 'worker')}" + (f"; dashboard: {link}" if link else "."))
@@ -72,9 +72,9 @@ def _connected(scheduler: str) -> Iterator[Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:  # a TimeoutError is an OSError
         why = "" if isinstance(error, TimeoutError) or "Timed out" in str(error) else f": {error}"
         raise OptionError(
-            f"scheduler={scheduler!r} cannot be reached{why.rstrip('.')}. Pass the address that the "
-            "scheduler prints, such as tcp://node7:8786, and check that it is running; or use workers=4 for "
-            "processes on this computer."
+            f"--scheduler {scheduler} cannot be reached{why.rstrip('.')}. Pass the address that "
+            "the scheduler prints, such as tcp://node7:8786, and check that it is running; or use --workers 4 "
+            "for processes on this computer."
         ) from error
     with client:
         yield client

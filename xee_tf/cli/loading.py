@@ -80,7 +80,7 @@ def model_at(
         place: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value}
         if signature is not None:
             if constructor == xee_tf.Model.from_ai_platform_predictor:
-                raise OptionError("signature is not supported by AI Platform: omit it.")
+                raise OptionError("--signature is not supported by AI Platform: omit it.")
             place["signature_name"] = signature
         model = constructor(**{**place, **fixed, **given}, **options)
         return model
@@ -90,12 +90,11 @@ def model_at(
         server = f"{parts.scheme}://{parts.netloc}"
         raise OptionError(f"{address} is the address of a server: add the name of a model, {server}{path}.")
     if given:
-        raise OptionError(
-            f"{next(iter(given))} is only for models on servers, and {address} is none: omit it."
-        )
+        flag = "--" + next(iter(given)).replace("_", "-")
+        raise OptionError(f"{flag} is only for models on servers, and {address} is none: omit it.")
     kind = model_kind(address)
     if signature is not None and kind in _LOADERS:
-        raise OptionError(f"signature is for SavedModels and models on servers: omit it for {address}.")
+        raise OptionError(f"--signature is for SavedModels and models on servers: omit it for {address}.")
     known = {} if signature is None else {"signature": signature}
     model = _LOADERS.get(kind, xee_tf.Model.from_saved_model)(address, **known, **options)
     return model

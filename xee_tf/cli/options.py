@@ -25,6 +25,7 @@ __all__ = [
     "Number",
     "Shares",
     "Size",
+    "Value",
     "if_exists",
     "inherit_descriptions",
     "parse_names",
@@ -44,6 +45,19 @@ Names = Annotated[list[str] | None, Parameter(metavar="NAME[,NAME...]")]
 Name = Parameter(metavar="NAME")
 
 Number = Parameter(metavar="NUMBER")
+
+
+def _value(_: Any, tokens: Sequence[Token]) -> int | float:
+    """Parse a number; a float could not represent all 64-bit integers, and an int no fraction."""
+    text = tokens[0].value
+    try:
+        return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
+    except ValueError:
+        raise ValueError(f"expected a number; got {shorten(repr(text))}.") from None
+
+
+Value = Parameter(converter=_value, n_tokens=1, accepts_keys=False, metavar="VALUE")
+"""An integer or a fraction, as it is written."""
 
 Crs = Annotated[str | None, Parameter(metavar="CRS")]
 

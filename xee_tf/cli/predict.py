@@ -11,7 +11,7 @@ from dask.utils import format_bytes
 import xee_tf
 from xee_tf.cli.command import command, variant
 from xee_tf.cli.loading import model_at
-from xee_tf.cli.options import Crs, Flag, Name, Names, Number, Size, if_exists, parse_names
+from xee_tf.cli.options import Crs, Flag, Name, Names, Number, Size, Value, if_exists, parse_names
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.display import counted
@@ -39,6 +39,7 @@ def predict(
     plan: Flag = False,
     band_names: Names = None,
     bands: Names = None,
+    input_name: Annotated[str | None, Name] = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
     unit: ModelUnit = "tile",
     input_tile_size: Size = None,
@@ -50,7 +51,7 @@ def predict(
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
-    nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
+    nodata: Annotated[int | float | None, Value] = None,
     overview_resampling: Resampling = "nearest",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
@@ -93,6 +94,9 @@ def predict(
         Show the plan of the prediction, and predict and write nothing.
     band_names
         Other names for all bands, in the order of the files and of their bands.
+    input_name
+        The input in which the bands are stacked, for a model with several inputs, and for one on a server that
+        does not say the names of its inputs, such as Vertex AI.
     array_dims
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
@@ -157,6 +161,7 @@ def predict(
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
+        "input_name": input_name,
         "array_dims": parse_names(array_dims, image.dims),
         "unit": unit,
         "input_tile_size": input_tile_size,

@@ -117,7 +117,7 @@ def sample(
     """
     if where is None and n is None:
         raise OptionError(
-            "where and n are missing: pass where='points.gpkg', n=1000 for pixels at random, or both."
+            "--where and --n are missing: pass --where points.gpkg, --n 1000 for pixels at random, or both."
         )
     image = select_bands(open_rasters(rasters, chunk, crs, parse_names(band_names)), bands)
     places = None

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 import xee_tf
 from xee_tf.cli.command import command
-from xee_tf.cli.options import Crs, Depths, Flag, Name, Names, Size, if_exists, parse_names
+from xee_tf.cli.options import Crs, Depths, Flag, Name, Names, Size, Value, if_exists, parse_names
 from xee_tf.cli.outcome import Outcome
 from xee_tf.upload import Resampling
 
@@ -23,8 +23,7 @@ def upload_image(
     /,
     *,
     bands: Names = None,
-    # int first: a float cannot represent all 64-bit integers
-    nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
+    nodata: Annotated[int | float | None, Value] = None,
     dtype: Annotated[str | None, Parameter(metavar="TYPE")] = None,
     crs: Crs = None,
     kernel_size: Size = None,
