@@ -117,7 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     typed = sys.argv[1:] if argv is None else argv
     tokens = _normalize_flags(typed)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
     format_warning = warnings.formatwarning

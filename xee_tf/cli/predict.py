@@ -95,8 +95,8 @@ def predict(
     band_names
         Other names for all bands, in the order of the files and of their bands.
     input_name
-        The input in which the bands are stacked, for a model with several inputs, and for one on a server that
-        does not say the names of its inputs, such as Vertex AI.
+        The input in which the bands are stacked, for a model with several inputs, and for one on a server
+        that does not say the names of its inputs, such as Vertex AI.
     array_dims
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
