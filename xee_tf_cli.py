@@ -93,6 +93,9 @@ model.command(
     help="Wrap a SavedModel so that it takes and returns base64-encoded tensors.",
 )
 model.command("xee_tf.cli.model:serve", name="serve", help="Serve SavedModels over HTTP and gRPC.")
+app.command(
+    "xee_tf.cli.completion:completion", name="completion", help="Print a script for completion in a shell."
+)
 app.command("xee_tf.cli.demo:demo", name="demo", help="Export a real scene, train a model on it and predict.")
 
 

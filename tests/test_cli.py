@@ -1189,6 +1189,7 @@ COMMANDS = {
     "model inspect": [],
     "model prepare": [xee_tf.prepare_model],
     "model serve": [xee_tf.serve],
+    "completion": [],
     "demo": [demo.run],
 }
 

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -469,3 +471,31 @@ def _slowly(block):
 
     time.sleep(0.3)
     return block
+
+
+# -- Completion ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    (tmp_path / "scene.tif").touch()
+    lines = {"pl": "plan", "plan ": "export predict", "export --pat": "--patch-dimensions"}
+    lines |= {"export --edge ": "drop pad", "export sc": "scene.tif", "predict m sc": "scene.tif"}
+    for line in lines:
+        empty = "''" if line.endswith(" ") else ""
+        script += f"COMP_WORDS=(xee-tf {line} {empty}); COMPREPLY=()\n"
+        script += 'COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _xee_tf; echo "${COMPREPLY[*]}"\n'
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.splitlines() == list(lines.values())
+    assert "complete -o default -F _xee_tf xee-tf\n" in script
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_for_other_shells_know_the_commands(shell, capsys):
+    assert main(["completion", shell, "--json"]) == 0
+    script = read_json(capsys)["script"]
+    assert all(word in script for word in ("verify", "patch-dimensions", "scheduler"))

@@ -73,8 +73,8 @@ def _connected(scheduler: str) -> Iterator[Any]:
         why = "" if isinstance(error, TimeoutError) or "Timed out" in str(error) else f": {error}"
         raise OptionError(
             f"--scheduler {scheduler} cannot be reached{why.rstrip('.')}. Pass the address that "
-            "the scheduler prints, such as tcp://node7:8786, and check that it is running; or use --workers 4 "
-            "for processes on this computer."
+            "the scheduler prints, such as tcp://node7:8786, and check that it is running; or use --workers "
+            "4 for processes on this computer."
         ) from error
     with client:
         yield client

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from xee_tf.cli.command import command
-from xee_tf.cli.options import Number
+from xee_tf.cli.options import FilePath, Number
 from xee_tf.cli.outcome import Outcome, attributes
 from xee_tf.demo import run
 
@@ -19,8 +19,8 @@ Folder = Parameter(metavar="FOLDER")
 @command(run)
 def demo(
     *,
-    output: Annotated[str, Folder] = "demo-output",
-    data: Annotated[str | None, Folder] = None,
+    output: Annotated[FilePath, Folder] = "demo-output",
+    data: Annotated[FilePath | None, Folder] = None,
     epochs: Annotated[int, Number] = 60,
 ) -> Outcome:
     """Export a real scene, train a model on it, predict, and draw the predictions.

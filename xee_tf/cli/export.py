@@ -15,6 +15,7 @@ from xee_tf.cli.options import (
     Box,
     Crs,
     Depths,
+    FilePath,
     Flag,
     Name,
     Names,
@@ -39,8 +40,8 @@ __all__ = ["export", "plan", "split"]
 
 @command(xee_tf.export_image, cluster=True)
 def export(
-    rasters: list[str],
-    prefix: str,
+    rasters: list[FilePath],
+    prefix: FilePath,
     /,
     *,
     plan: Flag = False,
@@ -172,8 +173,8 @@ plan = variant(
 
 @command(xee_tf.export_image, xee_tf.split_patches, cluster=True)
 def split(
-    rasters: list[str],
-    prefix: str,
+    rasters: list[FilePath],
+    prefix: FilePath,
     /,
     *,
     sides: Annotated[str, Parameter(metavar="NAME=SHARE[,NAME=SHARE...]")] = "train=0.7,val=0.15,test=0.15",

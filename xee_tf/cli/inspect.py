@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xee_tf
 from xee_tf.cli.command import command
-from xee_tf.cli.options import Depths, Size
+from xee_tf.cli.options import Depths, FilePath, Size
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.errors import RecordError
 
@@ -12,7 +12,7 @@ __all__ = ["inspect", "verify"]
 
 
 @command(xee_tf.inspect)
-def inspect(path: str, /, *, kernel_size: Size = None, tensor_depths: Depths = None) -> Outcome:
+def inspect(path: FilePath, /, *, kernel_size: Size = None, tensor_depths: Depths = None) -> Outcome:
     """Show the patches, georeference, bands and shards of an export, and check that it is complete.
 
     Parameters
@@ -26,7 +26,7 @@ def inspect(path: str, /, *, kernel_size: Size = None, tensor_depths: Depths = N
 
 
 @command(xee_tf.verify)
-def verify(path: str, /) -> Outcome:
+def verify(path: FilePath, /) -> Outcome:
     """Read all files of an export, and compare them with its manifest.
 
     The exit status is 1 if a file is missing, damaged or from another export.

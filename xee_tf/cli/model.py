@@ -11,7 +11,7 @@ from cyclopts import Parameter, Token
 import xee_tf
 from xee_tf.cli.command import command
 from xee_tf.cli.loading import model_at
-from xee_tf.cli.options import Name, Number, parse_pairs
+from xee_tf.cli.options import FilePath, Name, Number, parse_pairs
 from xee_tf.cli.outcome import Outcome, attributes
 from xee_tf.connector import TensorInfo
 from xee_tf.models import Transport
@@ -22,7 +22,7 @@ __all__ = ["inspect", "prepare", "serve"]
 
 @command()
 def inspect(
-    model: str,
+    model: FilePath,
     /,
     *,
     name: Annotated[str | None, Name] = None,
@@ -65,8 +65,8 @@ def _tensors(found: Mapping[str, TensorInfo]) -> dict[str, Any]:
 @command(xee_tf.prepare_model)
 def prepare(
     *,
-    source_dir: Annotated[str, Parameter(metavar="FOLDER")],
-    dest_dir: Annotated[str, Parameter(metavar="FOLDER")],
+    source_dir: Annotated[FilePath, Parameter(metavar="FOLDER")],
+    dest_dir: Annotated[FilePath, Parameter(metavar="FOLDER")],
     input: Annotated[str | None, Parameter(metavar="NAMES")] = None,
     output: Annotated[str | None, Parameter(metavar="NAMES")] = None,
     tag: Annotated[str, Name] = "serve",
@@ -99,7 +99,7 @@ def _labels(_: Any, tokens: Sequence[Token]) -> dict[str, int]:
 
 @command(xee_tf.serve)
 def serve(
-    path: str,
+    path: FilePath,
     /,
     *,
     port: Annotated[int, Number] = 8501,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import docstring_parser
 import xarray as xr
@@ -19,6 +20,7 @@ __all__ = [
     "Box",
     "Crs",
     "Depths",
+    "FilePath",
     "Flag",
     "Name",
     "Names",
@@ -33,6 +35,12 @@ __all__ = [
     "parse_shares",
     "select_bands",
 ]
+
+if TYPE_CHECKING:
+    FilePath = str
+else:
+    FilePath = str | Path  # always a str: shells complete the names of files for a Path
+"""A path or URL as it is written."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

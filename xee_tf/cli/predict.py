@@ -11,7 +11,7 @@ from dask.utils import format_bytes
 import xee_tf
 from xee_tf.cli.command import command, variant
 from xee_tf.cli.loading import model_at
-from xee_tf.cli.options import Crs, Flag, Name, Names, Number, Size, Value, if_exists, parse_names
+from xee_tf.cli.options import Crs, FilePath, Flag, Name, Names, Number, Size, Value, if_exists, parse_names
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.display import counted
@@ -31,9 +31,9 @@ _HOSTED = Group("Models on servers", sort_key=3)
 
 @command(xee_tf.Model, xee_tf.Model.predict_image, cluster=True)
 def predict(
-    model: str,
-    rasters: list[str],
-    destination: str,
+    model: FilePath,
+    rasters: list[FilePath],
+    destination: FilePath,
     /,
     *,
     plan: Flag = False,

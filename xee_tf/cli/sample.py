@@ -12,6 +12,7 @@ import xee_tf
 from xee_tf.cli.command import command
 from xee_tf.cli.options import (
     Crs,
+    FilePath,
     Flag,
     Name,
     Names,
@@ -41,11 +42,11 @@ def _pixels(_: Any, tokens: Sequence[Token]) -> int | dict[int, int]:
 
 @command(xee_tf.sample_table, cluster=True)
 def sample(
-    rasters: list[str],
-    prefix: str,
+    rasters: list[FilePath],
+    prefix: FilePath,
     /,
     *,
-    where: Annotated[str | None, Parameter(name=("--where", "--collection"), metavar="FILE")] = None,
+    where: Annotated[FilePath | None, Parameter(name=("--where", "--collection"), metavar="FILE")] = None,
     where_crs: Crs = None,
     properties: Names = None,
     n: Annotated[

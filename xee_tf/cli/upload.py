@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 import xee_tf
 from xee_tf.cli.command import command
-from xee_tf.cli.options import Crs, Depths, Flag, Name, Names, Size, Value, if_exists, parse_names
+from xee_tf.cli.options import Crs, Depths, FilePath, Flag, Name, Names, Size, Value, if_exists, parse_names
 from xee_tf.cli.outcome import Outcome
 from xee_tf.upload import Resampling
 
@@ -17,9 +17,9 @@ __all__ = ["upload_image", "upload_table"]
 
 @command(xee_tf.upload_image, cluster=True)
 def upload_image(
-    records: list[str],
-    mixer: str,
-    destination: str,
+    records: list[FilePath],
+    mixer: FilePath,
+    destination: FilePath,
     /,
     *,
     bands: Names = None,
@@ -73,8 +73,8 @@ def upload_image(
 
 @command(xee_tf.upload_table)
 def upload_table(
-    records: list[str],
-    destination: str,
+    records: list[FilePath],
+    destination: FilePath,
     /,
     *,
     crs: Crs = "EPSG:4326",
