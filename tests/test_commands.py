@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import xee_tf
+from tests.conftest import ROOT
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import OptionError
@@ -115,6 +118,8 @@ def test_new_workers_are_stopped(capsys):
     with computing_on(workers=1):
         client = Client.current()
         [pid] = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGINT)  # as Ctrl-C in a terminal, which is sent to all its processes
+        assert client.submit(os.getpid).result(timeout=60) == pid
     assert client.status == "closed"
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -499,3 +504,81 @@ def test_scripts_for_other_shells_know_the_commands(shell, capsys):
     assert main(["completion", shell, "--json"]) == 0
     script = read_json(capsys)["script"]
     assert all(word in script for word in ("verify", "patch-dimensions", "scheduler"))
+
+
+# -- Documentation -------------------------------------------------------------------------------------
+
+
+def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
+    text = (ROOT / "docs" / "shell.md").read_text()
+    onnx = pytest.importorskip("onnxruntime.datasets")
+    pytest.importorskip("pyarrow")
+    prefix, model = str(tmp_path / "s"), onnx.get_example("sigmoid.onnx")
+    one = ["--bands", "red", "--output-bands", "p=float32"]
+    commands = {
+        "export": [source, prefix, *PATCH],
+        "split": [source, prefix, "--patch-dimensions", "5"],
+        "sample": [source, prefix, "--n", "2"],
+        "plan export": [source, prefix],
+        "plan predict": [model, source, str(tmp_path / "p.zarr"), *one],
+        "predict": [model, source, str(tmp_path / "p.zarr"), *one],
+        "inspect": [f"{prefix}-mixer.json"],
+        "verify": [f"{prefix}-mixer.json"],
+        "upload image": [f"{prefix}-00000.tfrecord.gz", f"{prefix}-mixer.json", str(tmp_path / "u.tif")],
+        "model inspect": [model],
+        "completion": ["bash"],
+    }
+    rows = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", text.partition("| command | keys |")[2], re.MULTILINE))
+    for command, arguments in commands.items():
+        if command == "plan export":
+            arguments = [*arguments, *PATCH]
+        assert main([*command.split(), *arguments, "--json"]) == 0
+        [row] = [row for names, row in rows.items() if f"`{command.split(' image')[0]}`" in names.split(", ")]
+        documented = set(re.findall(r"`(\w+)`", row))
+        if command == "split":
+            documented |= set(re.findall(r"`(\w+)`", rows["`export`"]))
+        found = read_json(capsys)
+        assert set(found) <= documented, command
+        for each in found.get("exports") or [] if isinstance(found.get("exports"), list) else []:
+            assert set(each) <= documented
+    assert {command.split()[-1] for command in commands} >= {"export", "predict", "inspect"}
+
+
+# -- The server ----------------------------------------------------------------------------------------
+
+
+def test_serve_prints_its_addresses_and_requests(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    requests = pytest.importorskip("requests")
+    pytest.importorskip("starlette")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, "row")])
+    def predict(row):
+        return {"sum": row[:, 0] + row[:, 1]}
+
+    tf.saved_model.save(tf.Module(), tmp_path / "total", signatures=predict)
+    logger = logging.getLogger("xee_tf.serving")
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with xee_tf.serve(tmp_path / "total") as server:
+            assert server.signatures == {"total": ("serving_default",)}
+            url = f"{server.url}/v1/models/total"
+            assert requests.post(f"{url}:predict", json={"instances": [[1, 2]]}, timeout=30).ok
+            requests.get(f"{server.url}/a%0Ab", timeout=30)
+            assert main(["model", "inspect", f"grpc://{server.grpc}/total", "--quiet"]) == 0
+            assert main(["model", "inspect", f"grpc://{server.grpc}/none", "--quiet"]) == 1
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    forms = [
+        r"127\.0\.0\.1 POST /v1/models/total:predict 200 \d+ ms",
+        r"127\.0\.0\.1 GET /a\\nb 404 \d+ ms",
+        r"127\.0\.0\.1 gRPC GetModelMetadata OK \d+ ms",
+        r"127\.0\.0\.1 gRPC GetModelMetadata NOT_FOUND \d+ ms",
+    ]
+    for form, line in zip(forms, lines, strict=True):
+        assert re.fullmatch(form, line)

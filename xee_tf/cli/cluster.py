@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,7 +87,7 @@ def _started(workers: int) -> Iterator[Any]:
     """Start worker processes, which share the processors."""
     from distributed import Client, LocalCluster
 
-    with warnings.catch_warnings():
+    with _ignoring_interrupts(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another is chosen
         cluster = LocalCluster(
             n_workers=workers,
@@ -94,6 +96,23 @@ def _started(workers: int) -> Iterator[Any]:
         )
     with cluster, Client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C in the body and, for good, in the processes that are started there.
+
+    A terminal sends it to all of its processes. Workers would print tracebacks, and the command stops them
+    anyway, when it has cleaned up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _say(line: str) -> None:

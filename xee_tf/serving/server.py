@@ -142,9 +142,8 @@ def serve(
             _run_servers(models, http_socket, f"{address}:{grpc_port}", limits, grace)
         )
         url = f"http://{address}:{http_socket.getsockname()[1]}"
-        server = Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
-        server.signatures = {name: tuple(models.find(name).signatures) for name in models.names}
-        return server
+        signatures = {name: tuple(models.find(name).signatures) for name in models.names}
+        return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all(), signatures)
 
 
 def _check_names(name: Any, labels: Any, host: Any) -> None:
@@ -173,6 +172,8 @@ class Server(AbstractContextManager["Server"]):
         Names of the models.
     stack : contextlib.ExitStack
         Resources to release when the server is closed.
+    signatures : mapping of str to tuple of str, optional
+        Names of the signatures of each model, in its latest version.
 
     Examples
     --------
@@ -180,9 +181,16 @@ class Server(AbstractContextManager["Server"]):
     <xee_tf.Server landcover at http://127.0.0.1:8501, gRPC 127.0.0.1:8500>
     """
 
-    def __init__(self, url: str, grpc: str, models: tuple[str, ...], stack: ExitStack) -> None:
+    def __init__(
+        self,
+        url: str,
+        grpc: str,
+        models: tuple[str, ...],
+        stack: ExitStack,
+        signatures: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.url, self.grpc, self.models = url, grpc, models
-        self.signatures: dict[str, tuple[str, ...]] = {}
+        self.signatures = signatures or {}
         # Also closes a server that is garbage-collected, or still runs when the process ends.
         self._close = weakref.finalize(self, stack.close)
 
