@@ -26,7 +26,7 @@ RASTER = DOCS / "how-to" / "index.md"
 # These pages run once, in `make test-full`: they start servers and clusters, or train.
 SLOW = ("how-to/buckets.md", "how-to/clusters.md", "how-to/hosting.md", "scaling.md")
 # Pages that other tests run.
-OTHERS = ("index.md", "training.md", "maps.md")
+OTHERS = ("index.md", "training.md", "tour.md", "maps.md")
 
 
 def name_of(path: Path) -> str:
