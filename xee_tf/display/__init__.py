@@ -3,6 +3,7 @@
 This package formats text and numbers only; each class chooses the content of its own repr.
 """
 
+from xee_tf.display.plot import SourcePicture, new_axes, plot_grid, plot_sides
 from xee_tf.display.summary import Listing, Summarized, Summary
 from xee_tf.display.svg import GridPicture
 from xee_tf.display.text import Facts, abbreviated, aligned, by, counted, percent, quoted
@@ -11,12 +12,16 @@ __all__ = [
     "Facts",
     "GridPicture",
     "Listing",
+    "SourcePicture",
     "Summarized",
     "Summary",
     "abbreviated",
     "aligned",
     "by",
     "counted",
+    "new_axes",
     "percent",
+    "plot_grid",
+    "plot_sides",
     "quoted",
 ]

@@ -96,6 +96,11 @@ class Patches:
         """The names of the bands."""
         return tuple(band.name for band in specs_of(self))
 
+    @property
+    def default_values(self) -> dict[str, float | None]:
+        """The value of the masked pixels of each band; None if it is NaN only."""
+        return {band.name: band.default for band in specs_of(self)}
+
     @cached_property
     def _reader(self) -> PatchReader:
         stored = [Stored((), rule.depth, np.dtype(rule.dtype)) for rule in self._job.plan.band_plan.rules]

@@ -367,6 +367,11 @@ show_signature(
 )
 
 
+def patches_of(source: Patches | PatchSequence) -> Patches:
+    """Return the patches of a raster that a sequence makes batches of."""
+    return source._patches if isinstance(source, PatchSequence) else source
+
+
 def _with_keras(cls: type) -> Any:
     """Return a class, or a subclass of it that is also a `keras.utils.PyDataset`."""
     with extra("tensorflow", "PatchSequence"):
