@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xee_tf.display.sides import Colored, colored_sides
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture
 from xee_tf.display.text import by, percent
 from xee_tf.extras import extra
@@ -16,19 +17,12 @@ from xee_tf.extras import extra
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["LOST", "SIDES", "SourcePicture", "new_axes", "plot_grid", "plot_sides"]
-
-SIDES = ("#2f81c7", "#e08a1e", "#2f9e6e", "#c0569e", "#8a63d2", "#b8860b", "#3aa7b0", "#d1495b")
-"""Colors of the sides of a split."""
-
-LOST = "#8c8c8c"
-"""Color of patches that are in no side."""
+__all__ = ["SourcePicture", "plot_grid", "plot_sides"]
 
 _LINES = 50  # maximum number of lines along an axis
 _CELLS = 1024  # maximum number of cells along an axis
 
 Pair = tuple[int, int]
-Colored = tuple[str, str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class SourcePicture:
         return self.chunk_columns[-1], self.chunk_rows[-1]
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
+def _new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """Return the given axes, or those of a new figure of a size in inches."""
     with extra("plot", "A plot"):
         import matplotlib.pyplot as plt
@@ -85,7 +79,7 @@ def plot_grid(picture: GridPicture, source: SourcePicture, title: str, ax: Axes 
     matplotlib.axes.Axes
         The axes, in pixels of the raster, with the first row at the top.
     """
-    ax = new_axes(ax, (9, 5))
+    ax = _new_axes(ax, (9, 5))
     from matplotlib.patches import Patch
 
     one, many = picture.names
@@ -94,8 +88,15 @@ def plot_grid(picture: GridPicture, source: SourcePicture, title: str, ax: Axes 
     chosen = PATCH if source.selected is None else "none"
     handles = [_frame(ax, (0, 0), source.size, "raster", facecolor="none", edgecolor=_text_color(), lw=1.2)]
     if picture.raster != source.size:
-        style: dict[str, Any] = {"facecolor": "none", "edgecolor": _text_color(), "lw": 1.6, "ls": (0, (1, 1))}
-        handles.append(_frame(ax, source.origin, picture.raster, f"region, {by(*picture.raster)} px", **style))
+        style: dict[str, Any] = {
+            "facecolor": "none",
+            "edgecolor": _text_color(),
+            "lw": 1.6,
+            "ls": (0, (1, 1)),
+        }
+        handles.append(
+            _frame(ax, source.origin, picture.raster, f"region, {by(*picture.raster)} px", **style)
+        )
     _frame(ax, source.origin, covered, "", facecolor=chosen, alpha=0.22, lw=0)
     steps = [_step(count) for count in picture.patches]  # patches between two lines
     cell = f"{steps[1]:,} × {steps[0]:,} {many}" if max(steps) > 1 else one
@@ -159,30 +160,46 @@ def plot_sides(
     matplotlib.axes.Axes
         The axes, in pixels of the raster.
     """
-    ax = new_axes(ax, (8, 5))
+    ax = _new_axes(ax, (8, 5))
     from matplotlib.patches import Patch
 
-    colored = [(name, SIDES[at % len(SIDES)], mask) for at, (name, mask) in enumerate(sides.items())]
-    if lost is not None and lost.any():
-        colored.append((lost_label, LOST, lost))
-    whole = max(1, sum(int(mask.sum()) for _, _, mask in colored))
+    colored = colored_sides(sides, lost, lost_label)
     _show(ax, origin, patch, colored)
     _frame(ax, origin, size, "", facecolor="none", edgecolor=_text_color(), lw=1)
-    total = next(iter(sides.values())).size
-    share = total if len(sides) == 1 else whole  # a single selection is a part of all patches
     handles = [
-        Patch(facecolor=color, label=f"{name}: {int(mask.sum()):,} ({percent(mask.sum() / share)})")
-        for name, color, mask in colored
+        Patch(facecolor=color, label=f"{name}: {int(mask.sum()):,} ({percent(share)})")
+        for (name, color, mask), share in zip(colored, side_shares(sides, colored), strict=True)
     ]
     pad = 0.02 * max(size)
     right, bottom = (origin[axis] + size[axis] + pad for axis in (0, 1))
     ax.set(
-        xlim=(origin[0] - pad, right), ylim=(bottom, origin[1] - pad), xlabel="x (pixels)", ylabel="y (pixels)"
+        xlim=(origin[0] - pad, right),
+        ylim=(bottom, origin[1] - pad),
+        xlabel="x (pixels)",
+        ylabel="y (pixels)",
     )
     ax.set_title(title)
     ax.set_aspect("equal" if 1 / 6 <= size[0] / size[1] <= 6 else "auto")
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0, frameon=False)
     return ax
+
+
+def side_shares(sides: Mapping[str, NDArray[np.bool_]], colored: Sequence[Colored]) -> list[float]:
+    """Return the proportion of each side of the patches in sides, and of others of all of these patches.
+
+    A single side is a part of all patches.
+
+    Examples
+    --------
+    >>> sides = {"train": np.array([[True, True]]), "test": np.array([[False, False]])}
+    >>> side_shares(sides, colored_sides(sides, None))
+    [1.0, 0.0]
+    """
+    counts = [int(mask.sum()) for *_, mask in colored]
+    if len(sides) == 1:
+        return [count / colored[0][2].size for count in counts]
+    kept, whole = max(1, sum(counts[: len(sides)])), max(1, sum(counts))
+    return [count / (kept if at < len(sides) else whole) for at, count in enumerate(counts)]
 
 
 def mixed_colors(colored: Sequence[Colored]) -> NDArray[np.float32]:

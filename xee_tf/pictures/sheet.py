@@ -256,4 +256,6 @@ def _by_number(values: Any, option: Literal["classes", "colors"], what: str) -> 
         return {int(key): value for key, value in values.items()}
     if isinstance(values, Sequence) and not isinstance(values, str | bytes):
         return dict(enumerate(values))
-    raise OptionError(f"{option} must be {what}, or a list of them from class 0; got {shorten(repr(values))}.")
+    raise OptionError(
+        f"{option} must be {what}, or a list of them from class 0; got {shorten(repr(values))}."
+    )

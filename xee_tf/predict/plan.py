@@ -266,7 +266,9 @@ class PredictPlan(Summarized):
         rows, columns = (
             ((0, grid.shape.y), (0, grid.shape.x)) if layout is None else main_edges(layout.planes)
         )
-        title = counted(len(grid), self.unit) + (f" of {by(*grid.patch.xy)} px" if self.unit == "tile" else "")
+        title = counted(len(grid), self.unit) + (
+            f" of {by(*grid.patch.xy)} px" if self.unit == "tile" else ""
+        )
         source = SourcePicture(grid.origin.xy, columns, rows)
         return plot_grid(self._picture(), source, title, ax)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xee_tf.display import Summarized, Summary, by, counted, percent, plot_sides
+from xee_tf.display import SidesPicture, Summarized, Summary, by, counted, percent, plot_sides
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid
 
@@ -194,7 +194,8 @@ class PatchSelection(Summarized):
         if grid.stored != grid.patch:
             text += f", with margins {by(*grid.stored.xy)}"
         detail = f"{len(self):,} of {whole} ({percent(self.share)})"
-        return Summary("PatchSelection", detail, [("grid", text)])
+        picture = SidesPicture({"selected": self.mask}, grid.patch.xy)
+        return Summary("PatchSelection", detail, [("grid", text)], picture=picture)
 
 
 def place_of(grid: PatchGrid) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -355,6 +356,11 @@ class PatchSequence:
                 self._taken.remove(self._first_free)
                 self._first_free += 1
         return self._place_of[index]
+
+    def _repr_html_(self) -> str:
+        summary = self._patches._summary()
+        rows = [("batches", f"{self._length:,} of up to {self._batch_size:,}"), *summary.rows]
+        return replace(summary, name="PatchSequence", rows=rows).html()
 
     def __repr__(self) -> str:
         return f"<xee_tf.PatchSequence: {counted(self._length, 'batch', 'batches')} from {self._patches!r}>"
