@@ -108,7 +108,7 @@ def test_plan_of_any_number_of_patches_draws_few_lines_and_reads_nothing(patch):
     coords = {"y": 5e6 - 30 * np.arange(100_000.0), "x": 7e5 + 30 * np.arange(103_000.0)}
     ds = xr.Dataset({"B4": (("y", "x"), band)}, coords, {"crs": "EPSG:32633"})
     plan = ds.tfexport.plan(patch_dimensions=patch, kernel_size=8)
-    assert plan.records == (10_055_625 - 3_125 + 3_218 * 0 if patch == 32 else 1) or patch == 32
+    assert plan.records == (3_125 * 3_218 if patch == 32 else 1)
     begin = time.perf_counter()
     ax = plan.plot()
     assert time.perf_counter() - begin < 10
@@ -188,7 +188,7 @@ def test_split_exports_are_drawn_from_their_manifests(scene, tmp_path):
 
 
 def test_selection_html_has_a_bounded_map():
-    grid = PatchGrid(Size(x=32_000, y=16_000), Size(x=16, y=16))
+    grid = PatchGrid(Size(x=16_000, y=8_000), Size(x=16, y=16))
     chosen = xee_tf.PatchSelection(grid, np.arange(0, len(grid), 3))
     html = chosen._repr_html_()
     root = ElementTree.fromstring(html)
@@ -270,7 +270,8 @@ def test_sheet_reads_only_the_patches_that_it_shows(scene, tmp_path):
         return block
 
     nir = da.map_blocks(load, scene.nir.data, dtype=scene.nir.dtype, meta=np.empty((0, 0)))
-    patches = xee_tf.open_patches(scene.nir.copy(data=nir), patch_dimensions=10)
+    lazy = scene.assign(nir=scene.nir.copy(data=nir))
+    patches = xee_tf.open_patches(lazy, bands=["nir"], patch_dimensions=10)
     loaded.clear()
     xee_tf.show_patches(patches, n=1, seed=None)
     assert set(loaded) == {(0, 0)}
@@ -318,7 +319,7 @@ def test_sheet_of_arrays(form):
         np.testing.assert_array_equal(drawn[..., :3].argmax(-1), classes[number])
     [legend] = axes[0, 0].figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["soil", "wood & <b>", "water", *(["masked"] if form != "gray" else [])]
+    assert texts == [*names, *(["masked"] if form != "gray" else [])]
     assert (image_of(axes[0, 0])[0, 0, 3] == 0) == (form != "gray")
 
 

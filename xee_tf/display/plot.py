@@ -92,11 +92,9 @@ def plot_grid(picture: GridPicture, source: SourcePicture, title: str, ax: Axes 
             "facecolor": "none",
             "edgecolor": _text_color(),
             "lw": 1.6,
-            "ls": (0, (1, 1)),
+            "ls": ":",
         }
-        handles.append(
-            _frame(ax, source.origin, picture.raster, f"region, {by(*picture.raster)} px", **style)
-        )
+        handles.append(_frame(ax, source.origin, picture.raster, "region", **style))
     _frame(ax, source.origin, covered, "", facecolor=chosen, alpha=0.22, lw=0)
     steps = [_step(count) for count in picture.patches]  # patches between two lines
     cell = f"{steps[1]:,} × {steps[0]:,} {many}" if max(steps) > 1 else one
@@ -250,7 +248,7 @@ def _frame(ax: Axes, origin: Pair, size: Pair, label: str, **style: Any) -> Any:
     """Add a rectangle."""
     from matplotlib.patches import Rectangle
 
-    label = label and (f"{label}, {by(*size)} px" if label == "raster" else label)
+    label = label and (f"{label}, {by(*size)} px" if label in ("raster", "region") else label)
     return ax.add_patch(Rectangle(origin, *size, label=label or "_", **style))
 
 

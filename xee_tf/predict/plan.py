@@ -255,12 +255,12 @@ class PredictPlan(Summarized):
         Examples
         --------
         >>> import numpy as np, xarray as xr, xee_tf
-        >>> scene = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))}, attrs={"crs": "EPSG:32633"},
-        ...                    coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)})
-        >>> model = xee_tf.Model.from_function(len, input_tile_size=128, input_overlap_size=16,
+        >>> scene = xr.Dataset({"B4": (("y", "x"), np.zeros((60, 50), "uint8"))}, attrs={"crs": "EPSG:32633"},
+        ...                    coords={"y": 5e6 - 30 * np.arange(60.0), "x": 7e5 + 30 * np.arange(50.0)})
+        >>> model = xee_tf.Model.from_function(len, input_tile_size=16, input_overlap_size=4,
         ...                                    output_bands=["forest"])
         >>> model.plan(scene).plot().get_title()
-        '20 tiles of 128 × 128 px'
+        '16 tiles of 16 × 16 px'
         """
         layout, grid = self.block_layout, self.grid
         rows, columns = (

@@ -36,7 +36,7 @@ from xee_tf.training.checks import (
 )
 from xee_tf.training.groups import Bands, Groups, group_names, pack, read_groups
 from xee_tf.training.normalizing import Normalize, Scales, offsets_and_scales, read_scales
-from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
+from xee_tf.training.patches import Patches, Stored, plan_patches, reader_of, specs_of
 from xee_tf.training.weighting import SampleWeight, Weighting
 
 __all__ = ["PatchSequence"]
