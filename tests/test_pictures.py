@@ -225,7 +225,9 @@ def test_sheet_has_the_pixels_of_the_patches_in_its_titles(scene, tmp_path, open
         source = xee_tf.open_patches(scene, **options)
     elif opened == "sequence":
         pytest.importorskip("keras")
-        source = xee_tf.PatchSequence(scene, ["red", "green", "blue"], "landcover", **options)
+        source = xee_tf.PatchSequence(
+            scene, inputs=["red", "green", "blue"], targets=["landcover"], **options
+        )
     else:
         result = scene.tfexport(tmp_path / "scene", **options)
         source = {"result": result, "path": str(tmp_path / "scene-mixer.json")}.get(opened)
@@ -269,11 +271,12 @@ def test_sheet_reads_only_the_patches_that_it_shows(scene, tmp_path):
         loaded[tuple(block_info[0]["chunk-location"])] += 1
         return block
 
-    nir = da.map_blocks(load, scene.nir.data, dtype=scene.nir.dtype, meta=np.empty((0, 0)))
-    lazy = scene.assign(nir=scene.nir.copy(data=nir))
-    patches = xee_tf.open_patches(lazy, bands=["nir"], patch_dimensions=10)
+    band = da.zeros((2048, 2048), chunks=512, dtype="float32").map_blocks(load, meta=np.empty((0, 0)))
+    coords = {"y": 5e6 - 30 * np.arange(2048.0), "x": 7e5 + 30 * np.arange(2048.0)}
+    large = xr.Dataset({"nir": (("y", "x"), band)}, coords, {"crs": "EPSG:32633"})
+    patches = xee_tf.open_patches(large, patch_dimensions=64)
     loaded.clear()
-    xee_tf.show_patches(patches, n=1, seed=None)
+    xee_tf.show_patches(patches, n=2, seed=None)
     assert set(loaded) == {(0, 0)}
     # All records but the first and the last one are damaged, which a reader of them would notice.
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=10, compressed=False)
@@ -319,7 +322,7 @@ def test_sheet_of_arrays(form):
         np.testing.assert_array_equal(drawn[..., :3].argmax(-1), classes[number])
     [legend] = axes[0, 0].figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == [*names, *(["masked"] if form != "gray" else [])]
+    assert texts == ["soil", "wood & <b>", "water", *(["masked"] if form != "gray" else [])]
     assert (image_of(axes[0, 0])[0, 0, 3] == 0) == (form != "gray")
 
 
