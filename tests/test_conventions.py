@@ -28,7 +28,7 @@ def result(request, scene, tmp_path):
     if request.param == "opened":
         return xee_tf.open_image(area.tfexport(tmp_path / "scene", patch_dimensions=20)), area
     if request.param == "zarr":
-        xee_tf.predict_to_zarr(model, area, tmp_path / "out.zarr", merge=False)
+        xee_tf.predict_to_zarr(model, area, tmp_path / "out.zarr")
         return xr.open_zarr(tmp_path / "out.zarr", decode_coords="all"), area
     predicted = model.predict_image(area, merge=False)
     return (predicted if request.param == "predicted" else xee_tf.class_map(predicted).to_dataset()), area
@@ -62,6 +62,7 @@ def test_results_work_with_odc_geo(result):
     assert found[band].odc.output_geobox("EPSG:4326").crs.to_epsg() == 4326
 
 
+@pytest.mark.long  # its import takes 8 s
 @pytest.mark.filterwarnings("default")  # of HoloViews and Bokeh
 def test_results_work_with_hvplot(result):
     pytest.importorskip("hvplot.xarray")
@@ -83,7 +84,7 @@ def test_universal_pathlib(scene, tmp_path, kind):
     model = xee_tf.Model.from_function(
         lambda tiles: tiles, input_tile_size=20, bands=["nir"], output_bands=["nir"]
     )
-    xee_tf.predict_to_zarr(model, scene, folder / "out.zarr", merge=False)
+    xee_tf.predict_to_zarr(model, scene, folder / "out.zarr")
     for name, expected in (("scene", scene.nir[:40]), ("out", scene.nir)):
         store = str(folder / f"{name}.zarr")
         np.testing.assert_array_equal(xr.open_zarr(store, decode_coords="all").nir, expected)

@@ -238,7 +238,8 @@ def hostile(request, scene, tmp_path):
     if request.param == "patches":
         return xee_tf.open_patches(scene, patch_dimensions=128), "9 = 3 rows × 3 columns"
     if request.param == "split":
-        return xee_tf.split_patches(grid, {HOSTILE: 0.5, "test": 0.5}, block=1), "left out"
+        some, others = xee_tf.PatchSelection(grid, [0, 1]), xee_tf.PatchSelection(grid, [2])
+        return xee_tf.PatchSplit(grid, {HOSTILE: some}, others), "left out"
     if request.param == "model":
         return xee_tf.Model.from_function(len, bands=[HOSTILE], output_bands=["a"]), "outputs"
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=128)

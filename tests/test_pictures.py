@@ -277,7 +277,7 @@ def test_sheet_reads_only_the_patches_that_it_shows(scene, tmp_path):
     patches = xee_tf.open_patches(large, patch_dimensions=64)
     loaded.clear()
     xee_tf.show_patches(patches, n=2, seed=None)
-    assert set(loaded) == {(0, 0)}
+    assert 1 <= len(loaded) <= 2  # of 16: the block with both patches
     # All records but the first and the last one are damaged, which a reader of them would notice.
     result = scene.tfexport(tmp_path / "scene", patch_dimensions=10, compressed=False)
     path = tmp_path / "scene-00000.tfrecord"
