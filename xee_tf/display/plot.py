@@ -299,10 +299,11 @@ def _plot_inset(ax: Axes, picture: GridPicture, source: SourcePicture) -> list[A
     column, row = (min(1, count - 1) for count in picture.patches)
     if source.selected is not None and source.selected.any():
         row, column = divmod(int(source.selected.argmax()), picture.patches[0])
-    place = tuple(
-        start + at * side for start, at, side in zip(source.origin, (column, row), picture.patch, strict=True)
+    place = (
+        source.origin[0] + column * picture.patch[0],
+        source.origin[1] + row * picture.patch[1],
     )
-    outer = tuple(begin - margin for begin, margin in zip(place, picture.margin, strict=True))
+    outer = (place[0] - picture.margin[0], place[1] - picture.margin[1])
     has_margin = picture.stored != picture.patch
     inset = ax.inset_axes((1.04, 0.02, 0.42, 0.42))
     for each in (ax, inset):

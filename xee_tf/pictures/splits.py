@@ -69,7 +69,8 @@ def show_split(
     """
     if isinstance(sides, PatchSplit):
         return sides.plot(ax)
-    if not isinstance(sides, Mapping) or not sides:
+    given: Any = sides
+    if not isinstance(given, Mapping) or not given:
         raise OptionError(
             "sides must be the result of xee_tf.split_patches, or a mapping of names to exports or "
             f"selections, such as {{'train': 'out/scene-train'}}; got {shorten(repr(sides))}."
