@@ -263,7 +263,8 @@ def _check_known(names: Sequence[str]) -> None:
     """Raise an error for execution providers that no build of onnxruntime has; workers may have others."""
     if find_spec("onnxruntime") is None:  # it is needed later, and its absence an error then
         return
-    import onnxruntime
+    with extra("onnx", "An ONNX model"):
+        import onnxruntime
 
     available = onnxruntime.get_available_providers()
     known = [*available, *onnxruntime.get_all_providers()]
