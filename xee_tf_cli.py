@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from cyclopts import App, Argument, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, Argument, CycloptsError, Group, Parameter, UnknownCommandError
 
 __all__ = ["app", "main"]
 
@@ -41,7 +41,8 @@ app = App(
     help="Earth Engine's TensorFlow workflow for any raster: export TFRecords, train, predict.",
     version=_version,
     help_format="plaintext",
-    group_parameters="Options",
+    group_arguments=Group("Arguments", sort_key=1),
+    group_parameters=Group("Options", sort_key=2),
     default_parameter=Parameter(
         json_dict=False,  # arguments that look like JSON are text
         json_list=False,
@@ -51,10 +52,24 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 upload = App(name="upload", help="Convert TFRecords to GeoTIFF or Zarr, or to GeoParquet or GeoPackage.")
+plan = App(name="plan", help="Show what an export or a prediction would do, without reading pixels.")
 model = App(name="model", help="Inspect models, prepare them for Earth Engine's payloads, or serve them.")
 
 app.command("xee_tf.cli.export:export", name="export", help="Export rasters as TFRecord patches and a mixer.")
+app.command(
+    "xee_tf.cli.export:split",
+    name="split",
+    help="Export rasters in parts without a common pixel: training, validation, testing.",
+)
+app.command(
+    "xee_tf.cli.sample:sample",
+    name="sample",
+    help="Write a table of pixels: at points, in polygons, at random.",
+)
 app.command("xee_tf.cli.inspect:inspect", name="inspect", help="Show the contents of an export.")
+app.command(
+    "xee_tf.cli.inspect:verify", name="verify", help="Compare all files of an export with its manifest."
+)
 app.command(upload)
 upload.command(
     "xee_tf.cli.upload:upload_image",
@@ -67,6 +82,9 @@ upload.command(
     help="Convert rows in TFRecords to a GeoParquet or GeoPackage file.",
 )
 app.command("xee_tf.cli.predict:predict", name="predict", help="Predict every pixel of rasters with a model.")
+app.command(plan)
+plan.command("xee_tf.cli.export:plan", name="export", help='Show what "xee-tf export" would do.')
+plan.command("xee_tf.cli.predict:plan", name="predict", help='Show what "xee-tf predict" would do.')
 app.command(model)
 model.command("xee_tf.cli.model:inspect", name="inspect", help="Show the inputs and outputs of a model.")
 model.command(
@@ -75,6 +93,9 @@ model.command(
     help="Wrap a SavedModel so that it takes and returns base64-encoded tensors.",
 )
 model.command("xee_tf.cli.model:serve", name="serve", help="Serve SavedModels over HTTP and gRPC.")
+app.command(
+    "xee_tf.cli.completion:completion", name="completion", help="Print a script for completion in a shell."
+)
 app.command("xee_tf.cli.demo:demo", name="demo", help="Export a real scene, train a model on it and predict.")
 
 
@@ -99,7 +120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     typed = sys.argv[1:] if argv is None else argv
     tokens = _normalize_flags(typed)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
     format_warning = warnings.formatwarning

@@ -193,10 +193,10 @@ def test_the_command_prints_and_exits(tmp_path, capsys):
     for path in (str(tmp_path / "s"), str(tmp_path), result.mixer.path):
         assert main(["inspect", path]) == 0
         assert "B4, dem, ndvi" in capsys.readouterr().out
-        assert main(["inspect", "--verify", path]) == 0
+        assert main(["verify", path]) == 0
         assert "Verification: ok" in capsys.readouterr().out
     Path(result.files[1].path).unlink()
-    assert main(["inspect", "--verify", str(tmp_path / "s")]) == 1
+    assert main(["verify", str(tmp_path / "s")]) == 1
     captured = capsys.readouterr()
     assert "s-00001.tfrecord.gz was not found" in captured.out
     assert "s-00001.tfrecord.gz was not found" in captured.err

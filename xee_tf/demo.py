@@ -127,8 +127,8 @@ def run(
     begin = time.perf_counter()
     epochs = integer(1)(epochs, "epochs")
     with extra("demo", "The demo"):  # the functions below import it without `extra`
-        _import_tensorflow()
         import matplotlib  # noqa: F401
+        import tensorflow  # noqa: F401
     folder = find_data(data)
     out = Path(output)
     out.mkdir(parents=True, exist_ok=True)
@@ -480,18 +480,6 @@ def _step(title: str) -> Iterator[None]:
     print(f"\n{title}", flush=True)
     yield
     print(f"  [{time.perf_counter() - begin:.1f} s]", flush=True)
-
-
-def _import_tensorflow() -> None:
-    """Import TensorFlow without the lines that it prints at every log level."""
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "w") as devnull:
-            os.dup2(devnull.fileno(), 2)
-        import tensorflow  # noqa: F401
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _indent(value: object) -> str:

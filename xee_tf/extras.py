@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 
 from xee_tf.errors import MissingExtraError, XeeTFError
+from xee_tf.tensorflow_log import importing_tensorflow
 
 __all__ = ["extra", "require"]
 
 _DISTRIBUTIONS = {"google": "google-auth", "google.auth": "google-auth", "grpc": "grpcio"}
+
+_WITH_TENSORFLOW = ("tensorflow", "demo", "serve")
 
 
 @contextmanager
@@ -41,7 +44,8 @@ def extra(name: str, feature: str) -> Iterator[None]:
     "xee-tf[tables]"
     """
     try:
-        yield
+        with importing_tensorflow() if name in _WITH_TENSORFLOW else nullcontext():
+            yield
     except XeeTFError:
         raise
     except ImportError as error:

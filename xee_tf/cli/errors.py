@@ -15,8 +15,9 @@ from rasterio.errors import RasterioIOError
 
 from xee_tf.errors import XeeTFError
 from xee_tf.export import IMAGE_SPELLING
-from xee_tf.models import MODEL_SPELLING
+from xee_tf.models import HOSTED_SPELLING
 from xee_tf.options import READ_SPELLING, Spelling
+from xee_tf.tables import SAMPLE_SPELLING
 
 __all__ = ["describe_error", "find_replacement", "join_values", "options_to_flags"]
 
@@ -24,14 +25,20 @@ _USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
 
 _SPELLINGS: Mapping[str, Spelling] = {
     "export": IMAGE_SPELLING,
-    "predict": MODEL_SPELLING,
+    "inspect": READ_SPELLING,
+    "plan export": IMAGE_SPELLING,
+    "plan predict": HOSTED_SPELLING,
+    "predict": HOSTED_SPELLING,
+    "sample": SAMPLE_SPELLING,
+    "split": IMAGE_SPELLING,
     "upload image": READ_SPELLING,
     "upload table": READ_SPELLING,
 }
 
 _NO_OPTIONS = {
     "if_exists": "use --overwrite to replace existing files",
-    "progress": "progress is always shown in a terminal",
+    "progress": "progress is always shown on standard error, except with --quiet",
+    "verify": "use xee-tf verify",
 }
 """Options of functions, and what commands have instead."""
 

@@ -1,37 +1,47 @@
-"""``xee-tf export``."""
+"""``xee-tf export``, ``xee-tf split`` and ``xee-tf plan export``."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
+import xarray as xr
 from cyclopts import Parameter
+from dask.utils import format_bytes
 
 import xee_tf
+from xee_tf.cli.command import command, variant
 from xee_tf.cli.options import (
+    Box,
     Crs,
     Depths,
+    FilePath,
     Flag,
     Name,
     Names,
+    Number,
+    Shares,
     Size,
+    Value,
     if_exists,
-    inherit_descriptions,
     parse_names,
+    parse_shares,
+    select_bands,
 )
+from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
-from xee_tf.errors import OptionError
+from xee_tf.cli.vectors import read_vectors
+from xee_tf.display import aligned, counted
 from xee_tf.geometry import Edge
-from xee_tf.options import did_you_mean
 from xee_tf.records import FeatureTypes
 
-__all__ = ["export"]
+__all__ = ["export", "plan", "split"]
 
 
-@inherit_descriptions(xee_tf.export_image)
+@command(xee_tf.export_image, cluster=True)
 def export(
-    rasters: list[str],
-    prefix: str,
+    rasters: list[FilePath],
+    prefix: FilePath,
     /,
     *,
     plan: Flag = False,
@@ -39,9 +49,7 @@ def export(
     bands: Names = None,
     patch_dimensions: Size = (256, 256),
     kernel_size: Size = (1, 1),
-    region: Annotated[
-        tuple[float, float, float, float] | None, Parameter(metavar="LEFT BOTTOM RIGHT TOP")
-    ] = None,
+    region: Box = None,
     region_crs: Crs = None,
     compressed: Annotated[bool, Parameter(name="--compress")] = True,
     max_file_size: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
@@ -55,12 +63,17 @@ def export(
     index: Flag = False,
     statistics: Annotated[bool, Parameter(name="--statistics")] = True,
     edge: Edge = "drop",
+    sample: Annotated[int | float | None, Value] = None,
+    split: Shares = None,
+    split_block: Size = None,
+    seed: Annotated[int, Number] = 0,
     feature_types: FeatureTypes = "float",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     overwrite: Flag = False,
     resume: Flag = False,
-) -> None:
+    progress: bool = True,
+) -> Outcome:
     """Export rasters on one grid as TFRecord patches with a mixer.
 
     The files are those that Earth Engine's Export.image(fileFormat='TFRecord') writes. Patches are in
@@ -101,6 +114,14 @@ def export(
         masked pixels and outline of every patch.
     statistics
         Take the statistics of every band and store them in the manifest, which takes some CPU time.
+    sample
+        Write only some patches, chosen at random: a number, such as 1000, or a proportion, such as 0.1. No
+        mixer is written; the manifest has the number of the patch of each record.
+    split
+        Write an export for each side, PREFIX-train and PREFIX-test for train=0.8,test=0.2. No pixel of one
+        side, margins included, is in another. "xee-tf split" has more options.
+    split_block
+        Size in patches of the blocks that belong to one side.
     crs
         CRS of rasters that have none.
     chunk
@@ -110,14 +131,7 @@ def export(
     resume
         Continue an interrupted export that was also run with this option: its complete shards are kept.
     """
-    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
-    if chosen := parse_names(bands, image.data_vars):
-        unknown = [band for band in chosen if band not in image]
-        if unknown:
-            available = ", ".join(map(repr, image))
-            hint = did_you_mean(unknown[0], [str(name) for name in image])
-            raise OptionError(f"Band {unknown[0]!r} not found; available: {available}.{hint}")
-        image = image[chosen]
+    image = select_bands(open_rasters(rasters, chunk, crs, parse_names(band_names)), bands)
     options: dict[str, Any] = {
         "patch_dimensions": patch_dimensions,
         "kernel_size": kernel_size,
@@ -136,15 +150,190 @@ def export(
         "statistics": statistics,
         "edge": edge,
         "feature_types": feature_types,
+        "sample": sample,
+        "split": split,
+        "split_block": split_block,
+        "seed": seed,
         "crs": crs,
         "if_exists": if_exists(overwrite, resume),
     }
-    if plan:
-        print(xee_tf.plan_export(image, prefix, **options))
-        return
-    written: Any = xee_tf.export_image(image, prefix, progress=sys.stderr.isatty(), **options)
-    results = list(written.values()) if isinstance(written, dict) else [written]
-    for result in results:
-        print(result)
-    if resume and not any(result.resumed for result in results):
-        print("There was nothing to continue: the export was written from the beginning.")
+    return _plan(image, prefix, options) if plan else _export(image, prefix, options, progress)
+
+
+plan = variant(
+    export,
+    """Show what "xee-tf export" would do with the same options.
+
+    The patches, files, bytes, tasks and memory of the export are shown. No pixel is read, and nothing is
+    written.
+    """,
+    plan=True,
+)
+
+
+@command(xee_tf.export_image, xee_tf.split_patches, cluster=True)
+def split(
+    rasters: list[FilePath],
+    prefix: FilePath,
+    /,
+    *,
+    sides: Annotated[str, Parameter(metavar="NAME=SHARE[,NAME=SHARE...]")] = "train=0.7,val=0.15,test=0.15",
+    block: Size = None,
+    column: Annotated[str | None, Name] = None,
+    class_band: Annotated[str | None, Name] = None,
+    seed: Annotated[int, Number] = 0,
+    plan: Flag = False,
+    band_names: Names = None,
+    bands: Names = None,
+    patch_dimensions: Size = (256, 256),
+    kernel_size: Size = (1, 1),
+    region: Box = None,
+    region_crs: Crs = None,
+    compressed: Annotated[bool, Parameter(name="--compress")] = True,
+    max_file_size: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
+    default_value: Annotated[float, Parameter(metavar="VALUE")] = 0,
+    masked_threshold: Annotated[float, Parameter(metavar="PROPORTION")] = 1.0,
+    index: Flag = False,
+    statistics: Annotated[bool, Parameter(name="--statistics")] = True,
+    feature_types: FeatureTypes = "float",
+    crs: Crs = None,
+    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
+    overwrite: Flag = False,
+    resume: Flag = False,
+    progress: bool = True,
+) -> Outcome:
+    """Export rasters in parts without a common pixel, such as for training, validation and testing.
+
+    Each side is an export of its own: PREFIX-train, PREFIX-val and PREFIX-test. Patches that have pixels of
+    two sides are left out.
+
+    Parameters
+    ----------
+    rasters
+        Files that GDAL can open, Zarr stores or NetCDF files, as for "xee-tf export".
+    prefix
+        Prefix of the output files: PREFIX-train-00000.tfrecord.gz, ...
+    sides
+        The sides and their proportions of the patches; or, with `column`, a file of polygons.
+    block
+        Size in patches of the blocks that belong to one side. Larger blocks lose fewer patches. Default: 8,
+        or less if there would be fewer than about 30 blocks.
+    class_band
+        A band of labels. Each side then has about its proportion of the pixels of each class.
+    plan
+        Show the sides and the plan of the export, and write nothing.
+    band_names
+        Other names for all bands, in the order of the files and of their bands.
+    bands
+        Bands to export, in this order. Default: all.
+    region
+        Part of the raster to export, in the CRS of the raster or in `region_crs`.
+    region_crs
+        CRS of `region`, such as EPSG:4326.
+    default_value
+        Value for pixels of a band that are masked (NaN, _FillValue or nodata) or outside the raster.
+    index
+        Write a GeoParquet file of the patches of each side.
+    statistics
+        Take the statistics of every band and store them in the manifest, which takes some CPU time.
+    crs
+        CRS of rasters that have none.
+    chunk
+        Width and height, in pixels, of the chunks that are read from disk.
+    overwrite
+        Replace existing exports.
+    resume
+        Continue an interrupted export that was also run with this option: its complete shards are kept.
+    """
+    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
+    labels = None
+    if class_band is not None:
+        labels = select_bands(image, [class_band])[class_band]
+    image = select_bands(image, bands)
+    options: dict[str, Any] = {
+        "patch_dimensions": patch_dimensions,
+        "kernel_size": kernel_size,
+        "region": region,
+        "region_crs": region_crs,
+        "compressed": compressed,
+        "max_file_size": max_file_size,
+        "default_value": default_value,
+        "masked_threshold": masked_threshold,
+        "index": index,
+        "statistics": statistics,
+        "feature_types": feature_types,
+        "crs": crs,
+        "if_exists": if_exists(overwrite, resume),
+    }
+    chosen = xee_tf.split_patches(
+        xee_tf.plan_export(image, prefix, **options),
+        parse_shares([sides]) if column is None else read_vectors(sides, "sides"),
+        block=block,
+        column=column,
+        class_band=labels,
+        seed=seed,
+        progress=progress,
+    )
+    outcome = (
+        _plan(image, prefix, options | {"split": chosen})
+        if plan
+        else _export(image, prefix, options | {"split": chosen}, progress)
+    )
+    parts = {name: len(selected) for name, selected in chosen.items()}
+    values = {**outcome.values, "sides": parts, "left_out": len(chosen.lost)}
+    return Outcome(f"{chosen}\n{outcome.text}", values)
+
+
+def _plan(image: xr.Dataset, prefix: str, options: Mapping[str, Any]) -> Outcome:
+    found: Any = xee_tf.plan_export(image, prefix, **options)
+    names = ("prefix", "exports", "patches", "left_out", "records", "record_bytes", "shards", "total_bytes")
+    values = {
+        **attributes(found, *names),
+        **grid_values(found.grid, "patch_dimensions"),
+        "bands": [band.name for band in found.bands],
+        **attributes(found, "mixer", "tasks", "source_chunks", "task_memory", "peak_memory", "warnings"),
+    }
+    return Outcome(str(found), values)
+
+
+def _export(image: xr.Dataset, prefix: str, options: Mapping[str, Any], progress: bool) -> Outcome:
+    written: Any = xee_tf.export_image(image, prefix, progress=progress, **options)
+    results = written if isinstance(written, dict) else {"": written}
+    lines = [_summary(results) if isinstance(written, dict) else str(written)]
+    if options["if_exists"] == "resume" and not any(result.resumed for result in results.values()):
+        lines.append("There was nothing to continue: the export was written from the beginning.")
+    return Outcome(
+        "\n".join(lines), {"exports": [_values(label, result) for label, result in results.items()]}
+    )
+
+
+def _summary(results: Mapping[str, xee_tf.ExportResult]) -> str:
+    """Describe several exports, each in one line."""
+    rows = []
+    for label, result in results.items():
+        said = f"{counted(result.records, 'record')}, {format_bytes(result.bytes)}"
+        if result.dropped:
+            said += f", {counted(result.dropped, 'masked patch', 'masked patches')} omitted"
+        if result.resumed:
+            said += f", {result.resumed:,} of {counted(len(result.files), 'shard')} were already complete"
+        rows.append((label, f"{said}: {result.mixer or result.manifest}"))
+    shards = counted(sum(len(result.files) for result in results.values()), "shard")
+    size = format_bytes(sum(result.bytes for result in results.values()))
+    return f"{counted(len(results), 'export')}, {size} in {shards}\n{aligned(rows, wrap=False)}"
+
+
+def _values(label: str, result: xee_tf.ExportResult) -> dict[str, Any]:
+    numbers = ("count", "masked", "min", "max", "mean", "std")
+    found = result.statistics
+    statistics = None
+    if found is not None:
+        bands = found["band"].values.tolist()
+        statistics = {band: {name: found[name].sel(band=band).item() for name in numbers} for band in bands}
+    return {
+        "label": label or None,
+        **attributes(result, "mixer", "manifest", "index"),
+        "files": result.files,
+        **attributes(result, "records", "records_per_patch", "bytes", "dropped", "left_out", "resumed"),
+        **grid_values(result.grid, "patch_dimensions"),
+        "statistics": statistics,
+    }

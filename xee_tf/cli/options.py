@@ -5,28 +5,42 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import docstring_parser
+import xarray as xr
 from cyclopts import Parameter, Token
 
 from xee_tf.errors import OptionError, shorten
-from xee_tf.options import IfExists
+from xee_tf.options import IfExists, did_you_mean
 from xee_tf.remote import parse_int64
 
 __all__ = [
+    "Box",
     "Crs",
     "Depths",
+    "FilePath",
     "Flag",
     "Name",
     "Names",
     "Number",
+    "Shares",
     "Size",
+    "Value",
     "if_exists",
     "inherit_descriptions",
     "parse_names",
     "parse_pairs",
+    "parse_shares",
+    "select_bands",
 ]
+
+if TYPE_CHECKING:
+    FilePath = str
+else:
+    FilePath = str | Path  # always a str: shells complete the names of files for a Path
+"""A path or URL as it is written."""
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -40,7 +54,22 @@ Name = Parameter(metavar="NAME")
 
 Number = Parameter(metavar="NUMBER")
 
+
+def _value(_: Any, tokens: Sequence[Token]) -> int | float:
+    """Parse a number; a float could not represent all 64-bit integers, and an int no fraction."""
+    text = tokens[0].value
+    try:
+        return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
+    except ValueError:
+        raise ValueError(f"expected a number; got {shorten(repr(text))}.") from None
+
+
+Value = Parameter(converter=_value, n_tokens=1, accepts_keys=False, metavar="VALUE")
+"""An integer or a fraction, as it is written."""
+
 Crs = Annotated[str | None, Parameter(metavar="CRS")]
+
+Box = Annotated[tuple[float, float, float, float] | None, Parameter(metavar="LEFT BOTTOM RIGHT TOP")]
 
 Flag = Annotated[bool, Parameter(negative=())]
 """A flag without a negative form."""
@@ -82,6 +111,44 @@ Depths = Annotated[
 """Depths of array bands, separated by commas; the option may be repeated."""
 
 
+def parse_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Parse the names of sides and their proportions.
+
+    Examples
+    --------
+    >>> parse_shares(["train=0.7,val=0.15", "test=.15"])
+    {'train': 0.7, 'val': 0.15, 'test': 0.15}
+    """
+    shares: dict[str, float] = {}
+    for text in texts:
+        for pair in text.split(","):
+            name, _, share = pair.partition("=")
+            if not name or re.fullmatch(r"[0-9]*\.?[0-9]+", share) is None:
+                raise ValueError(f"expected {_SHARES}; got {shorten(repr(text))}.")
+            shares[name] = float(share)
+    return shares
+
+
+_SHARES = "NAME=SHARE, such as train=0.8,test=0.2"
+
+
+def _shares(_: Any, tokens: Sequence[Token]) -> dict[str, float]:
+    return parse_shares([token.value for token in tokens])
+
+
+Shares = Annotated[
+    dict[str, float] | None,
+    Parameter(
+        converter=_shares,
+        n_tokens=1,
+        accepts_keys=False,
+        allow_repeating=True,
+        metavar="NAME=SHARE[,NAME=SHARE...]",
+    ),
+]
+"""Names of sides and their proportions of the patches."""
+
+
 def parse_names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> list[str] | None:
     """Split names at commas.
 
@@ -108,6 +175,22 @@ def parse_names(texts: Sequence[str] | None, known: Collection[Any] = ()) -> lis
     if "" in names:
         raise OptionError(f"Empty name in {' '.join(texts)!r}: separate names by a single comma.")
     return names
+
+
+def select_bands(image: xr.Dataset, bands: Sequence[str] | None) -> xr.Dataset:
+    """Select bands of an image by their names, which may be separated by commas; all if there are none."""
+    chosen = parse_names(bands, image.data_vars)
+    if not chosen:
+        return image
+    for band in chosen:
+        if band not in image:
+            available = ", ".join(map(repr, image))
+            hint = did_you_mean(band, [str(name) for name in image])
+            raise OptionError(
+                f"Band {band!r} not found; available: {available}.{hint} Name bands that have other names "
+                "with band_names=."
+            )
+    return image[chosen]
 
 
 def if_exists(overwrite: bool, resume: bool = False) -> IfExists:

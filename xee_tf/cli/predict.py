@@ -1,54 +1,77 @@
-"""``xee-tf predict``."""
+"""``xee-tf predict`` and ``xee-tf plan predict``."""
 
 from __future__ import annotations
 
-import sys
+import re
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
+from dask.utils import format_bytes
 
 import xee_tf
+from xee_tf.cli.command import command, variant
 from xee_tf.cli.loading import model_at
-from xee_tf.cli.options import Crs, Flag, Names, Number, Size, if_exists, inherit_descriptions, parse_names
+from xee_tf.cli.options import Crs, FilePath, Flag, Name, Names, Number, Size, Value, if_exists, parse_names
+from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
+from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.models import ModelUnit
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, Written, write_cog, write_zarr
+from xee_tf.remote import PredictionStats, RemoteConnector, Route
+from xee_tf.remote.payloads import PayloadFormat
 from xee_tf.storage import Location
 from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
-__all__ = ["predict"]
+__all__ = ["plan", "predict"]
+
+_HOSTED = Group("Models on servers", sort_key=3)
 
 
-@inherit_descriptions(xee_tf.Model, xee_tf.Model.predict_image)
+@command(xee_tf.Model, xee_tf.Model.predict_image, cluster=True)
 def predict(
-    model: str,
-    rasters: list[str],
-    destination: str,
+    model: FilePath,
+    rasters: list[FilePath],
+    destination: FilePath,
     /,
     *,
     plan: Flag = False,
     band_names: Names = None,
     bands: Names = None,
+    input_name: Annotated[str | None, Name] = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
     unit: ModelUnit = "tile",
     input_tile_size: Size = None,
     input_overlap_size: Size = None,
     output_tile_size: Size = None,
     output_bands: Annotated[Names, Parameter(metavar="NAME[=TYPE][,NAME...]")] = None,
-    class_map: Annotated[Names, Parameter(metavar="NAME[=COLOR][,NAME...]")] = None,
+    class_map: Annotated[Names, Parameter(metavar="[VALUE:]NAME[=COLOR][,...]")] = None,
+    signature: Annotated[str | None, Name] = None,
     batch_size: Annotated[int | None, Number] = None,
     blend: Blend = "crop",
     augment: Literal["d4"] | None = None,
-    nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
+    nodata: Annotated[int | float | None, Value] = None,
     overview_resampling: Resampling = "nearest",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
+    payload_format: Annotated[PayloadFormat | None, Parameter(group=_HOSTED)] = None,
+    route: Annotated[Route | None, Parameter(group=_HOSTED)] = None,
+    b64: Annotated[Flag, Parameter(group=_HOSTED)] = False,
+    credentials: Annotated[Literal["google", "none"] | None, Parameter(group=_HOSTED)] = None,
+    max_payload_bytes: Annotated[int | None, Parameter(metavar="BYTES", group=_HOSTED)] = None,
+    max_concurrency: Annotated[int | None, Parameter(metavar="NUMBER", group=_HOSTED)] = None,
+    timeout: Annotated[float | None, Parameter(metavar="SECONDS", group=_HOSTED)] = None,
+    deadline: Annotated[float | None, Parameter(metavar="SECONDS", group=_HOSTED)] = None,
+    price_per_million_requests: Annotated[
+        float | None,
+        Parameter(name=("--price-per-million-requests", "--price"), metavar="PRICE", group=_HOSTED),
+    ] = None,
     overwrite: Flag = False,
     resume: Flag = False,
-) -> None:
-    """Predict every pixel of rasters on one grid with a model on disk or in a bucket.
+    progress: bool = True,
+) -> Outcome:
+    """Predict every pixel of rasters on one grid with a model on disk, in a bucket or on a server.
 
     A Zarr store is resumed after an interruption; so is a .tif that was begun with --resume.
 
@@ -56,7 +79,10 @@ def predict(
     ----------
     model
         Folder of a SavedModel, a .keras, .h5 or .onnx file, or the .json file of a STAC item with the Machine
-        Learning Model extension: a path or a URL, such as s3://bucket/model.keras.
+        Learning Model extension: a path or a URL, such as s3://bucket/model.keras. Or a model on a server:
+        http://models:8501/v1/models/NAME or grpc://models:8500/NAME, each also with /versions/3 or
+        /labels/stable; or an endpoint of Vertex AI, projects/PROJECT/locations/REGION/endpoints/ID, or its
+        URL, which may end with :rawPredict.
     rasters
         Files that GDAL can open, Zarr stores or NetCDF files. A file with one band gives its name to the
         band: B4 for B4.tif. Several bands of one file keep the names that the file contains, or are named B1,
@@ -68,6 +94,9 @@ def predict(
         Show the plan of the prediction, and predict and write nothing.
     band_names
         Other names for all bands, in the order of the files and of their bands.
+    input_name
+        The input in which the bands are stacked, for a model with several inputs, and for one on a server
+        that does not say the names of its inputs, such as Vertex AI.
     array_dims
         Dimensions, such as time, that the model takes as a whole, in the order of its input. Each step of any
         other dimension is predicted separately. With --no-array-dims this holds for all dimensions. Default:
@@ -84,8 +113,11 @@ def predict(
         outputs of the model.
     class_map
         Write a band "class" of the most probable class of each pixel, instead of the probabilities, which
-        are the channels of the model's only output. Names of the classes in their order, with colors or
-        without: "forest=#2f7d4f,water=#2e7ebf".
+        are the channels of the model's only output. Names of the classes in the order of the channels, with
+        their values, colors, or both: "forest,water", "1:forest=#2f7d4f,5:water=#2e7ebf". Default of the
+        values: 0, 1, ...
+    signature
+        Signature of a SavedModel or of a model on a server. Default: serving_default.
     nodata
         Value of masked pixels of a .tif, the same for all bands. Default: a value that no band can have.
     overview_resampling
@@ -95,6 +127,24 @@ def predict(
         CRS of rasters that have none.
     chunk
         Width and height, in pixels, of the chunks that are read from disk.
+    payload_format
+        Format of the requests, as in Earth Engine. Default: depends on the server.
+    route
+        Method of an endpoint of Vertex AI. Default: depends on the format and the signature.
+    b64
+        For serialized tensors: the model takes TensorProtos, which the server decodes.
+    credentials
+        "google" for Google's application default credentials, or "none". Default: google for Vertex AI.
+    max_payload_bytes
+        Maximum size of a request. Default: 1500000.
+    max_concurrency
+        Maximum number of concurrent requests, over all workers. Default: 8.
+    timeout
+        Maximum duration of one attempt at a request. Default: 60.
+    deadline
+        Maximum duration of a request with its retries. Default: 300.
+    price_per_million_requests
+        Price of a million requests in any currency: the plan and the result then have the cost.
     overwrite
         Replace an existing destination.
     resume
@@ -112,6 +162,7 @@ def predict(
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
         "bands": parse_names(bands, image.data_vars),
+        "input_name": input_name,
         "array_dims": parse_names(array_dims, image.dims),
         "unit": unit,
         "input_tile_size": input_tile_size,
@@ -125,35 +176,102 @@ def predict(
         if outputs:
             raise OptionError("output_bands and class_map exclude each other: pass one of them.")
         options["output_bands"] = {"class": _declare_classes(classes)}
-    opened = model_at(model, **options)
+    hosted: dict[str, Any] = {
+        "payload_format": payload_format,
+        "route": route,
+        "b64": b64 or None,
+        "max_payload_bytes": max_payload_bytes,
+        "max_concurrency": max_concurrency,
+        "timeout": timeout,
+        "deadline": deadline,
+    }
+    hosted = {name: value for name, value in hosted.items() if value is not None}
+    if credentials is not None:
+        hosted["credentials"] = None if credentials == "none" else credentials
+    opened = model_at(model, signature=signature, hosted=hosted, **options)
     how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
     if plan:
-        print(opened.plan(image, **how))
-        return
+        return _plan(opened.plan(image, price_per_million_requests=price_per_million_requests, **how))
     of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}
-    to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": sys.stderr.isatty()}
+    to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": progress}
     choices = parse(PredictOptions, how)
+    is_hosted = isinstance(opened.connector, RemoteConnector)
+    before = opened.stats() if is_hosted else PredictionStats()
     if output_format == "tif":
-        print(_describe(write_cog(opened, image, location, choices, **of_file, **to)))
-    elif (store := write_zarr(opened, image, location, choices, **to)).finished == store.chunks:
-        print(f"{location} was already complete: nothing was predicted.")
+        written = write_cog(opened, image, location, choices, **of_file, **to)
     else:
-        print(_describe(store))
+        written = write_zarr(opened, image, location, choices, **to)
+    values = {"destination": written.location, **attributes(written, "chunks", "finished")}
+    lines = [_describe(written, output_format)]
+    if is_hosted:
+        spent = _spent(before, opened.stats(), price_per_million_requests)
+        values |= spent
+        lines.append(_describe_requests(spent))
+    return Outcome("\n".join(lines), values)
+
+
+plan = variant(
+    predict,
+    """Show what "xee-tf predict" would do with the same options.
+
+    The tiles, requests, bytes, cost, tasks and memory of the prediction are shown. No pixel is read, no tile
+    is sent, and nothing is written.
+    """,
+    plan=True,
+)
+
+
+def _plan(found: xee_tf.PredictPlan) -> Outcome:
+    names = ("model", "unit", "tiles", "batch_size", "batches", "requests", "request_bytes", "exact", "cost")
+    values = {
+        **attributes(found, *names),
+        "bytes_sent": found.sent,
+        "bytes_received": found.received,
+        **grid_values(found.grid, "tile_size"),
+        "bands": [band.name for band in found.bands],
+        **attributes(found, "result_bytes", "tasks", "source_chunks", "task_memory", "peak_memory"),
+        "warnings": found.warnings,
+    }
+    return Outcome(str(found), values)
 
 
 def _declare_classes(texts: list[str]) -> dict[str, Any]:
-    """Return the declaration of a map of classes, of which all have colors or none."""
-    parts = [text.partition("=") for text in texts]
-    names, colors = [name for name, _, _ in parts], [color for _, sign, color in parts if sign]
-    if colors and len(colors) < len(names):
-        without = next(name for name, sign, _ in parts if not sign)
-        raise OptionError(f"class_map has no color for {without!r}: give each class one, or none of them.")
-    return {"argmax": names, "colors": colors or None}
+    """Return the declaration of a map of classes, of which all have values or none, and colors or none."""
+    parts = [re.fullmatch("(?:(-?[0-9]+):)?(.*?)(?:=([^=]*))?", text) for text in texts]
+    values, names, colors = zip(*(part.groups() for part in parts if part), strict=True)
+    for what, given, example in (("color", colors, "#2f7d4f"), ("value", values, "1")):
+        if any(each is not None for each in given) and None in given:
+            name = names[given.index(None)]
+            raise OptionError(
+                f"class_map has no {what} for {name!r}: give each class one, such as {example}, or none of "
+                "them."
+            )
+    found: dict[str, Any] = {"argmax": list(names), "colors": None if None in colors else list(colors)}
+    return found if None in values else found | {"values": [int(value) for value in values]}
 
 
-def _describe(written: Written) -> str:
+def _describe(written: Written, output_format: str) -> str:
     """Say what was written, and what an earlier run had finished."""
     if not written.finished:
         return f"Wrote {written.location}"
+    if output_format == "zarr" and written.finished == written.chunks:
+        return f"{written.location} was already complete: nothing was predicted."
     finished = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
     return f"Wrote {written.location}. Continued: {finished}."
+
+
+def _spent(before: PredictionStats, after: PredictionStats, price: float | None) -> dict[str, Any]:
+    """Return the requests of a run; a long-lived cluster also counts those of earlier runs."""
+    spent = {
+        name: getattr(after, name) - getattr(before, name)
+        for name in ("requests", "retries", "failures", "bytes_sent", "bytes_received")
+    }
+    return spent | {"cost": None if price is None else spent["requests"] * price / 1e6}
+
+
+def _describe_requests(spent: dict[str, Any]) -> str:
+    cost = "" if spent["cost"] is None else f"; cost {spent['cost']:,.4g}"
+    return (
+        f"{counted(spent['requests'], 'request')}, {counted(spent['retries'], 'retry', 'retries')}: "
+        f"{format_bytes(spent['bytes_sent'])} sent, {format_bytes(spent['bytes_received'])} received{cost}"
+    )

@@ -70,7 +70,7 @@ def open_rasters(
     """
     integer(1)(chunk, "chunk")
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # `_check_place` says more
-    images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in paths]
+    images = [_open_raster(path, chunk, alone=len(paths) == 1) for path in map(_from_anywhere, paths)]
     most = psutil.virtual_memory().total // 20  # the default
     limit_to(min(most, max(_MIN_CACHE, sum(_strip_bytes(path, chunk) for path in paths))))
     if names is not None:
@@ -217,6 +217,11 @@ def _strip_bytes(source: str, chunk: int) -> int:
         # Complex dtypes, which exports refuse, need not be dtypes of numpy.
         sizes = (np.dtype(dtype).itemsize for dtype in file.dtypes if not dtype.startswith("complex"))
         return int(rows * file.width * sum(sizes))
+
+
+def _from_anywhere(source: str) -> str:
+    """Return an absolute path if the source exists: workers of a cluster may run in other folders."""
+    return os.path.abspath(source) if _is_local(source) and os.path.exists(source) else source
 
 
 def _is_local(source: str) -> bool:

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 import xee_tf
-from xee_tf.cli.options import (
-    Crs,
-    Depths,
-    Flag,
-    Name,
-    Names,
-    Size,
-    if_exists,
-    inherit_descriptions,
-    parse_names,
-)
+from xee_tf.cli.command import command
+from xee_tf.cli.options import Crs, Depths, FilePath, Flag, Name, Names, Size, Value, if_exists, parse_names
+from xee_tf.cli.outcome import Outcome
 from xee_tf.upload import Resampling
 
 __all__ = ["upload_image", "upload_table"]
 
 
-@inherit_descriptions(xee_tf.upload_image)
+@command(xee_tf.upload_image, cluster=True)
 def upload_image(
-    records: list[str],
-    mixer: str,
-    destination: str,
+    records: list[FilePath],
+    mixer: FilePath,
+    destination: FilePath,
     /,
     *,
     bands: Names = None,
-    # int first: a float cannot represent all 64-bit integers
-    nodata: Annotated[int | float | None, Parameter(metavar="VALUE")] = None,
+    nodata: Annotated[int | float | None, Value] = None,
     dtype: Annotated[str | None, Parameter(metavar="TYPE")] = None,
     crs: Crs = None,
     kernel_size: Size = None,
     tensor_depths: Depths = None,
     overview_resampling: Resampling = "nearest",
     overwrite: Flag = False,
-) -> None:
+    progress: bool = True,
+) -> Outcome:
     """Convert predictions in TFRecords to a georeferenced GeoTIFF or Zarr store.
 
     This works like "earthengine upload image", but writes files.
@@ -75,15 +66,15 @@ def upload_image(
         tensor_depths=tensor_depths,
         overview_resampling=overview_resampling,
         if_exists=if_exists(overwrite),
-        progress=sys.stderr.isatty(),
+        progress=progress,
     )
-    print(f"Wrote {written}")
+    return Outcome(f"Wrote {written}", {"destination": written})
 
 
-@inherit_descriptions(xee_tf.upload_table)
+@command(xee_tf.upload_table)
 def upload_table(
-    records: list[str],
-    destination: str,
+    records: list[FilePath],
+    destination: FilePath,
     /,
     *,
     crs: Crs = "EPSG:4326",
@@ -92,7 +83,7 @@ def upload_table(
     columns: Names = None,
     encoding: Annotated[str, Parameter(name="--charset", metavar="NAME")] = "utf-8",
     overwrite: Flag = False,
-) -> None:
+) -> Outcome:
     """Convert a table in TFRecords to a GeoParquet or GeoPackage file of points.
 
     This works like "earthengine upload table", but writes files.
@@ -120,4 +111,4 @@ def upload_table(
         encoding=encoding,
         if_exists=if_exists(overwrite),
     )
-    print(f"Wrote {written}")
+    return Outcome(f"Wrote {written}", {"destination": written})

@@ -16,7 +16,6 @@ from dask import threaded
 from dask.base import get_scheduler
 from dask.core import flatten
 from dask.delayed import Delayed
-from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
 from dask.local import MultiprocessingPoolExecutor
 from dask.system import CPU_COUNT
@@ -27,6 +26,7 @@ from xee_tf.blocks import chunk_edges
 from xee_tf.chunks import chunk_at
 from xee_tf.errors import OptionError
 from xee_tf.graph.placing import cluster_client
+from xee_tf.graph.progress import ProgressCallback, show_cluster_progress
 from xee_tf.graph.sources import Sources, futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of, layer_of
 from xee_tf.signals import announce_stop
@@ -105,7 +105,7 @@ def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, d
 
 
 def run_graph(delayed: Delayed, progress: bool) -> Any:
-    """Compute a Delayed; with `progress`, show Dask's progress bar.
+    """Compute a Delayed; with `progress`, show how much is done.
 
     All computations that write are run by this function.
 
@@ -148,10 +148,8 @@ def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
     try:
         if not progress:
             return delayed.compute()
-        from distributed import progress as show_progress
-
         future = client.compute(delayed)
-        show_progress(future)
+        show_cluster_progress(future)
         return future.result()
     except BaseException as error:
         announce_stop(error)
@@ -208,8 +206,8 @@ class _ObservedPool(Executor):
 
 
 def _progress_bar(progress: bool) -> AbstractContextManager[Any]:
-    """Return Dask's progress bar, or a null context if `progress` is false."""
-    return ProgressBar() if progress else nullcontext()
+    """Return a callback that shows the progress, or a null context if `progress` is false."""
+    return ProgressCallback() if progress else nullcontext()
 
 
 def _require_reachable(graph: Mapping[Any, Any]) -> None:

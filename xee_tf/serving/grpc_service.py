@@ -11,6 +11,7 @@ from xee_tf.errors import OptionError, RecordError
 from xee_tf.extras import extra
 from xee_tf.remote import DIRECT_RAW_PREDICT, GET_METADATA
 from xee_tf.remote.payloads import PREDICT, decode_predict_request
+from xee_tf.serving.access import log_call, logs_requests
 from xee_tf.serving.failures import as_request_error, no_slot
 from xee_tf.serving.held import HeldBytes
 from xee_tf.serving.metadata import decode_metadata_request, encode_metadata_response
@@ -110,7 +111,10 @@ class _Service:
         for path, method in methods.items():
             _, service, name = path.split("/")
             # The handler of a call with a single message would not be called before it arrives.
-            handler = grpc.stream_unary_rpc_method_handler(self._handler(method))
+            call = self._handler(method)
+            if logs_requests():
+                call = log_call(name, call)
+            handler = grpc.stream_unary_rpc_method_handler(call)
             handlers.append(grpc.method_handlers_generic_handler(service, {name: handler}))
         return handlers
 

@@ -13,6 +13,7 @@ from typing import Any
 from xee_tf.extras import extra
 from xee_tf.remote import Code
 from xee_tf.remote.payloads import decode_predict_request
+from xee_tf.serving.access import LoggedRequests, logs_requests
 from xee_tf.serving.bodies import Body
 from xee_tf.serving.failures import RequestError, as_request_error, no_slot
 from xee_tf.serving.held import HeldBytes
@@ -75,7 +76,7 @@ def rest_app(
             HTTPException: _unknown_url,
             ClientDisconnect: _error_response,
         },
-        middleware=[Middleware(_OtherErrors)],
+        middleware=[*([Middleware(LoggedRequests)] if logs_requests() else []), Middleware(_OtherErrors)],
     )
 
 

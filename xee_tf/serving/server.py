@@ -46,7 +46,8 @@ def serve(
 
     The server accepts requests when this function returns, and runs in threads of this process until it is
     closed. It has no authentication or TLS: use it on the loopback address, or behind a proxy. While it runs,
-    the garbage collector ignores the objects that existed before and runs less often.
+    the garbage collector ignores the objects that existed before and runs less often. Requests are logged by
+    the logger ``xee_tf.serving``, if it is enabled for the level INFO.
 
     ========================================================================  =============================
     address                                                                   accepts
@@ -141,7 +142,8 @@ def serve(
             _run_servers(models, http_socket, f"{address}:{grpc_port}", limits, grace)
         )
         url = f"http://{address}:{http_socket.getsockname()[1]}"
-        return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all())
+        signatures = {name: tuple(models.find(name).signatures) for name in models.names}
+        return Server(url, f"{address}:{grpc_port}", tuple(models.names), stack.pop_all(), signatures)
 
 
 def _check_names(name: Any, labels: Any, host: Any) -> None:
@@ -170,6 +172,8 @@ class Server(AbstractContextManager["Server"]):
         Names of the models.
     stack : contextlib.ExitStack
         Resources to release when the server is closed.
+    signatures : mapping of str to tuple of str, optional
+        Names of the signatures of each model, in its latest version.
 
     Examples
     --------
@@ -177,8 +181,16 @@ class Server(AbstractContextManager["Server"]):
     <xee_tf.Server landcover at http://127.0.0.1:8501, gRPC 127.0.0.1:8500>
     """
 
-    def __init__(self, url: str, grpc: str, models: tuple[str, ...], stack: ExitStack) -> None:
+    def __init__(
+        self,
+        url: str,
+        grpc: str,
+        models: tuple[str, ...],
+        stack: ExitStack,
+        signatures: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.url, self.grpc, self.models = url, grpc, models
+        self.signatures = signatures or {}
         # Also closes a server that is garbage-collected, or still runs when the process ends.
         self._close = weakref.finalize(self, stack.close)
 

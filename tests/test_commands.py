@@ -1,0 +1,584 @@
+"""Commands on clusters, their JSON, their progress, and the models on servers that they take."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import xee_tf
+from tests.conftest import ROOT
+from tests.optional import optional
+from tests.rasters import random_band, raster
+from xee_tf import OptionError
+from xee_tf.cli.cluster import computing_on
+from xee_tf.cli.loading import model_at
+from xee_tf.cli.options import parse_shares
+from xee_tf.graph.progress import Meter
+from xee_tf_cli import main
+
+gpd = optional("geopandas")
+
+SHAPE = (60, 90)
+PATCH = ["--patch-dimensions", "20", "10"]
+
+
+@pytest.fixture
+def scene():
+    return raster({"red": random_band(SHAPE), "nir": random_band(SHAPE, "uint8", seed=1)})
+
+
+@pytest.fixture
+def source(scene, tmp_path):
+    """Return a GeoTIFF of the scene."""
+    path = tmp_path / "scene.tif"
+    both = scene.astype("float32").to_array("band").rio.write_crs(scene.attrs["crs"])
+    both.attrs["long_name"] = ("red", "nir")
+    both.rio.to_raster(path)
+    return str(path)
+
+
+@pytest.fixture
+def points(scene, tmp_path):
+    """Return a file of points, and their values of the red band."""
+    rows, columns = np.array([3, 40, 41]), np.array([5, 80, 2])
+    x, y = 700_000 + 30 * (columns + 0.5), 5_000_000 - 30 * (rows + 0.5)
+    frame = gpd.GeoDataFrame({"site": [4, 5, 6]}, geometry=gpd.points_from_xy(x, y), crs=scene.attrs["crs"])
+    frame.to_file(tmp_path / "points.gpkg")
+    return str(tmp_path / "points.gpkg"), scene.red.values[rows, columns]
+
+
+def read_json(capsys):
+    """Return the JSON object that a command has printed, which is the only output."""
+    return json.loads(capsys.readouterr().out)
+
+
+# -- Clusters ------------------------------------------------------------------------------------------
+
+
+def test_results_on_a_cluster_are_those_of_threads(source, points, scene, tmp_path, capfd, monkeypatch):
+    """Its workers run in another folder."""
+    onnx = pytest.importorskip("onnxruntime.datasets")
+    scene.tfexport(tmp_path / "p", patch_dimensions=(30, 20))
+    small = ["--bands", "red", "--output-bands", "p=float32", "--chunk", "30"]
+    commands = {
+        "s-00000.tfrecord.gz": ["export", "../scene.tif", "s", *PATCH, "--chunk", "30"],
+        "t.tfrecord.gz": ["sample", source, "t", "--where", "../points.gpkg"],
+        "u.tif": ["upload", "image", "../p", "../p", "u.tif"],
+        "v.tif": ["predict", onnx.get_example("sigmoid.onnx"), "../scene.tif", "v.tif", *small],
+    }
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        with Client(cluster) as client:
+            client.run(os.chdir, "/")
+        for where, flags in ("threads", []), ("cluster", ["--scheduler", cluster.scheduler_address]):
+            (tmp_path / where).mkdir()
+            monkeypatch.chdir(tmp_path / where)
+            for command in commands.values():
+                assert main([*command, "--quiet", *flags]) == 0
+        with Client(cluster) as client:
+            ran = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes))
+    assert ran > len(commands)
+    for name in commands:
+        threads, clustered = ((tmp_path / where / name).read_bytes() for where in ("threads", "cluster"))
+        assert threads == clustered
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--scheduler", "tcp://127.0.0.1:9"], "--scheduler tcp://127.0.0.1:9 cannot be reached"),
+        (["--scheduler", "nonsense://a"], "--scheduler nonsense://a cannot be reached: "),
+        (["--scheduler", "no.json"], "--scheduler no.json cannot be reached: "),
+        (["--workers", "0"], "--workers must be a whole number of at least 1"),
+        (["--workers", "2", "--scheduler", "a"], "--scheduler and --workers exclude each other"),
+    ],
+)
+def test_clusters_that_cannot_be_used(flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("xee_tf.cli.cluster._SECONDS", "500ms")
+    assert main(["export", "a.tif", str(tmp_path / "s"), *flags]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_new_workers_are_stopped(capsys):
+    with computing_on(workers=1):
+        client = Client.current()
+        [pid] = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGINT)  # as Ctrl-C in a terminal, which is sent to all its processes
+        assert client.submit(os.getpid).result(timeout=60) == pid
+    assert client.status == "closed"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert capsys.readouterr().err.startswith("Started 1 worker")
+
+
+# -- JSON ----------------------------------------------------------------------------------------------
+
+
+def test_json_of_exports(source, tmp_path, capsys):
+    prefix = str(tmp_path / "s")
+    assert main(["export", source, prefix, *PATCH, "--kernel-size", "4", "--json"]) == 0
+    [found] = read_json(capsys)["exports"]
+    assert (found["records"], found["rows"], found["columns"]) == (24, 6, 4)
+    assert (found["patch_dimensions"], found["size_with_margin"]) == ([20, 10], [24, 14])
+    assert found["mixer"] == f"{prefix}-mixer.json"
+    [file] = found["files"]
+    assert file["path"] == f"{prefix}-00000.tfrecord.gz"
+    assert found["statistics"]["red"]["count"] == 60 * 80
+
+    assert main(["verify", prefix, "--json"]) == 0
+    assert read_json(capsys) | {"bytes": 0} == {
+        "ok": True,
+        "names": [f"{prefix}-mixer.json"],
+        "files": 1,
+        "records": 24,
+        "bytes": 0,
+        "described": True,
+        "problems": [],
+    }
+    assert main(["inspect", prefix, "--json"]) == 0
+    assert read_json(capsys)["names"] == ["red", "nir"]
+    assert main(["upload", "image", prefix, prefix, str(tmp_path / "u.zarr"), "--json"]) == 0
+    assert read_json(capsys) == {"destination": str(tmp_path / "u.zarr")}
+
+    with open(file["path"], "ab") as damaged:
+        damaged.write(b"x")
+    assert main(["verify", prefix, "--json"]) == 1
+    captured = capsys.readouterr()
+    assert not json.loads(captured.out)["ok"]
+    assert captured.err.startswith("xee-tf verify: ")
+
+
+def test_quiet_commands_print_nothing(source, tmp_path, capsys):
+    assert main(["export", source, str(tmp_path / "s"), *PATCH, "--quiet"]) == 0
+    assert main(["verify", str(tmp_path / "s"), "--quiet"]) == 0
+    assert main(["inspect", str(tmp_path / "s"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["verify", str(tmp_path / "s"), "--quiet", "--json"]) == 0
+    assert read_json(capsys)["ok"]
+
+
+def test_what_libraries_print_is_not_in_the_json(monkeypatch, capsys):
+    def loud(*_, **__):
+        print("loud")
+        return xee_tf.Verification(("s",), 1, 0, 0, True)
+
+    monkeypatch.setattr(xee_tf, "verify", loud)
+    assert main(["verify", "s", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out)["ok"], captured.err) == (True, "loud\n")
+
+
+# -- Plans, samples and splits -------------------------------------------------------------------------
+
+
+def test_plan_is_the_same_as_the_option(source, tmp_path, capsys):
+    tokens = [source, str(tmp_path / "out" / "s"), *PATCH, "--overwrite"]
+    assert main(["export", *tokens, "--plan"]) == 0
+    text = re.sub("memory .*", "", capsys.readouterr().out)
+    assert main(["plan", "export", *tokens]) == 0
+    assert re.sub("memory .*", "", capsys.readouterr().out) == text
+    assert main(["plan", "export", *tokens, "--json"]) == 0
+    found = read_json(capsys)
+    assert (found["patches"], found["shards"], found["bands"]) == (24, 1, ["red", "nir"])
+    assert not (tmp_path / "out").exists()
+    assert main(["plan", "export", *tokens, "--plan"]) == 2
+    assert "Unknown option --plan" in capsys.readouterr().err
+
+
+def test_sample_at_points(source, points, tmp_path, capsys):
+    path, expected = points
+    prefix = str(tmp_path / "t")
+    assert main(["sample", source, prefix, "--where", path, "--bands", "red", "--json"]) == 0
+    found = read_json(capsys)
+    assert (found["records"], found["path"]) == (3, f"{prefix}.tfrecord.gz")
+    names = [column["name"] for column in found["columns"]]
+    assert names == ["red", "site", "longitude", "latitude"]
+    table = xee_tf.open_table(found["path"])
+    np.testing.assert_array_equal(table.red, expected)
+    np.testing.assert_array_equal(table.site, [4, 5, 6])
+
+    frame = gpd.read_file(path)
+    csv = str(tmp_path / "points.csv")
+    frame.assign(x=frame.geometry.x, y=frame.geometry.y).drop(columns="geometry").to_csv(csv, index=False)
+    again = ["sample", source, prefix, "--collection", csv, "--no-geometry", "--overwrite"]
+    assert main([*again, "--selectors", "red,site"]) == 0
+    table = xee_tf.open_table(found["path"])
+    assert list(table) == ["red", "site"]
+    np.testing.assert_array_equal(table.red, expected)
+
+
+def test_sample_at_random(source, tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    prefix = str(tmp_path / "t")
+    assert main(["sample", source, prefix, "--numPixels", "7", "--seed", "3"]) == 0
+    assert "7 × 4 columns" in capsys.readouterr().out
+    by_class = ["--n", "10=2,20=3", "--class-band", "nir", "--overwrite"]
+    assert main(["sample", source, prefix, *by_class]) == 0
+    assert sorted(xee_tf.open_table(f"{prefix}.tfrecord.gz").nir) == [10, 10, 20, 20, 20]
+    assert main(["sample", source, prefix]) == 1
+    assert "pass --where points.gpkg, --n 1000 for pixels at random" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.gpkg", None, "none.gpkg: No such file"),
+        ("bad.gpkg", "no file", "bad.gpkg cannot be opened as points or polygons: "),
+        (
+            "bad.csv",
+            "a,b\n1,2\n",
+            "bad.csv has the columns a, b; expected longitude and latitude, or x and y.",
+        ),
+    ],
+)
+def test_files_that_are_no_points(name, text, message, source, tmp_path, capsys):
+    pytest.importorskip("geopandas")
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert main(["sample", source, str(tmp_path / "t"), "--where", str(tmp_path / name)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_split_by_shares(source, scene, tmp_path, capsys):
+    prefix = str(tmp_path / "s")
+    options = ["--patch-dimensions", "5", "--sides", "train=0.6,test=0.4", "--block", "2", "--seed", "3"]
+    assert main(["split", source, prefix, *options, "--json"]) == 0
+    found = read_json(capsys)
+    split = xee_tf.split_patches(
+        xee_tf.plan_export(scene, patch_dimensions=5), {"train": 0.6, "test": 0.4}, block=2, seed=3
+    )
+    assert found["sides"] == {side: len(chosen) for side, chosen in split.items()}
+    assert [each["label"] for each in found["exports"]] == ["train", "test"]
+    assert [each["records"] for each in found["exports"]] == [len(chosen) for chosen in split.values()]
+    assert main(["export", source, str(tmp_path / "e"), *options[:2], "--split", "train=0.6,test=0.4"]) == 0
+    assert re.search("2 exports, .*\n +train +.*e-train-image.tfexport", capsys.readouterr().out)
+    assert main(["split", source, prefix, *options, "--overwrite", "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "left out" in out
+    assert "exports" in out
+
+
+def test_split_by_polygons(source, tmp_path, capsys):
+    pytest.importorskip("geopandas")
+    from shapely import box
+
+    halves = [box(700_000, 4_998_200, 701_350, 5_000_000), box(701_350, 4_998_200, 702_700, 5_000_000)]
+    frame = gpd.GeoDataFrame({"side": ["west", "east"]}, geometry=halves, crs="EPSG:32633")
+    frame.to_file(tmp_path / "sides.gpkg")
+    options = ["--patch-dimensions", "15", "--sides", str(tmp_path / "sides.gpkg"), "--column", "side"]
+    assert main(["split", source, str(tmp_path / "s"), *options, "--json"]) == 0
+    assert read_json(capsys)["sides"] == {"west": 12, "east": 12}
+
+
+def test_sample_of_patches(source, tmp_path, capsys):
+    assert main(["export", source, str(tmp_path / "s"), *PATCH, "--sample", "5", "--json"]) == 0
+    [found] = read_json(capsys)["exports"]
+    assert (found["records"], found["mixer"]) == (5, None)
+    assert main(["export", source, str(tmp_path / "t"), *PATCH, "--sample", "0.5", "--json"]) == 0
+    assert read_json(capsys)["exports"][0]["records"] == 12
+
+
+def test_shares():
+    for text in ("train", "=1", "train=", "train=x", "train=0.7,", "a=1 b=2"):
+        with pytest.raises(ValueError, match=r"expected NAME=SHARE, such as train=0.8,test=0.2; got"):
+            parse_shares([text])
+
+
+# -- Models on servers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "connector"),
+    [
+        ("http://m:8501/v1/models/a", "TensorFlow Serving http://m:8501, model 'a'"),
+        (
+            "http://m/x/v1/models/a/versions/3:predict",
+            "TensorFlow Serving http://m/x, version 3 of model 'a'",
+        ),
+        ("https://m/v1/models/a/labels/new", "TensorFlow Serving https://m, version 'new' of model 'a'"),
+        ("grpc://m:8500/a", "TensorFlow Serving grpc://m:8500, model 'a'"),
+        ("grpcs://m/a/versions/2", "TensorFlow Serving grpcs://m:443, version 2 of model 'a'"),
+        ("projects/p/locations/l/endpoints/3", "Vertex AI, projects/p/locations/l/endpoints/3"),
+        (
+            "https://h/v1/projects/p/locations/l/endpoints/3",
+            "Vertex AI at https://h, projects/p/locations/l/endpoints/3",
+        ),
+        (
+            "http://127.0.0.1:1/v1/projects/p/models/m/versions/v",
+            "AI Platform http://127.0.0.1:1, projects/p/models/m/versions/v",
+        ),
+    ],
+)
+def test_addresses_of_servers(address, connector):
+    pytest.importorskip("grpc")
+    pytest.importorskip("google.auth")
+    assert str(model_at(address).connector) == connector
+
+
+def test_route_in_the_address():
+    pytest.importorskip("google.auth")
+    endpoint = "https://h/v1/projects/p/locations/l/endpoints/3"
+    assert model_at(f"{endpoint}:rawPredict").connector.address == f"{endpoint}:rawPredict"
+    assert model_at(endpoint).connector.address == f"{endpoint}:predict"
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "message"),
+    [
+        (
+            "http://m:8501",
+            {},
+            "the address of a server: add the name of a model, http://m:8501/v1/models/NAME",
+        ),
+        ("grpc://m:8500", {}, "add the name of a model, grpc://m:8500/NAME"),
+        (
+            "a.keras",
+            {"hosted": {"timeout": 3}},
+            "--timeout is only for models on servers, and a.keras is none",
+        ),
+        ("a.onnx", {"signature": "s"}, "--signature is for SavedModels and models on servers"),
+    ],
+)
+def test_models_that_are_not_as_they_are_named(address, options, message):
+    with pytest.raises(OptionError, match=re.escape(message)):
+        model_at(address, **options)
+
+
+def test_predict_with_a_server(source, scene, tmp_path, capsys):
+    tf = pytest.importorskip("tensorflow")
+    pytest.importorskip("starlette")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 2), tf.float32, "pixels")])
+    def predict(pixels):
+        return {"sum": pixels[..., 0] + pixels[..., 1]}
+
+    tf.saved_model.save(tf.Module(), tmp_path / "total", signatures=predict)
+    flags = ["--input-tile-size", "30", "--price", "2000000"]
+    with xee_tf.serve(tmp_path / "total") as server:
+        endpoint = f"{server.url}/v1/projects/p/locations/l/endpoints/total:rawPredict"
+        vertex = ["--credentials", "none", "--payload-format", "GRPC_TF_TENSORS", "--output-bands", "sum"]
+        vertex += ["--input-name", "pixels"]
+        for number, (address, more) in enumerate(
+            [
+                (f"{server.url}/v1/models/total", []),
+                (f"grpc://{server.grpc}/total", ["--max-concurrency", "2"]),
+                (endpoint, vertex),
+            ]
+        ):
+            target = str(tmp_path / f"{number}.tif")
+            command = [address, source, target, *flags, *more]
+            assert main(["plan", "predict", *command, "--json"]) == 0
+            planned = read_json(capsys)
+            assert (planned["tiles"], planned["tile_size"]) == (6, [30, 30])
+            assert planned["cost"] == 2 * planned["requests"]
+            assert main(["predict", *command, "--json"]) == 0
+            found = read_json(capsys)
+            assert (found["destination"], found["retries"]) == (target, 0)
+            assert found["cost"] == 2 * found["requests"] > 0
+            with rasterio.open(target) as file:
+                expected = scene.red.values.astype("f4") + scene.nir.values.astype("f4")
+                np.testing.assert_array_equal(file.read(1), expected)
+        assert main(["model", "inspect", f"grpc://{server.grpc}/total", "--json"]) == 0
+        assert list(read_json(capsys)["outputs"]) == ["sum"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ("1:low=#000,5:high=#fff", {"argmax": ["low", "high"], "values": [1, 5], "colors": ["#000", "#fff"]}),
+        ("1:low,5:high", {"argmax": ["low", "high"], "values": [1, 5], "colors": None}),
+        ("a: b,c", {"argmax": ["a: b", "c"], "colors": None}),
+    ],
+)
+def test_class_map_has_values_names_and_colors(texts, expected):
+    from xee_tf.cli.predict import _declare_classes
+
+    assert _declare_classes(texts.split(",")) == expected
+
+
+def test_class_map_without_a_value():
+    from xee_tf.cli.predict import _declare_classes
+
+    with pytest.raises(OptionError, match="class_map has no value for 'b': give each class one, such as 1"):
+        _declare_classes(["1:a", "b"])
+
+
+# -- Progress ------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(stream, seconds, total=100):
+    """Return what is shown if one part is done in each of some seconds."""
+    now = 0.0
+    meter = Meter(stream, lambda: now)
+    for done in range(total + 1):
+        now = done * seconds / total
+        meter.show(done, total)
+    meter.close(total, total)
+    return stream.getvalue()
+
+
+def test_progress_in_a_log_is_a_line_for_every_tenth():
+    lines = shown(io.StringIO(), 100).splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "10 % done in 0:10, about 1:30 left"
+    assert lines[-1] == "100 % done in 1:40"
+    assert shown(io.StringIO(), 1) == ""
+    assert len(shown(io.StringIO(), 8).splitlines()) <= 4
+    slow = shown(io.StringIO(), 7200, 20).splitlines()
+    assert len(slow) == 20
+    assert slow[0] == "5 % done in 6:00, about 1:54:00 left"
+
+
+def test_progress_in_a_terminal_is_one_line():
+    text = shown(Terminal(), 100)
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert re.fullmatch(r"\[#{30}\] 100 % done in 1:40 *", text.strip().split("\r")[-1])
+    assert "[###               ".ljust(31) + "] 10 % done in 0:10, about 1:30 left" in text
+
+
+def test_progress_goes_to_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr("xee_tf.graph.progress._LOG_FIRST", 0)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    ds = xr.Dataset({"B4": (("y", "x"), np.zeros((40, 40)))}, {"y": -np.arange(40.0), "x": np.arange(40.0)})
+    lazy = (
+        ds.rio.write_crs("EPSG:32633").chunk(y=10).map(lambda band: band.map_blocks(_slowly, template=band))
+    )
+    lazy.tfexport("memory://progress/s", patch_dimensions=10, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.search(r"^[1-9]\d? % done in 0:0\d", captured.err)
+    assert captured.err.endswith("100 % done in 0:01\n") or "100 %" in captured.err
+
+
+def _slowly(block):
+    import time
+
+    time.sleep(0.3)
+    return block
+
+
+# -- Completion ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    (tmp_path / "scene.tif").touch()
+    lines = {"pl": "plan", "plan ": "export predict", "export --pat": "--patch-dimensions"}
+    lines |= {"export --edge ": "drop pad", "export sc": "scene.tif", "predict m sc": "scene.tif"}
+    for line in lines:
+        empty = "''" if line.endswith(" ") else ""
+        script += f"COMP_WORDS=(xee-tf {line} {empty}); COMPREPLY=()\n"
+        script += 'COMP_CWORD=$((${#COMP_WORDS[@]}-1)); _xee_tf; echo "${COMPREPLY[*]}"\n'
+    run = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert run.stdout.splitlines() == list(lines.values())
+    assert "complete -o default -F _xee_tf xee-tf\n" in script
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_scripts_for_other_shells_know_the_commands(shell, capsys):
+    assert main(["completion", shell, "--json"]) == 0
+    script = read_json(capsys)["script"]
+    assert all(word in script for word in ("verify", "patch-dimensions", "scheduler"))
+
+
+# -- Documentation -------------------------------------------------------------------------------------
+
+
+def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
+    text = (ROOT / "docs" / "shell.md").read_text()
+    onnx = pytest.importorskip("onnxruntime.datasets")
+    pytest.importorskip("pyarrow")
+    prefix, model = str(tmp_path / "s"), onnx.get_example("sigmoid.onnx")
+    one = ["--bands", "red", "--output-bands", "p=float32"]
+    commands = {
+        "export": [source, prefix, *PATCH],
+        "split": [source, prefix, "--patch-dimensions", "5"],
+        "sample": [source, prefix, "--n", "2"],
+        "plan export": [source, prefix],
+        "plan predict": [model, source, str(tmp_path / "p.zarr"), *one],
+        "predict": [model, source, str(tmp_path / "p.zarr"), *one],
+        "inspect": [f"{prefix}-mixer.json"],
+        "verify": [f"{prefix}-mixer.json"],
+        "upload image": [f"{prefix}-00000.tfrecord.gz", f"{prefix}-mixer.json", str(tmp_path / "u.tif")],
+        "model inspect": [model],
+        "completion": ["bash"],
+    }
+    rows = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", text.partition("| command | keys |")[2], re.MULTILINE))
+    for command, arguments in commands.items():
+        if command == "plan export":
+            arguments = [*arguments, *PATCH]
+        assert main([*command.split(), *arguments, "--json"]) == 0
+        [row] = [row for names, row in rows.items() if f"`{command.split(' image')[0]}`" in names.split(", ")]
+        documented = set(re.findall(r"`(\w+)`", row))
+        if command == "split":
+            documented |= set(re.findall(r"`(\w+)`", rows["`export`"]))
+        found = read_json(capsys)
+        assert set(found) <= documented, command
+        for each in found.get("exports") or [] if isinstance(found.get("exports"), list) else []:
+            assert set(each) <= documented
+    assert {command.split()[-1] for command in commands} >= {"export", "predict", "inspect"}
+
+
+# -- The server ----------------------------------------------------------------------------------------
+
+
+def test_serve_prints_its_addresses_and_requests(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    requests = pytest.importorskip("requests")
+    pytest.importorskip("starlette")
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, "row")])
+    def predict(row):
+        return {"sum": row[:, 0] + row[:, 1]}
+
+    tf.saved_model.save(tf.Module(), tmp_path / "total", signatures=predict)
+    logger = logging.getLogger("xee_tf.serving")
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with xee_tf.serve(tmp_path / "total") as server:
+            assert server.signatures == {"total": ("serving_default",)}
+            url = f"{server.url}/v1/models/total"
+            assert requests.post(f"{url}:predict", json={"instances": [[1, 2]]}, timeout=30).ok
+            requests.get(f"{server.url}/a%0Ab", timeout=30)
+            assert main(["model", "inspect", f"grpc://{server.grpc}/total", "--quiet"]) == 0
+            assert main(["model", "inspect", f"grpc://{server.grpc}/none", "--quiet"]) == 1
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    forms = [
+        r"127\.0\.0\.1 POST /v1/models/total:predict 200 \d+ ms",
+        r"127\.0\.0\.1 GET /a\\nb 404 \d+ ms",
+        r"127\.0\.0\.1 gRPC GetModelMetadata OK \d+ ms",
+        r"127\.0\.0\.1 gRPC GetModelMetadata NOT_FOUND \d+ ms",
+    ]
+    for form, line in zip(forms, lines, strict=True):
+        assert re.fullmatch(form, line)

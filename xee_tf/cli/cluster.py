@@ -1,0 +1,119 @@
+"""The Dask cluster that a command computes with."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from dask.system import CPU_COUNT
+
+from xee_tf.display import counted
+from xee_tf.errors import OptionError
+from xee_tf.options import integer
+
+__all__ = ["computing_on"]
+
+_SECONDS = "5s"
+"""Time to wait for a scheduler that does not answer."""
+
+
+@contextmanager
+def computing_on(
+    scheduler: str | None = None, workers: int | None = None, *, quiet: bool = False
+) -> Iterator[None]:
+    """Compute with a Dask scheduler or with new worker processes in the body; with neither, with threads.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        The address of a scheduler, or the file in which it wrote its address.
+    workers : int, optional
+        Number of processes to start. They are stopped after the body.
+    quiet : bool
+        Whether to print nothing about the cluster.
+    """
+    if scheduler is not None and workers is not None:
+        raise OptionError("--scheduler and --workers exclude each other: pass one of them.")
+    if scheduler is not None:
+        with _connected(scheduler) as client:
+            if not quiet and not client.nthreads():
+                _say(f"The scheduler at {scheduler} has no workers yet: waiting for one.")
+            yield
+    elif workers is not None:
+        with _started(integer(1)(workers, "--workers")) as client:
+            if not quiet:
+                link = client.dashboard_link if find_spec("bokeh") else ""
+                _say(f"Started {counted(workers, 'worker')}" + (f"; dashboard: {link}" if link else "."))
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Any]:
+    """Connect to a scheduler."""
+    from distributed import Client
+
+    is_file = scheduler.endswith(".json")
+    try:
+        if is_file:
+            with open(scheduler):  # Client waits until there is one
+                pass
+        given = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
+        with warnings.catch_warnings():
+            # The last attempt is abandoned.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            client = Client(**given, timeout=_SECONDS)
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a TimeoutError is an OSError
+        why = "" if isinstance(error, TimeoutError) or "Timed out" in str(error) else f": {error}"
+        raise OptionError(
+            f"--scheduler {scheduler} cannot be reached{why.rstrip('.')}. Pass the address that "
+            "the scheduler prints, such as tcp://node7:8786, and check that it is running; or use --workers "
+            "4 for processes on this computer."
+        ) from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _started(workers: int) -> Iterator[Any]:
+    """Start worker processes, which share the processors."""
+    from distributed import Client, LocalCluster
+
+    with _ignoring_interrupts(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another is chosen
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=max(1, CPU_COUNT // workers),
+            silence_logs=logging.ERROR,
+        )
+    with cluster, Client(cluster) as client:
+        yield client
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C in the body and, for good, in the processes that are started there.
+
+    A terminal sends it to all of its processes. Workers would print tracebacks, and the command stops them
+    anyway, when it has cleaned up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
