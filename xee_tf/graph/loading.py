@@ -59,5 +59,5 @@ def load_chunks(
     declared = declared_planes(arrays, bands)
     return {
         (plane, iy, ix): declared[plane].checked(planes[plane], iy, ix, values)
-        for (plane, iy, ix), [values] in zip(chunks, run_graph(delayed, False), strict=True)
+        for (plane, iy, ix), [values] in zip(chunks, run_graph(delayed), strict=True)
     }

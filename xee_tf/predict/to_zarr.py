@@ -15,7 +15,7 @@ import xarray as xr
 from xee_tf.blocks import chunk_edges
 from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, OptionError, XeeTFError
-from xee_tf.graph import each_chunk, run_graph
+from xee_tf.graph import Counted, each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
@@ -76,6 +76,7 @@ _SPELLING = replace(
 # A key in the record of a store, and a folder next to the record with an empty file for each finished chunk,
 # which exists only while the store is written.
 _DESCRIPTION, _FINISHED = "prediction", "finished"
+_TASKS = "xee-tf-write"
 
 
 @spelled(_SPELLING, PredictOptions, IdentityOptions)
@@ -326,7 +327,9 @@ def write_store(
             hide_store(store)
         edges = tuple(map(chunk_edges, chunks))
         writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), _markers(store), edges)
-        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+        written = each_chunk(writer, list(bands.values()), indices, _TASKS)
+        shown = Counted(_TASKS, "chunk", "predicted", before=len(finished)) if progress else None
+        run_graph(written, shown)
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
     return len(finished)

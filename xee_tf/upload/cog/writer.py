@@ -21,7 +21,7 @@ from xee_tf.classes import Labels, find_labels
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
-from xee_tf.graph import on_cluster, reduce_blocks, run_graph
+from xee_tf.graph import BLOCK_TASKS, Counted, on_cluster, reduce_blocks, run_graph
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
@@ -297,7 +297,7 @@ def write_arrays(
         work = TileWork(staging, levels, tile, depth, methods, nodata)
         block, group = tile << (depth - 1), 1 << depth
         encoded = reduce_blocks(list(arrays), list(arrays.values()), work, block, group, work.stages)
-        parts = run_graph(encoded, progress).parts
+        parts = run_graph(encoded, Counted(BLOCK_TASKS, "block", "encoded") if progress else None).parts
         with storage_errors("write", location.url, left="Nothing was changed."):
             sizes = sizes_of(parts, levels)
             header, _ = layout(tags, levels, tile, sizes)
