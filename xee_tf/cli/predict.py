@@ -202,7 +202,7 @@ def predict(
     else:
         written = write_zarr(opened, image, location, choices, **to)
     values = {"destination": written.location, **attributes(written, "chunks", "finished")}
-    lines = [_describe(written, output_format)]
+    lines = [_describe(written)]
     if is_hosted:
         spent = _spent(before, opened.stats(), price_per_million_requests)
         values |= spent
@@ -250,11 +250,11 @@ def _declare_classes(texts: list[str]) -> dict[str, Any]:
     return found if None in values else found | {"values": [int(value) for value in values]}
 
 
-def _describe(written: Written, output_format: str) -> str:
+def _describe(written: Written) -> str:
     """Say what was written, and what an earlier run had finished."""
     if not written.finished:
         return f"Wrote {written.location}"
-    if output_format == "zarr" and written.finished == written.chunks:
+    if written.complete:
         return f"{written.location} was already complete: nothing was predicted."
     finished = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
     return f"Wrote {written.location}. Continued: {finished}."

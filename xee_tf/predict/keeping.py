@@ -15,12 +15,12 @@ from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, XeeTFError, warn
 from xee_tf.identity import RunIdentity
 from xee_tf.predict.image import Prediction
-from xee_tf.predict.to_zarr import count_chunks, finished_chunks, write_store
+from xee_tf.predict.to_zarr import count_chunks, finished_chunks, is_store_of, write_store
 from xee_tf.signals import explain_interruption
 from xee_tf.storage import Location, Staging, begin, discard, disk_usage, is_finished, resumable_runs
 from xee_tf.upload import geotiff_files
 
-__all__ = ["KeptPredictions", "keep_predictions"]
+__all__ = ["KeptPredictions", "discard_kept", "keep_predictions"]
 
 _STORE = "predictions.zarr"
 
@@ -156,6 +156,13 @@ def keep_predictions(
             explain_interruption(error, "No chunk was finished. Run it again.")
         raise
     discard(run)
+
+
+def discard_kept(file: Location, description: RunIdentity) -> None:
+    """Delete what a run has kept that was killed when its file was complete; that of other runs stays."""
+    for run in resumable_runs(file):
+        if is_store_of(run.folder.child(_STORE), description):
+            discard(run)
 
 
 def _warn_of_full_disk(kept: KeptPredictions) -> None:

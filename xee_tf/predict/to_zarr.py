@@ -62,6 +62,7 @@ __all__ = [
     "Written",
     "count_chunks",
     "finished_chunks",
+    "is_store_of",
     "predict_to_zarr",
     "write_store",
     "write_zarr",
@@ -188,11 +189,15 @@ def predict_to_zarr(
 
 @dataclass(frozen=True)
 class Written:
-    """Predictions in a store or file, their number of chunks, and how many were finished before the call."""
+    """Predictions in a store or file, their number of chunks, and how many were finished before the call.
+
+    `complete` says that nothing was left to write.
+    """
 
     location: Location
     chunks: int
     finished: int
+    complete: bool = False
 
 
 def write_zarr(
@@ -245,7 +250,7 @@ def write_zarr(
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
-    return Written(location, count_chunks(prediction), finished)
+    return Written(location, count_chunks(prediction), finished, done)
 
 
 def _find_target(
@@ -361,6 +366,11 @@ def _markers(store: Location) -> Location:
 def finished_chunks(store: Location) -> set[str]:
     """Return the names of the finished chunks of an unfinished store."""
     return set(_markers(store).entries()) if _markers(store).exists() else set()
+
+
+def is_store_of(store: Location, description: RunIdentity) -> bool:
+    """Return whether a store, complete or not, has the predictions of a run."""
+    return not description.explain_difference(read_record(store).get(_DESCRIPTION))
 
 
 def _kept(store: Location, prediction: Prediction) -> str:
