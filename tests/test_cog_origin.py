@@ -116,9 +116,7 @@ def changed(how: str, file: Path) -> None:
 def test_changed_file_is_not_taken_for_ours(file: Path, how: str) -> None:
     changed(how, file)
     before = file.read_bytes()
-    with pytest.raises(
-        xee_tf.DestinationExistsError, match="cannot be resumed: it does not tell what it was"
-    ):
+    with pytest.raises(xee_tf.DestinationExistsError, match="resumed: it does not tell what it was"):
         predict(file)
     assert file.read_bytes() == before
 
@@ -158,9 +156,7 @@ def test_side_files_belong_to_it(tmp_path: Path) -> None:
         before = len(CALLS)
     assert {path.name for path in tmp_path.iterdir()} == {"p.tif", "p.tif.aux.xml"}
     (tmp_path / "p.tif.aux.xml").unlink()
-    with pytest.raises(
-        xee_tf.DestinationExistsError, match=r"p\.tif\.aux\.xml, which belongs to it, is missing"
-    ):
+    with pytest.raises(xee_tf.DestinationExistsError, match=r"p\.tif\.aux\.xml, which belongs to it"):
         xee_tf.predict_to_cog(model, image(), tmp_path / "p.tif", if_exists="resume")
     assert len(CALLS) == before
 

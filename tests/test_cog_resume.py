@@ -328,6 +328,10 @@ def test_killed_before_every_change(run: Run, first: int, step: int) -> None:
         points += 1
         if run.file.exists():
             assert image_bytes(run.file.read_bytes()) == expected, point.what
+            before = run.count
+            run.predict()
+            assert run.count == before, point.what
+            assert os.listdir(run.out) == ["p.tif"], point.what
         else:
             expected_calls = run.count + TILES - run.finished
             run.predict()

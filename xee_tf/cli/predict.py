@@ -151,7 +151,8 @@ def predict(
         Keep finished predictions for a .tif in a hidden folder beside it until it is complete, and continue
         an interrupted run with them. The folder needs up to the size of all bands without compression. Each
         call with this option can be continued, also without it; a Zarr store always can. Only --overwrite
-        deletes what is kept.
+        deletes what is kept. If the .tif is complete, and was written with this option from the same rasters
+        with the same model and options, nothing is done.
     """
     location = Location.of(destination)
     output_format = raster_format(location)

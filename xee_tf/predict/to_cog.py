@@ -235,10 +235,11 @@ def write_cog(
         return Written(location, chunks, finished)
     require_reachable(location, zarr=True)
     description = identify_run(model, prediction, identity)
+    written = list(map(str, predicted.data_vars))
     of_file = identify_file(
         description,
-        nodata=one_nodata(nodata, predicted.data_vars),
-        overview_resampling=", ".join(methods_of(overview_resampling, predicted.data_vars)),
+        nodata=one_nodata(nodata, written),
+        overview_resampling=", ".join(methods_of(overview_resampling, written)),
     )
     if origin is not None:
         _require_same(location, origin, of_file)
