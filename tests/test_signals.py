@@ -105,7 +105,8 @@ def test_export_is_cleaned_up(scheduler, signum, tmp_path):
     time.sleep(0.5)  # for workers that outlive the process
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert process.returncode == (-signal.SIGTERM if signum == signal.SIGTERM else -signal.SIGINT), error
-    assert "Temporary files were deleted, and nothing else was changed. Run it again.\n" in error
+    assert error.count("run it again" if "Interrupted" in error else "Run it again") == 1
+    assert "Temporary files were deleted, and nothing else was changed." in error
 
 
 BEGUN: list[float] = []
@@ -150,12 +151,17 @@ def test_ctrl_c_is_answered_at_once(tmp_path, monkeypatch, writer):
     finally:
         signal.signal(signal.SIGINT, before)
     [(printed, line)] = screen.lines
-    assert line == "Interrupted: stopping as soon as the tasks that are running have ended ..."
+    assert re.fullmatch(
+        r"Interrupted: stopping as soon as the tasks that are running have ended\. Finished chunks .*are "
+        rf"kept in {tmp_path}/\.?p\..*: run it again .*to continue\.",
+        line,
+    )
     assert printed - BEGUN[0] < 0.9
     assert time.monotonic() - BEGUN[0] > 1.1
     assert caught.value.__suppress_context__
     assert not [each for each in caught.traceback if "dask" in str(each.path).split(os.sep)]
-    assert caught.value.__notes__
+    [note] = caught.value.__notes__  # says how to go on only if the line did not
+    assert re.fullmatch(r"\d of 4 chunks .*are kept in .*p\.[^:]*\.|No chunk was finished\.", note)
 
 
 EARLY = """
@@ -287,6 +293,70 @@ def test_command(signum, status, tmp_path):
     assert line == f"xee-tf export: Interrupted. {expected}"
     assert "Traceback" not in error
     assert list((tmp_path / "out").iterdir()) == []
+
+
+SLOW_COMMAND = """
+import pathlib, sys, time
+import xee_tf, xee_tf.cli.predict, xee_tf_cli
+
+def slow(pixels):
+    pathlib.Path("started").touch()
+    time.sleep(0.5)
+    return pixels[..., 0]
+
+model = xee_tf.Model.from_function(slow, input_tile_size=32, output_bands=["p"])
+xee_tf.cli.predict.model_at = lambda *_, **__: model
+sys.exit(xee_tf_cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "signum", "outlook", "left"),
+    [
+        (
+            "p.zarr",
+            [],
+            signal.SIGINT,
+            r"Finished chunks are kept in .*out/p\.zarr: run it again to continue\.",
+            r"(\d+ of \d+ chunks? (is|are) kept in .*out/p\.zarr|No chunk was finished)\.",
+        ),
+        (
+            "p.tif",
+            [],
+            signal.SIGINT,
+            r"Nothing is kept: run it again to begin anew\. To keep .* call it with --resume\.",
+            r"Temporary files were deleted, and nothing else was changed\.",
+        ),
+        pytest.param(
+            "p.tif",
+            ["--resume"],
+            signal.SIGTERM,
+            r"Finished chunks of predictions are kept in .*out/\.p\.tif-.*: run it again with --resume .*\.",
+            r"(\d+ of \d+ chunks? of predictions are kept in .*|No chunk was finished)\.",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_command_says_once_how_to_go_on(name, flags, signum, outlook, left, tmp_path):
+    """It says so before the running tasks end, and then only what has become of the files."""
+    band = raster({"B4": random_band((128, 128))}).B4.rio.write_crs(32633)
+    band.rio.to_raster(tmp_path / "a.tif")
+    (tmp_path / "out").mkdir()
+    arguments = ["predict", "m", "a.tif", f"out/{name}", "--chunk", "32", *flags]
+    process = start(["-c", SLOW_COMMAND, *arguments], tmp_path)
+    wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None, 100)
+    process.send_signal(signum)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == (130 if signum == signal.SIGINT else 143), error
+    first, last = [line for line in error.splitlines() if "Interrupted" in line]
+    said = "xee-tf predict: Interrupted: stopping as soon as the tasks that are running have ended"
+    assert re.fullmatch(rf"{said}\. {outlook}", first), first
+    assert re.fullmatch(rf"xee-tf predict: Interrupted\. {left}", last), last
+    assert error.endswith(f"{last}\n")
+    assert "Traceback" not in error
+    assert output == ""
+    if left.startswith("Temp"):
+        assert os.listdir(tmp_path / "out") == []
 
 
 # -- Handlers of signals -------------------------------------------------------------------------------

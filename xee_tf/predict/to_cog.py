@@ -18,7 +18,7 @@ from xee_tf.predict.keeping import discard_kept, keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_file, identify_run
 from xee_tf.predict.to_zarr import Written, count_chunks
-from xee_tf.signals import interruptible
+from xee_tf.signals import if_interrupted, interruptible, was_announced
 from xee_tf.storage import (
     Location,
     PathLike,
@@ -50,6 +50,9 @@ _SPELLING = replace(
     aliases={**PREDICT_SPELLING.aliases, **POLICIES},
     replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
+
+
+_TO_KEEP = "To keep what is predicted before an interruption, call it with if_exists='resume'."
 
 
 @spelled(_SPELLING, PredictOptions, IdentityOptions)
@@ -226,11 +229,11 @@ def write_cog(
     chunks, finished = count_chunks(prediction), 0
     if if_exists != "resume":
         try:
-            write()
+            with if_interrupted(lambda: f"Nothing is kept: run it again to begin anew. {_TO_KEEP}"):
+                write()
         except KeyboardInterrupt as error:
-            error.add_note(
-                "To keep what is predicted before an interruption, call it with if_exists='resume'."
-            )
+            if not was_announced(error):
+                error.add_note(_TO_KEEP)
             raise
         return Written(location, chunks, finished)
     require_reachable(location, zarr=True)

@@ -23,7 +23,7 @@ from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
-from xee_tf.signals import explain_interruption, interruptible
+from xee_tf.signals import explain_interruption, if_interrupted, interruptible
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -235,7 +235,8 @@ def write_zarr(
         done = target == run.destination and _is_complete(target, predicted.data_vars)
         remove_other_runs(run, _other_predictions(run, description) if done else ())
         try:
-            finished = write_store(prediction, target, run, description, progress)
+            with if_interrupted(lambda: f"Finished chunks are kept in {target}: run it again to continue."):
+                finished = write_store(prediction, target, run, description, progress)
             if target != run.destination:
                 replace_store(run, earlier)
         except BaseException as error:
