@@ -16,7 +16,7 @@ INSTALL := -m pip install --quiet --no-compile
 COMPILE := -W ignore -m compileall -qq -j 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-full test-core test-minimum test-newest coverage bench lint format clean
+.PHONY: help demo setup test test-full test-core test-minimum test-newest coverage bench notebooks docs lint format clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import con
 	$(BIN)/python $(PYTEST) --durations=15 --skip-passed .venv-core/passed.txt
 
 test-full: export XEE_TF_RANDOM_EXAMPLES = 1
-test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp $(VENV)/fuzz.stamp test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
+test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp $(VENV)/fuzz.stamp docs test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
@@ -48,6 +48,12 @@ coverage: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Test coverage of lines an
 bench: $(VENV)/dev.stamp $(DATA)/bench.stamp ## Benchmarks: a table and a JSON file
 	$(BIN)/python -m benchmarks
 
+notebooks: $(VENV)/dev.stamp $(DATA)/installed.stamp ## Execute the tutorials in notebooks/, and store their outputs
+	$(BIN)/python -m tests.notebooks
+
+docs: $(VENV)/docs.stamp ## The documentation: docs/_build/html/index.html. Warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going --nitpicky --quiet -b html docs docs/_build/html
+
 lint: $(VENV)/dev.stamp ## Linters, type checks, import contracts and numpydoc validation only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -61,6 +67,7 @@ format: $(VENV)/dev.stamp ## Apply the fixes of the linters
 
 clean: ## Remove all files created by make
 	rm -rf $(VENV) .venv-core .venv-minimum .venv-newest $(DATA) demo-output htmlcov .coverage*
+	rm -rf docs/_build docs/tutorials docs/reference/generated
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -78,6 +85,10 @@ $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python $(INSTALL) --editable '.[dev]'
 	@$(BIN)/python $(COMPILE) $(VENV)/lib || true
 	@touch $@ $(VENV)/demo.stamp
+
+$(VENV)/docs.stamp: $(VENV)/dev.stamp
+	$(BIN)/python $(INSTALL) --editable '.[docs]'
+	@touch $@
 
 # Coverage-guided fuzzing. The package may be missing on some platforms; its test is then skipped.
 $(VENV)/fuzz.stamp: $(VENV)/dev.stamp

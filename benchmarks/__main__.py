@@ -8,6 +8,7 @@ import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks import (
     encoding,
@@ -53,25 +54,50 @@ def main() -> None:
         action="store_true",
         help="use small sizes, whose results are not representative",
     )
-    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="file for the results")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=Path("benchmarks.json"),
+        help="file for the results; those of other benchmarks in it are kept",
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(SUITES):
         parser.error(f"Benchmarks not found: {', '.join(sorted(unknown))}; available: {', '.join(SUITES)}")
-    measurements: list[Measurement] = []
+    results = earlier(options.json, options.small)
     for name in options.names or SUITES:
-        for measurement in SUITES[name](options.small):
-            measurements.append(measurement)
-            print(format_line(measurement), flush=True)
+        results[name] = []
+        for each in SUITES[name](options.small):
+            print(format_line(each), flush=True)
+            results[name].append({"suite": name, **asdict(each), "passed": each.passed})
     report = {
-        "machine": {
-            "cores": os.cpu_count(),
-            "processor": platform.processor(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "small": options.small,
-        "measurements": [{**asdict(each), "passed": each.passed} for each in measurements],
+        "measurements": [each for name in SUITES for each in results.get(name, [])],
     }
-    options.json.write_text(json.dumps(report, indent=2))
+    options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def earlier(file: Path, small: bool) -> dict[str, list[dict[str, Any]]]:
+    """Read the results of other benchmarks from a file, if it was written on the same kind of machine."""
+    if not file.exists():
+        return {}
+    report = json.loads(file.read_text())
+    if (report["machine"], report["small"]) != (machine(), small):
+        return {}
+    results: dict[str, list[dict[str, Any]]] = {}
+    for each in report["measurements"]:
+        results.setdefault(each["suite"], []).append(each)
+    return results
 
 
 def format_line(each: Measurement) -> str:

@@ -116,14 +116,20 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Doctests that need optional packages. The doctests themselves are documentation, and do not skip.
 DOCTESTS_NEED = {
+    "xee_tf.exploring.explorer.": "matplotlib",
     "xee_tf.model.Model.from_ai_platform_predictor": "requests",
     "xee_tf.model.Model.from_onnx": "onnxruntime",
     "xee_tf.model.Model.from_tf_serving": "requests",
     "xee_tf.model.Model.from_vertex_ai": "requests",
     "xee_tf.model.Model.stats": "requests",
     "xee_tf.model.Model.to_mlm": "onnxruntime",
+    "xee_tf.export.plan.ExportPlan.plot": "matplotlib",
+    "xee_tf.pictures.": "matplotlib",
+    "xee_tf.predict.plan.PredictPlan.plot": "matplotlib",
     "xee_tf.prepare.model.": "tensorflow",
     "xee_tf.remote.payloads.json_": "orjson",
+    "xee_tf.sampling.selection.PatchSelection.plot": "matplotlib",
+    "xee_tf.sampling.splitting.PatchSplit.plot": "matplotlib",
     "xee_tf.serving.predictions.": "orjson",
     "xee_tf.serving.server.": "tensorflow",
     "xee_tf.tables.export.": "pyarrow",

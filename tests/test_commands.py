@@ -393,6 +393,14 @@ def test_predict_with_a_server(source, scene, tmp_path, capsys):
         assert list(read_json(capsys)["outputs"]) == ["sum"]
 
 
+def test_unknown_bands_of_a_prediction_have_a_fix(source, tmp_path, capsys):
+    assert main(["predict", "m.onnx", source, str(tmp_path / "o.tif"), "--bands", "B4,red"]) == 1
+    error = (
+        "Band 'B4' not found; available: 'red', 'nir'. Name bands that have other names with --band-names."
+    )
+    assert error in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [

@@ -64,6 +64,7 @@ def test_raster_is_accurate_on_held_out_columns(data_dir, landsat_dir, tmp_path)
     correct = classes == truth
     baseline = np.bincount(truth[valid[held_out]].astype(int)).max() / valid[held_out].sum()
     assert correct[valid[held_out]].mean() > baseline + 0.1
+    assert (classes[truth == 4] == 4).mean() > 0.05, "shrubland is not found"
 
 
 def test_geotiff_has_the_most_probable_classes_of_the_zarr_store(output):
@@ -95,6 +96,34 @@ def test_margins_of_training_patches_end_at_the_held_out_columns():
     assert demo.HELD_OUT.start - demo.WEST.stop == demo.MARGIN
     assert demo.EAST.start - demo.HELD_OUT.stop == demo.MARGIN
     assert (demo.WEST.stop - demo.WEST.start) % demo.PATCH == 0
+
+
+def test_weights_of_classes(output, data_dir):
+    scene = demo.open_scene(demo.find_data(data_dir))
+    sides = [
+        scene.tfexport(output / f"weights-{n}", region=(slice(None), span), patch_dimensions=48)
+        for n, span in enumerate((demo.WEST, demo.EAST))
+    ]
+    labels = [scene.label.to_numpy()[:432, span] for span in (demo.WEST, slice(320, 464))]  # whole patches
+    expected = sum(np.bincount(label.ravel(), minlength=8) for label in labels)[1:]
+    counts = demo.count_classes(sides)
+    assert list(counts.values()) == expected.tolist()
+    weights = demo.class_weights(counts)
+    assert sorted(counts, key=counts.get) == sorted(weights, key=weights.get, reverse=True)
+    ratio = weights[2] / weights[5]
+    assert 1 < ratio < counts[5] / counts[2]
+
+
+def test_recalls_are_those_of_the_held_out_columns(data_dir):
+    scene = demo.open_scene(demo.find_data(data_dir))
+    found = scene.label[:432, :480].compute()
+    assert set(demo.recalls(scene, found).values()) == {1.0}
+    assert "sediment" not in demo.recalls(scene, found)  # the held-out columns have none
+    found[:216] = 4
+    truth = scene.label.to_numpy()[:432, demo.HELD_OUT]
+    recalls = demo.recalls(scene, found)
+    assert recalls["shrubland"] == 1
+    assert recalls["forest"] == (truth[216:] == 5).sum() / (truth == 5).sum()
 
 
 def test_check_alignment_detects_a_shift(output, data_dir):
@@ -136,6 +165,7 @@ def test_demo_trains_at_least_one_epoch(tmp_path, data_dir, capsys):
     assert "--epochs must be a whole number of at least 1; got -3." in capsys.readouterr().err
 
 
+@pytest.mark.long  # the quickstart runs always: tests/test_notebooks.py
 def test_notebook_runs(data_dir, monkeypatch):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from contextlib import ExitStack
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -206,6 +208,59 @@ def test_warnings_and_an_object_without_facts():
         "".join(ElementTree.fromstring(summary.html()).itertext()) == "xee_tf.ExportPlan a&brecords1<b>large"
     )
     assert Summary("Model", "f", []).text() == "<xee_tf.Model f>"
+
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+@pytest.fixture(
+    params=["mixer", "prepared", "server", "stats", "checked", "patches", "split", "model", "found"]
+)
+def hostile(request, scene, tmp_path):
+    """An object whose text is under the control of a user or of a file, and a part of its HTML."""
+    scene = scene.rename(B3=HOSTILE)
+    grid = PatchGrid(Size(x=489, y=443), Size(x=128, y=128), crs="EPSG:32633")
+    if request.param == "mixer":
+        mixer = xee_tf.Mixer.from_grid(grid)
+        return replace(mixer, crs=HOSTILE, extra={HOSTILE: 1}), "9 = 3 rows × 3 columns"
+    if request.param == "prepared":
+        return xee_tf.PreparedModel(f"models/{HOSTILE}", (HOSTILE,), ("ndvi",)), "models/"
+    if request.param == "server":
+        return xee_tf.Server(
+            "http://127.0.0.1:1", "127.0.0.1:2", (HOSTILE,), ExitStack()
+        ), "http://127.0.0.1:1"
+    if request.param == "stats":
+        return xee_tf.PredictionStats(
+            answered=2, instances=1_000, bytes_sent=5
+        ), "1,000 instances in 2 requests"
+    if request.param == "checked":
+        return xee_tf.Verification((HOSTILE,), 1, 2, 3, True, (HOSTILE,)), "1 problem"
+    if request.param == "patches":
+        return xee_tf.open_patches(scene, patch_dimensions=128), "9 = 3 rows × 3 columns"
+    if request.param == "split":
+        some, others = xee_tf.PatchSelection(grid, [0, 1]), xee_tf.PatchSelection(grid, [2])
+        return xee_tf.PatchSplit(grid, {HOSTILE: some}, others), "left out"
+    if request.param == "model":
+        return xee_tf.Model.from_function(len, bands=[HOSTILE], output_bands=["a"]), "outputs"
+    result = scene.tfexport(tmp_path / "scene", patch_dimensions=128)
+    return xee_tf.inspect(result), "9 = 3 rows × 3 columns"
+
+
+def test_html_of_every_object_is_well_formed_escaped_and_self_contained(hostile):
+    found, part = hostile
+    html = found._repr_html_()
+    root = ElementTree.fromstring(html)
+    assert not [each for each in root.iter() if each.tag.rpartition("}")[2] in ("script", "link", "img")]
+    assert part in "".join(root.itertext())
+    assert "<script" not in html
+    assert HOSTILE in "".join(root.itertext()) or isinstance(found, xee_tf.PredictionStats)
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "").replace("http://127.0.0.1:1", "")
+    # Text has the color of the page, so that it can be read on light and dark ones.
+    assert not [
+        each.get("style")
+        for each in root.iter()
+        if re.search(r"(^|;)color:(?!inherit)", each.get("style", ""))
+    ]
 
 
 # -- Picture -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from xee_tf.storage.filesystems import EXTRAS as STORES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("tensorflow", "tables", "hosted", "onnx", "serve", "demo", "s3", "azure", "gcs")
+EXTRAS = ("tensorflow", "tables", "hosted", "onnx", "serve", "plot", "demo", "map", "s3", "azure", "gcs")
 
 # Modules that only extras install, and urllib3, which other packages may install.
 OPTIONAL = (

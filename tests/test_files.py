@@ -129,7 +129,7 @@ def test_an_image_of_one_shard_is_checked_once(tmp_path, capsys):
     result = image().tfexport(tmp_path / "p", **PATCHES)
     report = verify(tmp_path)
     assert (report.ok, report.described, report.records, report.files) == (True, True, 4, 1)
-    assert main(["inspect", "--verify", str(tmp_path)]) == 0
+    assert main(["verify", str(tmp_path)]) == 0
     assert "4 records in 1 file" in capsys.readouterr().out
     for source in (tmp_path, result, result.mixer, result.manifest):
         with pytest.raises(OptionError, match="open_image"):

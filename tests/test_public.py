@@ -17,6 +17,7 @@ OTHERS = {
     "AbstractFileSystem",
     "Affine",
     "ArrayLike",
+    "Axes",
     "DTypeLike",
     "DataArray",
     "Dataset",

@@ -1,4 +1,4 @@
-"""The code of README.md runs."""
+"""The code of README.md, of the tour and of the page about training runs."""
 
 import re
 
@@ -8,7 +8,8 @@ import rasterio
 
 from tests.conftest import DATA, ROOT
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+TOUR = (ROOT / "docs" / "tour.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TOUR, flags=re.DOTALL)
 
 
 def test_parts_without_extras_run(tmp_path, monkeypatch):
@@ -17,7 +18,7 @@ def test_parts_without_extras_run(tmp_path, monkeypatch):
     parts = [part for block in blocks for part in block.split("\n\n") if '# Extra "' not in part]
     assert not re.search("keras|geopandas|tf_dataset|serve", "\n".join(parts))
     assert len(parts) > 12
-    exec(compile("\n\n".join(parts), "README.md", "exec"), {})
+    exec(compile("\n\n".join(parts), "tour.md", "exec"), {})
     assert (tmp_path / "out" / "part-mixer.json").exists()
 
 
@@ -27,23 +28,40 @@ def test_code_blocks_run(tmp_path, monkeypatch):
     assert BLOCKS
     namespace = {}
     for block in BLOCKS:
-        exec(compile(block, "README.md", "exec"), namespace)
+        exec(compile(block, "tour.md", "exec"), namespace)
     assert (tmp_path / "out" / "prediction.tif").exists()
     assert (tmp_path / "out" / "points.tfrecord.gz").exists()
 
 
 def test_plan_is_that_of_the_code():
     pytest.importorskip("requests")
-    text = (ROOT / "README.md").read_text()
-    [shown] = re.findall(r"```text\n(<xee_tf.PredictPlan .*?)```", text, flags=re.DOTALL)
+    [shown] = re.findall(r"```text\n(<xee_tf.PredictPlan .*?)```", TOUR, flags=re.DOTALL)
     namespace = {}
     first = next(block for block in BLOCKS if "rng = " in block).partition("# Show what")[0]
-    exec(compile(first, "README.md", "exec"), namespace)
+    exec(compile(first, "tour.md", "exec"), namespace)
     block = next(block for block in BLOCKS if "deployed.plan(" in block)
-    exec(compile(block.replace("deployed.plan(", "plan = deployed.plan("), "README.md", "exec"), namespace)
-    shown, plan = (" ".join(text.split()) for text in (shown, repr(namespace["plan"])))
-    memory = r"[0-9.]+ [MG]iB for the whole process"  # depends on the process
-    assert re.sub(memory, "", plan) == re.sub(memory, "", shown)
+    exec(compile(block.replace("deployed.plan(", "plan = deployed.plan("), "tour.md", "exec"), namespace)
+    plan = repr(namespace["plan"])
+    assert without_memory(plan) == without_memory(shown)
+
+
+def without_memory(plan: str) -> str:
+    """Return the text of a plan without the memory of the process, and on one line."""
+    return re.sub(r"[0-9.]+ [MG]iB for the whole process", "", " ".join(plan.split()))
+
+
+def test_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".data").symlink_to(DATA, target_is_directory=True)
+    text = (ROOT / "README.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    [shown] = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(code.replace("epochs=12", "epochs=1"), "README.md", "exec"), {})
+    plan = capsys.readouterr().out.partition("<")[2]
+    assert without_memory(plan) == without_memory(shown.partition("<")[2])
+    with rasterio.open(tmp_path / "out" / "landcover.tif") as written:
+        assert (written.width, written.height, written.nodata) == (489, 443, 255)
 
 
 @pytest.mark.filterwarnings("ignore:.*points are outside the raster", "ignore:__array__ implementation")

@@ -129,6 +129,9 @@ def test_statistics_of_the_manifests(method, tmp_path):
     [found] = stacked(tf_dataset(results[1], inputs=INPUTS, normalize=method))
     [same] = stacked(tf_dataset(results[1], inputs=INPUTS, normalize=alone))
     np.testing.assert_array_equal(found, same)
+    [found] = stacked(tf_dataset(results, inputs=INPUTS, normalize=method))
+    [same] = stacked(tf_dataset(results, inputs=INPUTS, normalize=normalization(results, method)))
+    np.testing.assert_array_equal(found, same)
 
 
 def test_files_without_statistics(tmp_path):
@@ -141,6 +144,8 @@ def test_files_without_statistics(tmp_path):
         tf_dataset(result.mixer, inputs=INPUTS, normalize="minmax", kernel_size=6)
     with pytest.raises(OptionError, match=r"normalization\(.* needs statistics in the manifest"):
         normalization(result.mixer)
+    with pytest.raises(OptionError, match="needs at least one export"):
+        normalization([])
     with pytest.raises(OptionError, match="method must be 'standard' or 'minmax'; got 'max'"):
         normalization(band_statistics(raster(BANDS)), "max")
     with pytest.raises(OptionError, match=r"got a Dataset with .*, without min and max along band"):

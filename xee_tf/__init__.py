@@ -21,11 +21,13 @@ from xee_tf.errors import (
     StorageError,
     XeeTFError,
 )
+from xee_tf.exploring import Explorer, explore
 from xee_tf.export import ExportPlan, ExportResult, export_image, plan_export
 from xee_tf.geometry import PatchGrid, Size, Window
 from xee_tf.georef import add_bands, class_map
 from xee_tf.installed import show_versions
 from xee_tf.model import Model
+from xee_tf.pictures import show_patches, show_split
 from xee_tf.predict import PredictPlan, predict_to_cog, predict_to_zarr
 from xee_tf.prepare import PreparedModel, prepare_model
 from xee_tf.reading import Inspection, Verification, inspect, open_image, verify
@@ -43,6 +45,7 @@ __all__ = [
     "Connector",
     "DestinationError",
     "DestinationExistsError",
+    "Explorer",
     "ExportPlan",
     "ExportResult",
     "GeoreferenceError",
@@ -80,6 +83,7 @@ __all__ = [
     "add_bands",
     "band_statistics",
     "class_map",
+    "explore",
     "export_image",
     "export_table",
     "feature_spec",
@@ -95,6 +99,8 @@ __all__ = [
     "sample_patches",
     "sample_table",
     "serve",
+    "show_patches",
+    "show_split",
     "show_versions",
     "split_patches",
     "tf_dataset",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "BALANCE",
     "BANDS",
     "CLASSES",
     "EAST",
@@ -41,13 +42,15 @@ __all__ = [
     "MARGIN",
     "PATCH",
     "WEST",
-    "add_weights",
     "build_model",
     "check_alignment",
+    "class_weights",
+    "count_classes",
+    "count_from_zero",
     "draw",
     "find_data",
     "open_scene",
-    "rotate_and_flip",
+    "recalls",
     "run",
     "score",
 ]
@@ -68,6 +71,9 @@ CLASSES = {
 
 PATCH, KERNEL = 48, 32  # a training patch is stored as 80 x 80 pixels
 MARGIN = KERNEL // 2
+
+BALANCE = 0.4
+"""How much the weights make up for rare classes: 0 is not at all, 1 gives all the same total weight."""
 
 # Columns of the scene. MARGIN columns separate the held-out columns from the training columns, so that
 # the margins of the training patches do not contain held-out pixels.
@@ -140,13 +146,13 @@ def run(
     with _step("Plan and export training patches west and east of the held-out columns"):
         options: dict[str, Any] = {"patch_dimensions": PATCH, "kernel_size": KERNEL, "if_exists": "overwrite"}
         print(_indent(scene.tfexport.plan(out / "east", region=(slice(None), EAST), **options)))
-        mixers = [
-            str(scene.tfexport(out / side, region=(slice(None), span), progress=True, **options).mixer)
+        sides = [
+            scene.tfexport(out / side, region=(slice(None), span), progress=True, **options)
             for side, span in (("west", WEST), ("east", EAST))
         ]
 
     with _step(f"Train a U-Net on the TFRecords for {epochs} epochs"):
-        model, majority = train(mixers, epochs, seed)
+        model, majority = train(sides, epochs, seed)
 
     with _step("Export the whole scene for prediction, in larger patches"):
         # 480 x 432 of the 489 x 443 pixels: the dropped border is nodata.
@@ -187,6 +193,8 @@ def run(
             f"  accuracy on the held-out pixels: {accuracy:.1%}; "
             f"baseline, all pixels {CLASSES[majority][0]!r}: {baseline:.1%}"
         )
+        found = [f"{name} {share:.0%}" for name, share in recalls(scene, rebuilt).items()]
+        print(f"  found of each class: {', '.join(found)}")
         figure = out / "landcover.png"
         draw(scene, rebuilt, accuracy, baseline).savefig(figure, dpi=150)
 
@@ -226,7 +234,10 @@ def find_data(folder: PathLike | None = None) -> Path:
 
 
 def open_scene(folder: Path) -> xr.Dataset:
-    """Open the imagery and "label" lazily, in chunks of 128 x 128 pixels. Both have the imagery's mask."""
+    """Open the imagery and "label" lazily, in chunks of 128 x 128 pixels. Both have the imagery's mask.
+
+    "label" is an integer band, so that exports count its classes.
+    """
 
     def read(file: str, name: str) -> xr.DataArray:
         raster = _open(folder / file, chunks={"x": 128, "y": 128}, masked=True)
@@ -236,7 +247,8 @@ def open_scene(folder: Path) -> xr.Dataset:
 
     imagery = [read(f"lsat7_2000_{number}0.tif", name) for number, name in enumerate(BANDS, start=1)]
     label = read("strata.tif", "label")
-    return xee_tf.add_bands(*imagery, label.where(imagery[0].notnull()))
+    label = label.where(imagery[0].notnull()).fillna(0).astype("uint8")
+    return xee_tf.add_bands(*imagery, label.rio.write_nodata(0))
 
 
 def _open(path: Path, **options: Any) -> xr.DataArray:
@@ -248,64 +260,74 @@ def _open(path: Path, **options: Any) -> xr.DataArray:
 # -- The network -------------------------------------------------------------------------------------
 
 
-def train(mixers: list[str], epochs: int, seed: int) -> tuple[Any, int]:
+def train(sides: list[xee_tf.ExportResult], epochs: int, seed: int) -> tuple[Any, int]:
     """Train on the patches of several exports; return the model and the most frequent class."""
     from tensorflow import keras
 
     keras.utils.set_random_seed(seed)
-    pixels = xee_tf.tf_dataset(mixers, inputs=BANDS, targets="label", unit="pixel", batch_size=1 << 16)
-    image, label = (np.concatenate(parts) for parts in zip(*pixels.as_numpy_iterator(), strict=True))
-    known = label[:, 0] > 0
-    counts = np.bincount(label[known, 0].astype(int), minlength=len(CLASSES) + 1)
-
+    counts = count_classes(sides)
+    scales = xee_tf.normalization(sides)
     patches = xee_tf.tf_dataset(
-        mixers,
+        sides,
         inputs=BANDS,
         targets="label",
         target_margins="trim",
         target_dtype="int32",
+        class_weight=class_weights(counts),
+        augment="d4",
         batch_size=8,
         shuffle=True,
         seed=seed,
     )
-    model = build_model(image[known].mean(0), image[known].std(0))
+    mean, deviation = zip(*(scales[band] for band in BANDS), strict=True)
+    model = build_model(mean, deviation)
     steps = epochs * int(patches.cardinality())
     model.compile(
         keras.optimizers.AdamW(keras.optimizers.schedules.CosineDecay(2e-3, steps), weight_decay=1e-3),
         loss="sparse_categorical_crossentropy",
         weighted_metrics=["accuracy"],
     )
-    print(f"  {model.count_params():,} weights; {counts.sum():,} labeled pixels in {steps // epochs} batches")
+    labeled = sum(counts.values())
+    print(f"  {model.count_params():,} weights; {labeled:,} labeled pixels in {steps // epochs} batches")
 
     def report(epoch: int, logs: dict[str, float]) -> None:
         if (epoch + 1) % max(1, epochs // 6) == 0:
             print(f"  epoch {epoch + 1:3d}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.1%}")
 
     model.fit(
-        patches.map(rotate_and_flip).map(add_weights),
+        patches.map(count_from_zero),
         epochs=epochs,
         shuffle=False,
         verbose=0,
         callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=report)],
     )
-    return model, int(counts.argmax())
+    return model, max(counts, key=lambda number: counts[number])
 
 
-def rotate_and_flip(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Apply one of the eight symmetries of the square to a batch, at random."""
+def count_classes(sides: list[xee_tf.ExportResult]) -> dict[int, int]:
+    """Return the number of training pixels of each class, from the statistics of the exports."""
+    known = [side.statistics for side in sides if side.statistics is not None]
+    counts = [statistics["class_count"].sel(band="label").to_series() for statistics in known]
+    return {number: int(sum(count.get(number, 0) for count in counts)) for number in CLASSES}
+
+
+def class_weights(counts: dict[int, int]) -> dict[int, float]:
+    """Return a larger weight for classes with fewer pixels.
+
+    Without weights, the network never predicts rare classes. With the inverse of the numbers of pixels, where
+    all classes have the same total weight, it predicts them everywhere. This is a power in between.
+    """
+    mean = sum(counts.values()) / len(counts)
+    return {number: (mean / max(1, count)) ** BALANCE for number, count in counts.items()}
+
+
+def count_from_zero(
+    image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Count the classes from 0. Pixels without a label have the weight 0, and may have any class."""
     import tensorflow as tf
 
-    quarter = tf.random.uniform((), 0, 4, tf.int32)
-    image, label = tf.image.rot90(image, quarter), tf.image.rot90(label, quarter)
-    flip = tf.random.uniform(()) < 0.5
-    return tf.where(flip, tf.reverse(image, [1]), image), tf.where(flip, tf.reverse(label, [1]), label)
-
-
-def add_weights(image: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Count the classes from 0, and return a sample weight that is 0 for pixels without a label."""
-    import tensorflow as tf
-
-    return image, tf.maximum(label - 1, 0), tf.cast(label > 0, tf.float32)
+    return image, tf.maximum(label - 1, 0), weight
 
 
 def build_model(mean: npt.ArrayLike, deviation: npt.ArrayLike, width: int = 16) -> Any:
@@ -408,10 +430,21 @@ def check_alignment(
 def score(scene: xr.Dataset, rebuilt: xr.DataArray, majority: int) -> tuple[float, float]:
     """Return the accuracy on the held-out columns, and that of predicting `majority` everywhere."""
     rows = slice(rebuilt.sizes["y"])
-    truth = scene.label[rows, HELD_OUT].fillna(0).to_numpy()
+    truth = scene.label[rows, HELD_OUT].to_numpy()
     found = rebuilt[:, HELD_OUT].to_numpy()
     known = truth > 0
     return float((found == truth)[known].mean()), float((truth == majority)[known].mean())
+
+
+def recalls(scene: xr.Dataset, rebuilt: xr.DataArray) -> dict[str, float]:
+    """Return the proportion of the held-out pixels of each class that were found, if it has any."""
+    truth = scene.label[: rebuilt.sizes["y"], HELD_OUT].to_numpy()
+    found = rebuilt[:, HELD_OUT].to_numpy()
+    return {
+        name: float((found == number)[truth == number].mean())
+        for number, (name, _) in CLASSES.items()
+        if (truth == number).any()
+    }
 
 
 def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: float) -> Figure:
@@ -427,7 +460,7 @@ def draw(scene: xr.Dataset, rebuilt: xr.DataArray, accuracy: float, baseline: fl
     valid = ~np.isnan(colours[..., :1])
     colours = np.where(valid, np.nan_to_num((colours - low) / (high - low)).clip(0, 1) ** 0.8, 1)
     palette = ListedColormap(["white", *(colour for _, colour in CLASSES.values())])
-    label = view.label.fillna(0).to_numpy()
+    label = view.label.to_numpy()
 
     figure = Figure(figsize=(13.5, 5.2), layout="constrained", facecolor="white")
     titles = ("Landsat 7, 2000 (near infrared, red, green)", "Land cover, 1996", "Predicted by the U-Net")

@@ -19,6 +19,7 @@ from xee_tf.geometry import Edge, PatchAxis
 from xee_tf.georef import Raster
 from xee_tf.models import ModelSpec, ModelUnit, PixelType, Projection, Transport
 from xee_tf.options import IfExists
+from xee_tf.pictures import Batch
 from xee_tf.predict import Blend, Resampling
 from xee_tf.prepare import NodesLike
 from xee_tf.reading import Kind, Margins, RecordFiles, Unit
@@ -45,6 +46,7 @@ __all__ = [
     "BandPlan",
     "BandSpec",
     "Bands",
+    "Batch",
     "Blend",
     "BlockLayout",
     "ClassWeight",

@@ -10,6 +10,7 @@ from xee_tf.blocks.layout import (
     ChunkGrid,
     Pieces,
     chunk_edges,
+    main_edges,
     overlapping,
 )
 from xee_tf.blocks.memory import chunk_bytes, largest_window, strip_bytes
@@ -36,6 +37,7 @@ __all__ = [
     "index_in",
     "largest_window",
     "lay_out_blocks",
+    "main_edges",
     "overlapping",
     "pixel_bytes",
     "points_by_block",

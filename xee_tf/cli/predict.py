@@ -11,7 +11,19 @@ from dask.utils import format_bytes
 import xee_tf
 from xee_tf.cli.command import command, variant
 from xee_tf.cli.loading import model_at
-from xee_tf.cli.options import Crs, FilePath, Flag, Name, Names, Number, Size, Value, if_exists, parse_names
+from xee_tf.cli.options import (
+    Crs,
+    FilePath,
+    Flag,
+    Name,
+    Names,
+    Number,
+    Size,
+    Value,
+    if_exists,
+    parse_names,
+    select_bands,
+)
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.display import counted
@@ -162,7 +174,7 @@ def predict(
             raise OptionError("nodata is for a .tif; a Zarr store has a value for each band. Omit it.")
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
     options: dict[str, Any] = {
-        "bands": parse_names(bands, image.data_vars),
+        "bands": [str(name) for name in select_bands(image, bands)] if bands else None,
         "input_name": input_name,
         "array_dims": parse_names(array_dims, image.dims),
         "unit": unit,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from xee_tf.display.sides import SidesPicture, sides_svg
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
 from xee_tf.display.text import Facts, aligned, truncate
 
@@ -70,8 +71,8 @@ class Summary:
         Warnings to show below the rows.
     listing : Listing, optional
         Items of the object.
-    picture : GridPicture, optional
-        Drawing of the patch grid.
+    picture : GridPicture or SidesPicture, optional
+        Drawing of the patch grid, or of the sides of a split.
 
     Examples
     --------
@@ -87,7 +88,7 @@ class Summary:
     rows: Facts
     warnings: Sequence[str] = ()
     listing: Listing | None = None
-    picture: GridPicture | None = field(default=None, repr=False)
+    picture: GridPicture | SidesPicture | None = field(default=None, repr=False)
 
     def text(self) -> str:
         """Return the summary as plain text."""
@@ -113,7 +114,12 @@ class Summary:
             body += self.listing.html()
         if self.picture is None:
             return f'<div style="margin:6px 0">{body}</div>'
-        return f'<div style="{_BOX}"><div>{body}</div><div>{_picture_html(self.picture)}</div></div>'
+        if isinstance(self.picture, SidesPicture):
+            svg, colors = sides_svg(self.picture)
+            drawn = _with_legend(svg, [_swatch(color, escape(name)) for color, name in colors])
+        else:
+            drawn = _picture_html(self.picture)
+        return f'<div style="{_BOX}"><div>{body}</div><div>{drawn}</div></div>'
 
 
 class Summarized:
@@ -154,9 +160,11 @@ def _picture_html(picture: GridPicture) -> str:
         legend.append(_swatch(DROPPED, "dropped"))
     if len(picture.block_rows) > 2 or len(picture.block_columns) > 2:
         legend.append('<span style="white-space:nowrap;margin-right:12px">┄ block of a task</span>')
-    return (
-        grid_svg(picture) + f'<div style="font-size:85%;opacity:.85;margin-top:4px">{"".join(legend)}</div>'
-    )
+    return _with_legend(grid_svg(picture), legend)
+
+
+def _with_legend(svg: str, legend: Sequence[str]) -> str:
+    return svg + f'<div style="font-size:85%;opacity:.85;margin-top:4px">{"".join(legend)}</div>'
 
 
 def _swatch(colour: str, label: str) -> str:

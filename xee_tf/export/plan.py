@@ -5,13 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks import Block, BlockLayout, chunk_bytes, largest_window, pixel_bytes, strip_bytes
-from xee_tf.display import Summarized, Summary, counted
+from xee_tf.blocks import (
+    Block,
+    BlockLayout,
+    chunk_bytes,
+    largest_window,
+    main_edges,
+    pixel_bytes,
+    strip_bytes,
+)
+from xee_tf.display import GridPicture, SourcePicture, Summarized, Summary, by, counted, plot_grid
 from xee_tf.export.bands import BandPlan
 from xee_tf.export.options import ExportOptions
 from xee_tf.export.patches import PatchRecords, PatchShards
@@ -22,6 +31,9 @@ from xee_tf.sampling import PatchSelection
 from xee_tf.shards import index_header_size
 from xee_tf.sidecars import BandSpec, ExportNames
 from xee_tf.storage import upload_service
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["ExportPlan"]
 
@@ -360,8 +372,47 @@ class ExportPlan(Summarized):
             ("tasks", f"{self.tasks:,} for {counted(self.source_chunks, 'source chunk')}, in {blocks}"),
             ("memory", f"{format_bytes(self.task_memory)} per task, {whole} for the whole process"),
         ]
-        picture = grid_picture(self.grid, self.block_layout.x.edges, self.block_layout.y.edges)
-        return Summary("ExportPlan", self.prefix, rows, self.warnings, picture=picture)
+        return Summary("ExportPlan", self.prefix, rows, self.warnings, picture=self._picture())
+
+    def _picture(self) -> GridPicture:
+        return grid_picture(self.grid, self.block_layout.x.edges, self.block_layout.y.edges)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the raster, its chunks and the patches, with one patch and its margin enlarged.
+
+        Pixels at the right and bottom edges that are dropped, a region, and patches that are selected by
+        `sample` or `split` are shown. No pixel is read. The time does not depend on the number of patches:
+        lines that would be too close are left out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes to draw to. Default: those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes, in pixels of the raster, with the first row at the top.
+
+        Raises
+        ------
+        MissingExtraError
+            If Matplotlib is not installed (extra ``plot``).
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xee_tf
+        >>> ds = xr.Dataset({"B4": (("y", "x"), np.zeros((600, 500), "uint8"))}, attrs={"crs": "EPSG:32633"},
+        ...                 coords={"y": 5e6 - 30 * np.arange(600.0), "x": 7e5 + 30 * np.arange(500.0)})
+        >>> ax = ds.chunk(y=256, x=256).tfexport.plan(patch_dimensions=128, kernel_size=32).plot()
+        >>> ax.get_title()
+        '12 patches of 128 × 128 px'
+        """
+        selected = None if self.selection is None else self.selection.mask
+        title = f"{counted(self.patches, 'patch', 'patches')} of {by(*self.grid.patch.xy)} px"
+        rows, columns = main_edges(self.block_layout.planes)
+        source = SourcePicture(self.grid.origin.xy, columns, rows, selected)
+        return plot_grid(self._picture(), source, title, ax)
 
     def _files(self) -> str:
         if not self.named:

@@ -43,9 +43,11 @@ from xee_tf.georef.reference import GeoRef, GridLike, grid_mapping, read_georef,
 from xee_tf.georef.region import region_window
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel, selected_rows
 from xee_tf.georef.units import full_turn
+from xee_tf.georef.warping import BlockWarp, block_warp
 
 __all__ = [
     "GRID_MAPPING",
+    "BlockWarp",
     "GeoRef",
     "GridLike",
     "PointTransform",
@@ -55,6 +57,7 @@ __all__ = [
     "apply_affine",
     "band_nodata",
     "bands_text",
+    "block_warp",
     "bounds",
     "can_mask",
     "class_map",

@@ -153,6 +153,14 @@ class Sources:
         by_place = [dict(zip(plane, islice(keys, len(plane)), strict=True)) for plane in chunks]
         return replace(sources, keys=by_place)
 
+    def with_results(self, results: Mapping[Key, Any]) -> Sources:
+        """Return the sources of planes with the results of some tasks, without tasks that only these need."""
+        tasks = dict(self.graph) | {
+            key: DataNode(key, results[key]) for key in self.graph.keys() & results.keys()
+        }
+        needed = _needed(list(chain.from_iterable(plane.values() for plane in self.keys)), tasks)
+        return replace(self, graph={key: node for key, node in tasks.items() if key in needed})
+
     def to_graph(self) -> Graph:
         """Return a graph of the tasks that load chunks, to which further tasks can be added."""
         return Graph(dict(self.graph), {name: dict(own) for name, own in self.annotations.items()})

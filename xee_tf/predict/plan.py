@@ -7,16 +7,26 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import xarray as xr
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
-from xee_tf.blocks import BlockLayout, chunk_bytes, largest_window, pixel_bytes, strip_bytes
+from xee_tf.blocks import BlockLayout, chunk_bytes, largest_window, main_edges, pixel_bytes, strip_bytes
 from xee_tf.connector import Connector, TensorInfo
-from xee_tf.display import Facts, Summarized, Summary, abbreviated, by, counted
+from xee_tf.display import (
+    Facts,
+    GridPicture,
+    SourcePicture,
+    Summarized,
+    Summary,
+    abbreviated,
+    by,
+    counted,
+    plot_grid,
+)
 from xee_tf.errors import OptionError
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import grid_picture, grid_rows
@@ -29,6 +39,9 @@ from xee_tf.predict.options import PredictOptions
 from xee_tf.predict.pixels import PixelPredictor
 from xee_tf.remote import RemoteConnector
 from xee_tf.sidecars import BandSpec
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["PredictPlan", "plan_prediction"]
 
@@ -210,10 +223,53 @@ class PredictPlan(Summarized):
         if self.skips_masked:
             what = "tiles in which all pixels are masked" if self.unit == "tile" else "masked pixels"
             rows.append(("skipped", f"{what}; masks are not known before pixels are read"))
+        return Summary("PredictPlan", self.model, rows, self.warnings, picture=self._picture())
+
+    def _picture(self) -> GridPicture:
         layout = self.block_layout
         edges = ((), ()) if layout is None else (layout.x.edges, layout.y.edges)
-        picture = grid_picture(self.grid, *edges, names=(self.unit, many))
-        return Summary("PredictPlan", self.model, rows, self.warnings, picture=picture)
+        return grid_picture(self.grid, *edges, names=(self.unit, f"{self.unit}s"))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the raster, its chunks and the tiles, with one tile and its overlap enlarged.
+
+        No pixel is read, and no tile is sent. The time does not depend on the number of tiles: lines that
+        would be too close are left out.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes to draw to. Default: those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes, in pixels of the raster in the projection of the model, with the first row at the top.
+
+        Raises
+        ------
+        MissingExtraError
+            If Matplotlib is not installed (extra ``plot``).
+
+        Examples
+        --------
+        >>> import numpy as np, xarray as xr, xee_tf
+        >>> scene = xr.Dataset({"B4": (("y", "x"), np.zeros((60, 50), "uint8"))}, attrs={"crs": "EPSG:32633"},
+        ...                    coords={"y": 5e6 - 30 * np.arange(60.0), "x": 7e5 + 30 * np.arange(50.0)})
+        >>> model = xee_tf.Model.from_function(len, input_tile_size=16, input_overlap_size=4,
+        ...                                    output_bands=["forest"])
+        >>> model.plan(scene).plot().get_title()
+        '16 tiles of 16 × 16 px'
+        """
+        layout, grid = self.block_layout, self.grid
+        rows, columns = (
+            ((0, grid.shape.y), (0, grid.shape.x)) if layout is None else main_edges(layout.planes)
+        )
+        title = counted(len(grid), self.unit) + (
+            f" of {by(*grid.patch.xy)} px" if self.unit == "tile" else ""
+        )
+        source = SourcePicture(grid.origin.xy, columns, rows)
+        return plot_grid(self._picture(), source, title, ax)
 
     def _request_rows(self, size: str) -> Facts:
         if self.requests is None or self.request_bytes is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xee_tf.display import Summarized, Summary
 from xee_tf.errors import DestinationExistsError, ModelError
 from xee_tf.models import ModelFiles, is_prepared, read_meta_graph, require_saved_model
 from xee_tf.options import check_flags
@@ -24,7 +25,7 @@ _VARIABLES = "/variables/variables"
 
 
 @dataclass(frozen=True)
-class PreparedModel:
+class PreparedModel(Summarized):
     """Result of `prepare_model`.
 
     Parameters
@@ -52,6 +53,10 @@ class PreparedModel:
 
     def __str__(self) -> str:
         return f"{self.path}\n  inputs   {', '.join(self.inputs)}\n  outputs  {', '.join(self.outputs)}"
+
+    def _summary(self) -> Summary:
+        rows = [("inputs", ", ".join(self.inputs)), ("outputs", ", ".join(self.outputs))]
+        return Summary("PreparedModel", self.path, rows)
 
 
 @interruptible()

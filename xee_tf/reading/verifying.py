@@ -13,7 +13,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from dask.utils import format_bytes
 
-from xee_tf.display import aligned, counted
+from xee_tf.display import Facts, Summary, aligned, counted
 from xee_tf.errors import MissingShardError, MixerError, RecordError, StorageError, XeeTFError
 from xee_tf.reading.opening import open_export
 from xee_tf.records import FOOTER
@@ -119,18 +119,26 @@ class Verification:
             more = f" ({counted(others, 'more problem', 'more problems')})" if others else ""
             raise RecordError(self.problems[0] + more)
 
-    def __repr__(self) -> str:
+    def _rows(self) -> Facts:
         held = f"{counted(self.records, 'record')} in {counted(self.files, 'file')}"
         against = "the manifest" if self.described else "the checksums in the records, without a manifest"
-        rows = [
+        return [
             *(("checked", name) for name in self.names),
             ("read", f"{held}, {format_bytes(self.bytes)}"),
             ("against", against),
             *(("problem", problem) for problem in self.problems),
         ]
-        state = "ok" if self.ok else counted(len(self.problems), "problem")
+
+    @property
+    def _state(self) -> str:
+        return "ok" if self.ok else counted(len(self.problems), "problem")
+
+    def __repr__(self) -> str:
         # Problems are not wrapped, so that they can be searched for.
-        return f"<xee_tf.Verification: {state}>\n{aligned(rows, wrap=False)}"
+        return f"<xee_tf.Verification: {self._state}>\n{aligned(self._rows(), wrap=False)}"
+
+    def _repr_html_(self) -> str:
+        return Summary("Verification", self._state, self._rows()).html()
 
 
 def verify(

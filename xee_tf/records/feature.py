@@ -85,11 +85,11 @@ class Feature:
     kind : {"bytes", "float", "int64"}
         The kind of list that holds the values.
     size : int
-        The number of values per record: for a blob (dtype "|u1"), the length in bytes of its only byte
-        string; for byte strings (dtype "|S0"), the number of strings.
+        The number of values per record: for a blob (dtype ``"|u1"``), the length in bytes of its only byte
+        string; for byte strings (dtype ``"|S0"``), the number of strings.
     dtype : str
-        The numpy dtype of the values that are written or read: "<f4" for float; any integer dtype for int64;
-        "|u1" (blob) or "|S0" (byte strings) for bytes.
+        The numpy dtype of the values that are written or read: ``"<f4"`` for float; any integer dtype for
+        int64; ``"|u1"`` (blob) or ``"|S0"`` (byte strings) for bytes.
     """
 
     name: str

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
+from xee_tf.display import Summary
 from xee_tf.remote.responses import Response
 
 __all__ = ["PredictionStats", "Recorder", "collect_stats", "get_recorder"]
@@ -117,6 +118,12 @@ class PredictionStats:
             f"  received   {self.bytes_received:,} bytes\n"
             f"  latency    {latency}"
         )
+
+    def _repr_html_(self) -> str:
+        head, *lines = repr(self).splitlines()
+        name, _, detail = head.strip("<>").removeprefix("xee_tf.").partition(" ")
+        rows = [(label, text) for label, text in (line.split(maxsplit=1) for line in lines)]
+        return Summary(name, detail, rows).html()
 
 
 class Recorder:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xee_tf.display import Summarized, Summary, by, counted, percent
+from xee_tf.display import SidesPicture, Summarized, Summary, by, counted, percent, plot_sides
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid
 
-__all__ = ["PatchSelection"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PatchSelection", "place_of"]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -140,6 +144,34 @@ class PatchSelection(Summarized):
         found[self.patches[begin:end] - first] = True
         return found
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the selected patches over the raster, with their proportion in the legend.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes to draw to. Default: those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes, in pixels of the raster, with the first row at the top.
+
+        Raises
+        ------
+        MissingExtraError
+            If Matplotlib is not installed (extra ``plot``).
+
+        Examples
+        --------
+        >>> import xee_tf
+        >>> grid = xee_tf.PatchGrid(xee_tf.Size(x=489, y=443), xee_tf.Size(x=128, y=128))
+        >>> ax = xee_tf.PatchSelection(grid, [4, 0, 5]).plot()
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['selected: 3 (33.3 %)']
+        """
+        return plot_sides({"selected": self.mask}, None, *place_of(self.grid), "Selected patches", ax)
+
     def __iter__(self) -> Iterator[int]:
         return iter(self.patches.tolist())
 
@@ -162,4 +194,10 @@ class PatchSelection(Summarized):
         if grid.stored != grid.patch:
             text += f", with margins {by(*grid.stored.xy)}"
         detail = f"{len(self):,} of {whole} ({percent(self.share)})"
-        return Summary("PatchSelection", detail, [("grid", text)])
+        picture = SidesPicture({"selected": self.mask}, grid.patch.xy)
+        return Summary("PatchSelection", detail, [("grid", text)], picture=picture)
+
+
+def place_of(grid: PatchGrid) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Return the size of a patch, the first pixel, and the size in pixels that a drawing of a grid needs."""
+    return grid.patch.xy, grid.origin.xy, grid.shape.xy

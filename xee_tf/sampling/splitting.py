@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xee_tf.display import Summarized, Summary, by, counted, percent, quoted
+from xee_tf.display import SidesPicture, Summarized, Summary, by, counted, percent, plot_sides, quoted
 from xee_tf.errors import OptionError, shorten
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.options import check_flags, integer, is_number
@@ -20,7 +20,10 @@ from xee_tf.sampling.patch_blocks import PatchBlock, block_numbers, block_size, 
 from xee_tf.sampling.patch_classes import count_classes
 from xee_tf.sampling.patch_polygons import PatchPolygons, is_geometry
 from xee_tf.sampling.randomness import random_numbers
-from xee_tf.sampling.selection import PatchSelection
+from xee_tf.sampling.selection import PatchSelection, place_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["PatchSplit", "check_shares", "check_side_names", "require_no_common_pixel", "split_patches"]
 
@@ -73,6 +76,38 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
         kept = sum(map(len, self.sides.values()))
         return len(self.lost) / max(1, kept + len(self.lost))
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the sides over the raster, and in gray the patches that were left out at their borders.
+
+        The legend has the number and the proportion of the patches of each side. Patches that were not
+        candidates, or are not used, have no color. To draw the sides of exports, use `xee_tf.show_split`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            The axes to draw to. Default: those of a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes, in pixels of the raster, with the first row at the top.
+
+        Raises
+        ------
+        MissingExtraError
+            If Matplotlib is not installed (extra ``plot``).
+
+        Examples
+        --------
+        >>> import xee_tf
+        >>> grid = xee_tf.PatchGrid(xee_tf.Size(x=640, y=640), xee_tf.Size(x=16, y=16), xee_tf.Size(x=4, y=4))
+        >>> ax = xee_tf.split_patches(grid, {"train": 0.8, "test": 0.2}, block=8).plot()
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['train: 1,204 (82.7 %)', 'test: 252 (17.3 %)', 'left out: 144 (9 %)']
+        """
+        masks = {side: chosen.mask for side, chosen in self.sides.items()}
+        return plot_sides(masks, self.lost.mask, *place_of(self.grid), "Sides of the split", ax)
+
     def _summary(self) -> Summary:
         kept = max(1, sum(map(len, self.sides.values())))
         rows = [
@@ -84,7 +119,9 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
         if self.block is not None:
             rows.append(("blocks", f"{by(*self.block.xy)} patches"))
         whole = counted(len(self.grid), "patch", "patches")
-        return Summary("PatchSplit", f"of {whole}", rows)
+        masks = {side: chosen.mask for side, chosen in self.sides.items()}
+        picture = SidesPicture(masks, self.grid.patch.xy, self.lost.mask)
+        return Summary("PatchSplit", f"of {whole}", rows, picture=picture)
 
 
 def split_patches(

@@ -15,6 +15,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any
 
+from xee_tf.display import Summary, abbreviated
 from xee_tf.errors import OptionError, shorten
 from xee_tf.extras import extra
 from xee_tf.options import integer, number
@@ -199,6 +200,16 @@ class Server(AbstractContextManager["Server"]):
 
     def __repr__(self) -> str:
         return f"<xee_tf.Server {', '.join(self.models)} at {self.url}, gRPC {self.grpc}>"
+
+    def _repr_html_(self) -> str:
+        state = "running" if self._close.alive else "closed"
+        rows = [
+            ("models", abbreviated(self.models)),
+            ("HTTP", self.url),
+            ("gRPC", self.grpc),
+            ("state", state),
+        ]
+        return Summary("Server", "", rows).html()
 
     def close(self) -> None:
         """Stop accepting requests, complete those in progress, and stop all threads.

@@ -11,9 +11,10 @@ from typing import Any
 
 from affine import Affine
 
-from xee_tf.display import quoted
+from xee_tf.display import Summarized, Summary, quoted
 from xee_tf.errors import MissingShardError, MixerError, excerpt
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef import grid_picture, grid_rows
 from xee_tf.sidecars.missing import missing_error
 from xee_tf.sidecars.names import MIXER
 from xee_tf.sidecars.packing import matrix_of, parse_json, read_count, read_whole
@@ -28,7 +29,7 @@ _MATRIX = "six finite numbers [x scale, x shear, x origin, y shear, y scale, y o
 
 
 @dataclass(frozen=True)
-class Mixer:
+class Mixer(Summarized):
     """The sidecar that Earth Engine writes for exported patches (``<prefix>-mixer.json``).
 
     All sizes refer to patches without margins: the mixer does not contain kernels, bands or file names. Keys,
@@ -301,6 +302,18 @@ class Mixer:
         '  "totalPatches": 15'
         """
         return _render(_merge(self._document(), self.extra))
+
+    def _summary(self) -> Summary:
+        grid = self.grid()
+        patches, raster, _ = grid_rows(grid)
+        rows = [
+            patches,
+            raster,
+            ("affine", ", ".join(f"{number!r}" for number in tuple(self.affine)[:6])),
+            ("margins", "unknown: a mixer does not contain the kernel"),
+            *([("other keys", quoted(self.extra))] if self.extra else []),
+        ]
+        return Summary("Mixer", "", rows, picture=grid_picture(grid))
 
     def _document(self) -> dict[str, Any]:
         return {

@@ -34,8 +34,7 @@ __all__ = ["Location"]
 class Location(Address):
     """A file or folder on any filesystem; all file access goes through this class.
 
-    It is picklable and path-like. Its parameters, its names and those of its neighbors are described in
-    `xee_tf.storage.address.Address`.
+    It is picklable and path-like. `Location.of` creates one from a path or URL and the options of fsspec.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from xee_tf.training.normalizing import (
     read_scales,
 )
 from xee_tf.training.patches import Patches, open_patches
-from xee_tf.training.sequence import PatchSequence
+from xee_tf.training.sequence import PatchSequence, patches_of
 from xee_tf.training.sources import Exports
 from xee_tf.training.spec import SequenceSpec, feature_spec
 from xee_tf.training.weighting import ClassWeight, SampleWeight
@@ -31,6 +31,7 @@ __all__ = [
     "normalization",
     "offsets_and_scales",
     "open_patches",
+    "patches_of",
     "read_scales",
     "tf_dataset",
 ]

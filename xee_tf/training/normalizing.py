@@ -41,7 +41,7 @@ _EXPECTED = (
 
 
 def normalization(
-    statistics: xr.Dataset | Exported, method: NormalizeMethod = "standard"
+    statistics: xr.Dataset | Exported | Sequence[Exported], method: NormalizeMethod = "standard"
 ) -> dict[str, tuple[float, float]]:
     """Return the offset and the scale that normalize each band: ``(value - offset) / scale``.
 
@@ -50,8 +50,9 @@ def normalization(
 
     Parameters
     ----------
-    statistics : Dataset, str, path-like or ExportResult
-        The result of `xee_tf.band_statistics`, or an export whose manifest contains statistics.
+    statistics : Dataset, str, path-like, ExportResult or sequence of exports
+        The result of `xee_tf.band_statistics`, or an export whose manifest contains statistics. Those of
+        several exports are the statistics of all their pixels.
     method : {"standard", "minmax"}, default "standard"
         "standard" subtracts the mean and divides by the standard deviation. "minmax" maps the smallest value
         to 0 and the largest to 1.
@@ -87,11 +88,12 @@ def normalization(
     one_of("method", method, get_args(NormalizeMethod))
     if isinstance(statistics, xr.Dataset):
         return _of_dataset(statistics, method)
-    found = describe_export(statistics, None)
-    known = None if found.manifest is None else found.manifest.statistics
-    if known is None:
-        raise _without_statistics(found.name, f"normalization({statistics!r})")
-    return _of_statistics(known, method)
+    exports: Sequence[Any] = statistics if isinstance(statistics, list | tuple) else [statistics]
+    if not exports:
+        raise OptionError("normalization needs at least one export; got an empty sequence.")
+    described = [describe_export(export, None) for export in exports]
+    known = [(each.name, each.manifest.statistics if each.manifest else None) for each in described]
+    return scales_of_exports(known, method, f"normalization(..., {method!r})")
 
 
 def read_scales(value: Any, name: str = "normalize") -> dict[str, tuple[float, float]]:
@@ -167,9 +169,13 @@ def _of_statistics(
 
 
 def scales_of_exports(
-    exports: Iterable[tuple[str, Mapping[str, BandStatistics] | None]], method: NormalizeMethod
+    exports: Iterable[tuple[str, Mapping[str, BandStatistics] | None]],
+    method: NormalizeMethod,
+    option: str | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Return the numbers of all pixels of several exports, given as their names and statistics.
+
+    `option` is what asked for them, in errors.
 
     Raises
     ------
@@ -179,7 +185,7 @@ def scales_of_exports(
     merged: dict[str, BandStatistics] = {}
     for name, statistics in exports:
         if statistics is None:
-            raise _without_statistics(name, f"normalize={method!r}")
+            raise _without_statistics(name, option or f"normalize={method!r}")
         for band, found in statistics.items():
             merged[band] = _merged(merged[band], found) if band in merged else found
     return _of_statistics(merged, method)

@@ -16,11 +16,11 @@ from dask.utils import format_bytes, parse_bytes
 from numpy.typing import NDArray
 
 from xee_tf.blocks import Block, BlockLayout, lay_out_blocks, pixel_bytes
-from xee_tf.display import counted, quoted
+from xee_tf.display import Summary, abbreviated, counted, quoted
 from xee_tf.errors import OptionError, excerpt, warn
 from xee_tf.export import ExportJob, ExportOptions, ExportSource, Image, image_job
 from xee_tf.geometry import PatchGrid, Size
-from xee_tf.georef import whole_image
+from xee_tf.georef import grid_picture, grid_rows, selected_rows, whole_image
 from xee_tf.options import READ_SPELLING, check_flags, read_names, spelled
 from xee_tf.records import FeatureTypes
 from xee_tf.sampling import PatchSelection, on_grid, require_margin
@@ -96,6 +96,11 @@ class Patches:
     def bands(self) -> tuple[str, ...]:
         """The names of the bands."""
         return tuple(band.name for band in specs_of(self))
+
+    @property
+    def default_values(self) -> dict[str, float | None]:
+        """The value of the masked pixels of each band; None if it is NaN only."""
+        return {band.name: band.default for band in specs_of(self)}
 
     @cached_property
     def _reader(self) -> PatchReader:
@@ -186,6 +191,17 @@ class Patches:
             band.name: array if band.dims else array[:, 0]
             for band, array in zip(specs_of(self), arrays, strict=True)
         }
+
+    def _summary(self) -> Summary:
+        rows = [
+            *grid_rows(self.grid),
+            *selected_rows(len(self) if len(self) < len(self.grid) else None, 0, self.grid),
+            ("bands", abbreviated(self.bands)),
+        ]
+        return Summary("Patches", "", rows, picture=grid_picture(self.grid))
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
 
     def __repr__(self) -> str:
         stored, patch = self.grid.stored, self.grid.patch

@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ from xee_tf.training.checks import (
 )
 from xee_tf.training.groups import Bands, Groups, group_names, pack, read_groups
 from xee_tf.training.normalizing import Normalize, Scales, offsets_and_scales, read_scales
-from xee_tf.training.patches import Stored, plan_patches, reader_of, specs_of
+from xee_tf.training.patches import Patches, Stored, plan_patches, reader_of, specs_of
 from xee_tf.training.weighting import SampleWeight, Weighting
 
 __all__ = ["PatchSequence"]
@@ -359,6 +360,11 @@ class PatchSequence:
                 self._first_free += 1
         return self._place_of[index]
 
+    def _repr_html_(self) -> str:
+        summary = self._patches._summary()
+        rows = [("batches", f"{self._length:,} of up to {self._batch_size:,}"), *summary.rows]
+        return replace(summary, name="PatchSequence", rows=rows).html()
+
     def __repr__(self) -> str:
         return f"<xee_tf.PatchSequence: {counted(self._length, 'batch', 'batches')} from {self._patches!r}>"
 
@@ -368,6 +374,11 @@ show_signature(
     PatchSequence,
     inspect.Signature(list(inspect.signature(PatchSequence.__init__).parameters.values())[1:]),
 )
+
+
+def patches_of(source: Patches | PatchSequence) -> Patches:
+    """Return the patches of a raster that a sequence makes batches of."""
+    return source._patches if isinstance(source, PatchSequence) else source
 
 
 def _with_keras(cls: type) -> Any:
