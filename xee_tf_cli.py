@@ -127,10 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _sigterm_exits():
             names, apps = _import_command(tokens)
         warnings.formatwarning = _warning_formatter(names, apps, tokens)
-        with _sigterm_raises():
+        with _sigterm_raises(), _announcing(names, apps, tokens):
             app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
-        message = " ".join(["Interrupted.", *getattr(error, "__notes__", ["Run it again."])])
+        # `xee_tf.signals.announce_stop` has said how to go on, if it had to wait.
+        otherwise = [] if getattr(error, "_announced", False) else ["Run it again."]
+        message = " ".join(["Interrupted.", *getattr(error, "__notes__", otherwise)])
         if apps:
             from xee_tf.cli.errors import options_to_flags
 
@@ -182,6 +184,18 @@ def _sigterm_raises() -> AbstractContextManager[object]:
     from xee_tf.signals import sigterm_raises
 
     return sigterm_raises()
+
+
+def _announcing(
+    names: Sequence[str], apps: Sequence[App], tokens: Sequence[str]
+) -> AbstractContextManager[object]:
+    """Say with the flags of the command what becomes of an interrupted computation."""
+    if "xee_tf" not in sys.modules:
+        return nullcontext()
+    from xee_tf.cli.errors import options_to_flags
+    from xee_tf.signals import speaking
+
+    return speaking(lambda message: _fail(names, options_to_flags(message, _arguments(apps), tokens), 130))
 
 
 def _import_command(tokens: Sequence[str]) -> tuple[Sequence[str], Sequence[App]]:

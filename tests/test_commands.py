@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -10,12 +9,10 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import rasterio
-import xarray as xr
 from distributed import Client, LocalCluster
 
 import xee_tf
@@ -26,7 +23,6 @@ from xee_tf import OptionError
 from xee_tf.cli.cluster import computing_on
 from xee_tf.cli.loading import model_at
 from xee_tf.cli.options import parse_shares
-from xee_tf.graph.progress import Meter
 from xee_tf_cli import main
 
 gpd = optional("geopandas")
@@ -424,66 +420,6 @@ def test_class_map_without_a_value():
 
     with pytest.raises(OptionError, match="class_map has no value for 'b': give each class one, such as 1"):
         _declare_classes(["1:a", "b"])
-
-
-# -- Progress ------------------------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def shown(stream, seconds, total=100):
-    """Return what is shown if one part is done in each of some seconds."""
-    now = 0.0
-    meter = Meter(stream, lambda: now)
-    for done in range(total + 1):
-        now = done * seconds / total
-        meter.show(done, total)
-    meter.close(total, total)
-    return stream.getvalue()
-
-
-def test_progress_in_a_log_is_a_line_for_every_tenth():
-    lines = shown(io.StringIO(), 100).splitlines()
-    assert len(lines) == 10
-    assert lines[0] == "10 % done in 0:10, about 1:30 left"
-    assert lines[-1] == "100 % done in 1:40"
-    assert shown(io.StringIO(), 1) == ""
-    assert len(shown(io.StringIO(), 8).splitlines()) <= 4
-    slow = shown(io.StringIO(), 7200, 20).splitlines()
-    assert len(slow) == 20
-    assert slow[0] == "5 % done in 6:00, about 1:54:00 left"
-
-
-def test_progress_in_a_terminal_is_one_line():
-    text = shown(Terminal(), 100)
-    assert text.count("\n") == 1
-    assert text.endswith("\n")
-    assert re.fullmatch(r"\[#{30}\] 100 % done in 1:40 *", text.strip().split("\r")[-1])
-    assert "[###               ".ljust(31) + "] 10 % done in 0:10, about 1:30 left" in text
-
-
-def test_progress_goes_to_standard_error(monkeypatch, capsys):
-    monkeypatch.setattr("xee_tf.graph.progress._LOG_FIRST", 0)
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    ds = xr.Dataset({"B4": (("y", "x"), np.zeros((40, 40)))}, {"y": -np.arange(40.0), "x": np.arange(40.0)})
-    lazy = (
-        ds.rio.write_crs("EPSG:32633").chunk(y=10).map(lambda band: band.map_blocks(_slowly, template=band))
-    )
-    lazy.tfexport("memory://progress/s", patch_dimensions=10, progress=True)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert re.search(r"^[1-9]\d? % done in 0:0\d", captured.err)
-    assert captured.err.endswith("100 % done in 0:01\n") or "100 %" in captured.err
-
-
-def _slowly(block):
-    import time
-
-    time.sleep(0.3)
-    return block
 
 
 # -- Completion ----------------------------------------------------------------------------------------

@@ -382,11 +382,6 @@ def test_checksums_of_files(tmp_path):
         assert (file.bytes, file.crc32c) == (len(data), google_crc32c.value(data))
 
 
-def test_progress_bar(tmp_path, capsys):
-    scene(64, 64).tfexport(tmp_path / "scene", progress=True, **OPTIONS)
-    assert "100% Completed" in capsys.readouterr().out
-
-
 def test_export_without_records(tmp_path):
     ds = raster({"a": np.full((32, 32), np.nan, "f4")})
     result = ds.tfexport(tmp_path / "empty", patch_dimensions=16, masked_threshold=0.5)

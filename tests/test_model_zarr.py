@@ -604,8 +604,8 @@ def test_file_that_is_added_while_the_new_store_is_written_is_kept(tmp_path, mon
     store = tmp_path / "p.zarr"
     predict_to_zarr(index(), image(), store)
 
-    def add_notes(delayed, progress):
-        run_graph(delayed, progress)
+    def add_notes(delayed, counted):
+        run_graph(delayed, counted)
         (store / "notes.txt").write_text("kept")
 
     with monkeypatch.context() as patch:

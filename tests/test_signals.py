@@ -105,7 +105,8 @@ def test_export_is_cleaned_up(scheduler, signum, tmp_path):
     time.sleep(0.5)  # for workers that outlive the process
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert process.returncode == (-signal.SIGTERM if signum == signal.SIGTERM else -signal.SIGINT), error
-    assert "Temporary files were deleted, and nothing else was changed. Run it again.\n" in error
+    assert len(re.findall("[Rr]un it again", error)) == 1
+    assert "Temporary files were deleted, and nothing else was changed." in error
 
 
 BEGUN: list[float] = []
@@ -150,12 +151,17 @@ def test_ctrl_c_is_answered_at_once(tmp_path, monkeypatch, writer):
     finally:
         signal.signal(signal.SIGINT, before)
     [(printed, line)] = screen.lines
-    assert line == "Interrupted: stopping as soon as the tasks that are running have ended ..."
+    assert re.fullmatch(
+        r"Interrupted: stopping as soon as the tasks that are running have ended\. Finished chunks .*are "
+        rf"kept in {tmp_path}/\.?p\..*: run it again .*to continue\.",
+        line,
+    )
     assert printed - BEGUN[0] < 0.9
     assert time.monotonic() - BEGUN[0] > 1.1
     assert caught.value.__suppress_context__
     assert not [each for each in caught.traceback if "dask" in str(each.path).split(os.sep)]
-    assert caught.value.__notes__
+    [note] = caught.value.__notes__  # says how to go on only if the line did not
+    assert re.fullmatch(r"\d of 4 chunks .*are kept in .*p\.[^:]*\.|No chunk was finished\.", note)
 
 
 EARLY = """
@@ -223,9 +229,8 @@ def test_resumable_export_is_kept(tmp_path):
     process = start(["script.py", str(folder), "resume", "threads"], tmp_path)
     error = interrupt(process, tmp_path / "started", signal.SIGTERM)
     kept = any(folder.glob(".s-*/0*.json"))
-    expected = "Complete shards are kept: run it again with if_exists='resume' to continue."
-    expected = expected if kept else "No shard was complete, and nothing was changed. Run it again."
-    assert error.endswith(f"Terminated. {expected}\n")
+    expected = "Complete shards are kept{}" if kept else "No shard was complete, and nothing was changed{}"
+    assert has_last_line(error, expected, ": run it again with if_exists='resume' to continue.")
     assert all(name.startswith(".s-") for name in os.listdir(folder))
     again = start(["script.py", str(folder), "resume", "threads"], tmp_path)
     error = again.communicate(timeout=100)[1]
@@ -233,11 +238,21 @@ def test_resumable_export_is_kept(tmp_path):
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
-def advice(store):
+def has_last_line(error, left, how):
+    """Return whether the last line says what is left, and how to go on unless an earlier line did."""
+    *before, last = error.strip().splitlines()
+    announced = [line for line in before if line.startswith("Interrupted: ")]
+    if announced:
+        return re.fullmatch(rf"Terminated\. {left.format('.')}", last) and "un it again" in announced[0]
+    hows = "|".join(map(re.escape, (how, ". Run it again.")))
+    return re.match(rf"Terminated\. {left.format(f'({hows})')}", last)
+
+
+def kept_chunks(store):
     """Return a pattern of what an interrupted prediction says."""
     if finished := len(list((store / ".xee_tf" / "finished").glob("*"))):
-        return rf"{finished} of \d+ chunks are kept in .*{store.name}: run it again to continue\."
-    return r"No chunk was finished\. Run it again\."
+        return rf"{finished} of \d+ chunks are kept in .*{store.name}{{}}"
+    return r"No chunk was finished{}"
 
 
 def test_prediction_says_how_to_go_on(tmp_path):
@@ -247,7 +262,7 @@ def test_prediction_says_how_to_go_on(tmp_path):
     process = start(["script.py", str(folder), "prediction", "threads"], tmp_path)
     error = interrupt(process, tmp_path / "started", signal.SIGTERM)
     assert process.returncode == -signal.SIGTERM
-    assert re.search(rf"Terminated\. {advice(folder / 'p.zarr')}\n$", error), error
+    assert has_last_line(error, kept_chunks(folder / "p.zarr"), ": run it again to continue."), error
     finished = sum(len(names) for _, _, names in os.walk(folder))
     time.sleep(0.5)
     assert finished == sum(len(names) for _, _, names in os.walk(folder))
@@ -282,11 +297,76 @@ def test_command(signum, status, tmp_path):
     process.send_signal(signum)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == status, error
-    [line] = [line for line in error.splitlines() if "Interrupted" in line]
-    expected = "Temporary files were deleted, and nothing else was changed. Run it again."
-    assert line == f"xee-tf export: Interrupted. {expected}"
+    line = error.splitlines()[-1]
+    expected = "Temporary files were deleted, and nothing else was changed."
+    assert line.removesuffix(" Run it again.") == f"xee-tf export: Interrupted. {expected}"
+    assert len(re.findall("[Rr]un it again", error)) == 1
     assert "Traceback" not in error
     assert list((tmp_path / "out").iterdir()) == []
+
+
+SLOW_COMMAND = """
+import pathlib, sys, time
+import xee_tf, xee_tf.cli.predict, xee_tf_cli
+
+def slow(pixels):
+    pathlib.Path("started").touch()
+    time.sleep(0.5)
+    return pixels[..., 0]
+
+model = xee_tf.Model.from_function(slow, input_tile_size=32, output_bands=["p"])
+xee_tf.cli.predict.model_at = lambda *_, **__: model
+sys.exit(xee_tf_cli.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "signum", "outlook", "left"),
+    [
+        (
+            "p.zarr",
+            [],
+            signal.SIGINT,
+            r"Finished chunks are kept in .*out/p\.zarr: run it again to continue\.",
+            r"(\d+ of \d+ chunks? (is|are) kept in .*out/p\.zarr|No chunk was finished)\.",
+        ),
+        (
+            "p.tif",
+            [],
+            signal.SIGINT,
+            r"Nothing is kept: run it again to begin anew\. To keep .*, run it again with --resume\.",
+            r"Temporary files were deleted, and nothing else was changed\.",
+        ),
+        pytest.param(
+            "p.tif",
+            ["--resume"],
+            signal.SIGTERM,
+            r"Finished chunks of predictions are kept in .*out/\.p\.tif-.*: run it again with --resume .*\.",
+            r"(\d+ of \d+ chunks? of predictions are kept in .*|No chunk was finished)\.",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_command_says_once_how_to_go_on(name, flags, signum, outlook, left, tmp_path):
+    """It says so before the running tasks end, and then only what has become of the files."""
+    band = raster({"B4": random_band((128, 128))}).B4.rio.write_crs(32633)
+    band.rio.to_raster(tmp_path / "a.tif")
+    (tmp_path / "out").mkdir()
+    arguments = ["predict", "m", "a.tif", f"out/{name}", "--chunk", "32", *flags]
+    process = start(["-c", SLOW_COMMAND, *arguments], tmp_path)
+    wait_until(lambda: (tmp_path / "started").exists() or process.poll() is not None, 100)
+    process.send_signal(signum)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == (130 if signum == signal.SIGINT else 143), error
+    first, last = [line for line in error.splitlines() if "Interrupted" in line]
+    said = "xee-tf predict: Interrupted: stopping as soon as the tasks that are running have ended"
+    assert re.fullmatch(rf"{said}\. {outlook}", first), first
+    assert re.fullmatch(rf"xee-tf predict: Interrupted\. {left}", last), last
+    assert error.endswith(f"{last}\n")
+    assert "Traceback" not in error
+    assert output == ""
+    if left.startswith("Temp"):
+        assert os.listdir(tmp_path / "out") == []
 
 
 # -- Handlers of signals -------------------------------------------------------------------------------
@@ -488,13 +568,12 @@ def test_writers_are_cleaned_up(writer, signum, source, tmp_path):
     found = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     assert found == before
     assert [name for name in os.listdir(folder) if name.startswith(".")] == []
-    expected = r"Temporary files were deleted, and nothing else was changed\. Run it again\."
+    expected = "Temporary files were deleted, and nothing else was changed{}"
     if writer == "predict_to_zarr":
-        expected = advice(folder / "p.zarr")
-    elif writer == "predict_to_cog":
-        expected += ".* call it with if_exists='resume'\\."
+        expected = kept_chunks(folder / "p.zarr")
+    if writer == "predict_to_cog":
+        assert "call it with if_exists='resume'." in error
     if signum == signal.SIGTERM:
-        last = error.strip().splitlines()[-1]
-        assert re.fullmatch(rf"Terminated\. {expected}", last), last
+        assert has_last_line(error, expected, ": run it again to continue."), error
     if writer == "upload_zarr":
         assert os.listdir(folder) == []

@@ -579,12 +579,6 @@ def test_uploads_are_atomic(tmp_path, name):
     opened.close()
 
 
-def test_progress_bar(tmp_path, capsys):
-    write_batches(tmp_path / "p", make_mixer(), [np.zeros((6, 4, 6))])
-    upload_image(tmp_path / "p", make_mixer(), tmp_path / "map.tif", progress=True)
-    assert "100%" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("bands", [7, {"a": 1}, {"a", "b"}, b"ab", []])
 def test_bands_of_a_writer_of_other_types(tmp_path, bands):
     with pytest.raises(OptionError, match=r"^bands (must be a list of names|is empty)"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,14 +22,23 @@ __all__ = [
     "Terminated",
     "announce_stop",
     "explain_interruption",
+    "if_interrupted",
     "interruptible",
     "sigterm_raises",
+    "speaking",
+    "was_announced",
 ]
 
 NOTHING_CHANGED = "Temporary files were deleted, and nothing else was changed. Run it again."
 """What to say about an interrupted run that was cleaned up."""
 
 _TOGETHER = 1.0  # seconds
+_NOTHING_KEPT = "Nothing is kept: run it again to begin anew."
+# How to go on, at the end of what is said about an interruption.
+_HOW = re.compile(r"(?:: run|\. Run) it again\b.*", re.DOTALL)
+
+_outlook: ContextVar[Callable[[], str] | None] = ContextVar("outlook", default=None)
+_say: ContextVar[Callable[[str], object] | None] = ContextVar("say", default=None)
 
 
 class Terminated(KeyboardInterrupt):
@@ -101,10 +112,49 @@ class interruptible(AbstractContextManager[None]):  # noqa: N801 - used like a f
         return self._inside.__exit__(*error)
 
 
+@contextmanager
+def if_interrupted(outlook: Callable[[], str]) -> Iterator[None]:
+    """Say what will be kept, and how to go on, if a computation in the body is interrupted.
+
+    `outlook` returns this; an empty text if nothing is kept. Inside another `if_interrupted`, this has no
+    effect: the caller knows more about what is kept.
+    """
+    token = _outlook.set(_outlook.get() or outlook)
+    try:
+        yield
+    finally:
+        _outlook.reset(token)
+
+
+@contextmanager
+def speaking(say: Callable[[str], object]) -> Iterator[None]:
+    """Let `announce_stop` call a function in place of printing to standard error."""
+    token = _say.set(say)
+    try:
+        yield
+    finally:
+        _say.reset(token)
+
+
 def announce_stop(error: BaseException) -> None:
-    """Say at once that an interrupted computation only waits for the tasks that are running."""
-    if isinstance(error, KeyboardInterrupt):
-        _print("\nInterrupted: stopping as soon as the tasks that are running have ended ...")
+    """Say at once what becomes of an interrupted computation that waits for the tasks that are running.
+
+    What is said of this interruption later does not repeat it; see `explain_interruption`.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return
+    expected = _outlook.get()
+    outlook = (expected() if expected else "") or _NOTHING_KEPT
+    if getattr(sys.stderr, "isatty", bool)():
+        _print("")  # after the ^C of the terminal
+    say = _say.get() or _print
+    say(f"Interrupted: stopping as soon as the tasks that are running have ended. {outlook}")
+    error._announced = True  # type: ignore[attr-defined]
+
+
+def was_announced(error: BaseException) -> bool:
+    """Return whether `announce_stop` has said what becomes of an interrupted computation."""
+    return getattr(error, "_announced", False)
 
 
 @contextmanager
@@ -114,7 +164,8 @@ def _interruptible() -> Iterator[None]:
             yield
         except Terminated as error:
             if received:  # else this is inside another `sigterm_raises`, which ends the process
-                _print(" ".join(["Terminated.", *getattr(error, "__notes__", ["Run it again."])]))
+                otherwise = [] if was_announced(error) else ["Run it again."]
+                _print(" ".join(["Terminated.", *getattr(error, "__notes__", otherwise)]))
             raise
         finally:
             if received:
@@ -125,7 +176,8 @@ def _interruptible() -> Iterator[None]:
 def explain_interruption(error: BaseException, advice: str, *, instead: bool = False) -> None:
     """Add a sentence to the message of an interruption, unless it has one; other errors do not change.
 
-    With `instead`, replace what it says: the caller has kept more than the function that was interrupted.
+    With `instead`, replace what it says: the caller has kept more than the function that was interrupted. If
+    `announce_stop` has said how to go on, only the first part of the sentence is added.
 
     Examples
     --------
@@ -139,7 +191,7 @@ def explain_interruption(error: BaseException, advice: str, *, instead: bool = F
     if instead:
         error.__notes__ = []
     if not getattr(error, "__notes__", []):
-        error.add_note(advice)
+        error.add_note(_HOW.sub(".", advice) if was_announced(error) else advice)
 
 
 def _print(line: str) -> None:

@@ -163,7 +163,8 @@ def predict(
         Keep finished predictions for a .tif in a hidden folder beside it until it is complete, and continue
         an interrupted run with them. The folder needs up to the size of all bands without compression. Each
         call with this option can be continued, also without it; a Zarr store always can. Only --overwrite
-        deletes what is kept.
+        deletes what is kept. If the .tif is complete, and was written with this option from the same rasters
+        with the same model and options, nothing is done.
     """
     location = Location.of(destination)
     output_format = raster_format(location)
@@ -214,7 +215,7 @@ def predict(
     else:
         written = write_zarr(opened, image, location, choices, **to)
     values = {"destination": written.location, **attributes(written, "chunks", "finished")}
-    lines = [_describe(written, output_format)]
+    lines = [_describe(written)]
     if is_hosted:
         spent = _spent(before, opened.stats(), price_per_million_requests)
         values |= spent
@@ -262,11 +263,11 @@ def _declare_classes(texts: list[str]) -> dict[str, Any]:
     return found if None in values else found | {"values": [int(value) for value in values]}
 
 
-def _describe(written: Written, output_format: str) -> str:
+def _describe(written: Written) -> str:
     """Say what was written, and what an earlier run had finished."""
     if not written.finished:
         return f"Wrote {written.location}"
-    if output_format == "zarr" and written.finished == written.chunks:
+    if written.complete:
         return f"{written.location} was already complete: nothing was predicted."
     finished = f"{written.finished:,} of {written.chunks:,} chunks were already finished"
     return f"Wrote {written.location}. Continued: {finished}."

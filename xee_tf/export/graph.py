@@ -30,7 +30,11 @@ from xee_tf.graph import (
 from xee_tf.shards import FileStore, ShardStore, run_sizes
 from xee_tf.sidecars import ImageManifest
 
-__all__ = ["complete_graph", "export_graph"]
+__all__ = ["BLOCK_TASKS", "complete_graph", "export_graph"]
+
+_ENCODE = "encode"
+BLOCK_TASKS = task_name(_ENCODE, "")
+"""How the names of the tasks of blocks begin."""
 
 
 def export_graph(
@@ -71,7 +75,7 @@ def export_graph(
     graph, blocks = work_on_blocks(
         [
             BlockJob(
-                task_name("encode", token),
+                task_name(_ENCODE, token),
                 job.arrays,
                 job.plan.band_plan.sources,
                 job.plan.block_layout,

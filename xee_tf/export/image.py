@@ -15,7 +15,7 @@ from xee_tf.display import quoted
 from xee_tf.errors import OptionError, warn
 from xee_tf.export.bands import read_bands
 from xee_tf.export.choosing import PatchChoice
-from xee_tf.export.graph import complete_graph, export_graph
+from xee_tf.export.graph import BLOCK_TASKS, complete_graph, export_graph
 from xee_tf.export.job import ExportJob
 from xee_tf.export.joining import store_of
 from xee_tf.export.options import IMAGE_SPELLING, ExportKeywords, ExportOptions, ExportSource
@@ -25,7 +25,7 @@ from xee_tf.export.result import ExportResult
 from xee_tf.export.resuming import complete_export, identify_export
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef import read_georef, region_window, spatial_dims, whole_image
-from xee_tf.graph import Delayed, centered_axes, chunk_grids, on_cluster, run_graph
+from xee_tf.graph import Counted, Delayed, centered_axes, chunk_grids, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions
 from xee_tf.labels import file_labels
 from xee_tf.names import RASTER_NAMES, check_variables
@@ -139,7 +139,9 @@ def export_image(
             stores.append(store_of(job.plan, staging, earlier))
         in_this_process = source.compute and not on_cluster()
         delayed = export_graph(todo, stores, complete, list(found), in_this_process=in_this_process)
-        return run_graph(delayed, source.progress) if source.compute else delayed
+        if not source.compute:
+            return delayed
+        return run_graph(delayed, Counted(BLOCK_TASKS, "block", "exported") if source.progress else None)
 
 
 @spelled(IMAGE_SPELLING, ExportOptions, ExportSource, IdentityOptions)

@@ -5,7 +5,8 @@ from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blo
 from xee_tf.graph.loading import load_chunks
 from xee_tf.graph.memory import memory_warning
 from xee_tf.graph.placing import centered_axes, on_cluster
-from xee_tf.graph.pyramid import PyramidWork, reduce_blocks
+from xee_tf.graph.progress import Counted
+from xee_tf.graph.pyramid import BLOCK_TASKS, PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import (
@@ -25,9 +26,11 @@ from xee_tf.graph.tasks import (
 )
 
 __all__ = [
+    "BLOCK_TASKS",
     "ArraySpec",
     "BlockJob",
     "ChunkedArray",
+    "Counted",
     "Delayed",
     "Graph",
     "Key",

@@ -74,7 +74,7 @@ def load_chunks(
         for number in range(len(chunks) + len(new))
     ]
     delayed = graph.delayed(f"chunks-{run}", add_task(graph.tasks, f"list-{run}", list, refs))
-    found = [value for [value] in run_graph(delayed, False)]
+    found = [value for [value] in run_graph(delayed)]
     if results is not None:
         results.update(zip(new, found[len(chunks) :], strict=True))
     declared = declared_planes(arrays, bands)

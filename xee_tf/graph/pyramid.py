@@ -21,7 +21,10 @@ from xee_tf.geometry import Window
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import add_task, add_value
 
-__all__ = ["PyramidWork", "reduce_blocks"]
+__all__ = ["BLOCK_TASKS", "PyramidWork", "reduce_blocks"]
+
+BLOCK_TASKS = "pyramid-block-"
+"""How the names of the tasks of blocks begin."""
 
 
 class PyramidWork(Protocol):
@@ -114,9 +117,10 @@ def reduce_blocks(
             )
             windows.append(tuple(edges.window(iy, ix) for iy, ix in inside))
             chunks += [TaskRef(own[iy * (len(edges.x) - 1) + ix]) for iy, ix in inside]
-        key = (f"pyramid-{run}", 0, row, column)
+        own_key = (f"{BLOCK_TASKS}{run}", row, column)
         box = _Box(window, tuple(windows))
-        grid[row, column] = add_task(tasks, key, _work_on_block, shared, (row, column), declared, box, chunks)
+        args = shared, (row, column), declared, box, chunks
+        grid[row, column] = add_task(tasks, own_key, _work_on_block, *args)
     for stage in range(1, stages):
         below = grid
         grid = {}

@@ -1,4 +1,4 @@
-"""Run graphs with the scheduler that Dask would use, optionally with a progress bar."""
+"""Run graphs with the scheduler that Dask would use, and show their progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xee_tf.blocks import chunk_edges
 from xee_tf.chunks import chunk_at
 from xee_tf.errors import OptionError
 from xee_tf.graph.placing import cluster_client
-from xee_tf.graph.progress import ProgressCallback, show_cluster_progress
+from xee_tf.graph.progress import Counted, Progress, ProgressCallback, show_cluster_progress
 from xee_tf.graph.sources import Sources, futures_in
 from xee_tf.graph.tasks import Tasks, add_task, first_of, layer_of
 from xee_tf.signals import announce_stop
@@ -97,15 +97,15 @@ def store_chunks(arrays: Mapping[str, Any], targets: Sequence[Any], progress: bo
     layers = {f"sources-{name}": layer_of(sources.graph, sources.annotations), name: tasks}
     graph = HighLevelGraph(layers, {f"sources-{name}": set(), name: {f"sources-{name}"}})
     delayed = Delayed(result.key, graph, layer=name)
-    run_graph(delayed, progress)
+    run_graph(delayed, Counted(name, "chunk", "written") if progress else None)
 
 
 def _store_chunk(target: Any, place: tuple[slice, ...], chunk: Any, band: str, dtype: np.dtype[Any]) -> None:
     target[place] = chunk_at(place, chunk, band, dtype)
 
 
-def run_graph(delayed: Delayed, progress: bool) -> Any:
-    """Compute a Delayed; with `progress`, show how much is done.
+def run_graph(delayed: Delayed, counted: Counted | None = None) -> Any:
+    """Compute a Delayed; show the progress of what is `counted`, if anything is.
 
     All computations that write are run by this function.
 
@@ -118,7 +118,9 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         If it needs data that is persisted on another cluster than the one that would compute it, or if the
         client of the cluster is asynchronous.
     """
-    _require_reachable(delayed.__dask_graph__())
+    graph = delayed.__dask_graph__()
+    _require_reachable(graph)
+    progress = None if counted is None else Progress.of(graph, counted)
     if client := cluster_client():
         if client.asynchronous:
             raise OptionError(
@@ -143,13 +145,13 @@ def run_graph(delayed: Delayed, progress: bool) -> Any:
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _run_on_cluster(client: Any, delayed: Delayed, progress: bool) -> Any:
+def _run_on_cluster(client: Any, delayed: Delayed, progress: Progress | None) -> Any:
     future = None
     try:
-        if not progress:
+        if progress is None:
             return delayed.compute()
         future = client.compute(delayed)
-        show_cluster_progress(future)
+        show_cluster_progress(client, future, progress)
         return future.result()
     except BaseException as error:
         announce_stop(error)
@@ -174,7 +176,7 @@ def _wait_for_tasks(client: Any, keys: Container[Any]) -> None:
         time.sleep(0.1)
 
 
-def _run_in_pool(pool: Any, delayed: Delayed, progress: bool) -> Any:
+def _run_in_pool(pool: Any, delayed: Delayed, progress: Progress | None) -> Any:
     """Compute in a pool; if this is interrupted or fails, wait until no thread works on it any more."""
     observed = _ObservedPool(pool)
     try:
@@ -205,9 +207,9 @@ class _ObservedPool(Executor):
         return future
 
 
-def _progress_bar(progress: bool) -> AbstractContextManager[Any]:
-    """Return a callback that shows the progress, or a null context if `progress` is false."""
-    return ProgressCallback() if progress else nullcontext()
+def _progress_bar(progress: Progress | None) -> AbstractContextManager[Any]:
+    """Return a callback that shows the progress, or a null context if there is nothing to show."""
+    return nullcontext() if progress is None else ProgressCallback(progress)
 
 
 def _require_reachable(graph: Mapping[Any, Any]) -> None:

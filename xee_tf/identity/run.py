@@ -127,6 +127,11 @@ class RunIdentity:
         values = [[name, _value(part)] for name, part in sorted(self.parts.items())]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether all parts can be determined."""
+        return all(part.value is not None for part in self.parts.values())
+
     def to_json(self) -> dict[str, Any]:
         """Return the parts in JSON's types, to store them with an unfinished result."""
         parts = {name: [_value(part), part.shown] for name, part in self.parts.items()}

@@ -15,14 +15,15 @@ from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, XeeTFError, warn
 from xee_tf.identity import RunIdentity
 from xee_tf.predict.image import Prediction
-from xee_tf.predict.to_zarr import count_chunks, finished_chunks, write_store
-from xee_tf.signals import explain_interruption
+from xee_tf.predict.to_zarr import count_chunks, finished_chunks, is_store_of, write_store
+from xee_tf.signals import explain_interruption, if_interrupted
 from xee_tf.storage import Location, Staging, begin, discard, disk_usage, is_finished, resumable_runs
 from xee_tf.upload import geotiff_files
 
-__all__ = ["KeptPredictions", "keep_predictions"]
+__all__ = ["KeptPredictions", "discard_kept", "keep_predictions"]
 
 _STORE = "predictions.zarr"
+_CONTINUE = "run it again with if_exists='resume' to continue."
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class KeptPredictions:
             return ""
         return (
             f"{finished:,} of {counted(self.total, 'chunk')} of predictions are kept in {self.run.folder}: "
-            "run it again with if_exists='resume' to continue."
+            f"{_CONTINUE}"
         )
 
 
@@ -142,7 +143,9 @@ def keep_predictions(
         run.sign()
         earlier.start(run)
         _warn_of_full_disk(kept)
-        yield kept
+        outlook = f"Finished chunks of predictions are kept in {run.folder}: {_CONTINUE}"
+        with if_interrupted(lambda: outlook):
+            yield kept
     except BaseException as error:
         advice = kept.advice()
         if advice:
@@ -156,6 +159,13 @@ def keep_predictions(
             explain_interruption(error, "No chunk was finished. Run it again.")
         raise
     discard(run)
+
+
+def discard_kept(file: Location, description: RunIdentity) -> None:
+    """Delete what a run has kept that was killed when its file was complete; that of other runs stays."""
+    for run in resumable_runs(file):
+        if is_store_of(run.folder.child(_STORE), description):
+            discard(run)
 
 
 def _warn_of_full_disk(kept: KeptPredictions) -> None:

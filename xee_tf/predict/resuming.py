@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from xee_tf.identity import Content, RunIdentity, array_attributes, run_identity
 from xee_tf.models import ModelSpec
 from xee_tf.predict.image import Prediction
 
-__all__ = ["identify_run"]
+__all__ = ["identify_file", "identify_run"]
 
 # Options of a prediction that affect values. Properties and the georeference are compared by value instead.
 _OPTIONS = ("blend", "augment", "resampling", "output_grid")
 # Fields of a model that do not affect the values of an image.
 _WITHOUT_EFFECT = frozenset({"connector", "output_multiplier", "output_properties"})
+_MODEL = "the model"
 _UNKNOWN_MODEL = "give its class a method __dask_tokenize__ that returns the name of its version"
 
 
@@ -29,7 +30,7 @@ def identify_run(spec: ModelSpec, prediction: Prediction, identity: str | None =
     content = caller.connector.content()
     name = f"the {caller.connector}"
     advice = _UNKNOWN_MODEL if content is None else f"the code, data or weights of {name} differ"
-    parts: dict[str, Any] = {"the model": Content(content, name, advice)}
+    parts: dict[str, Any] = {_MODEL: Content(content, name, advice)}
     for each in fields(spec):
         if each.name not in _WITHOUT_EFFECT:
             parts[f"the model's option {each.name}"] = getattr(spec, each.name)
@@ -58,6 +59,17 @@ def identify_run(spec: ModelSpec, prediction: Prediction, identity: str | None =
     for output in caller.outputs:
         parts[f"the model's output {output.name!r}"] = output
     return run_identity(parts, prediction.variables, identity)
+
+
+def identify_file(run: RunIdentity, **options: Any) -> RunIdentity:
+    """Return the identity of a file of predictions, which also depends on options of the file.
+
+    It does not contain the name of the model, which may be a path: files are given to others.
+    """
+    parts = {name: replace(part, shown="") if name == _MODEL else part for name, part in run.parts.items()}
+    for name, value in options.items():
+        parts[f"the option {name}"] = Content(str(value), str(value))
+    return RunIdentity(parts)
 
 
 def _result_georef(predicted: xr.Dataset) -> GeoRef:

@@ -9,19 +9,21 @@ from typing import Any, Unpack
 import dask.array as da
 import xarray as xr
 
-from xee_tf.identity import IdentityOptions
+from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
 from xee_tf.names import SPREAD
 from xee_tf.options import IfExists, check_flags, parse, spelled
 from xee_tf.predict.image import input_files, predict_image, require_model
-from xee_tf.predict.keeping import keep_predictions
+from xee_tf.predict.keeping import discard_kept, keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.predict.resuming import identify_run
+from xee_tf.predict.resuming import identify_file, identify_run
 from xee_tf.predict.to_zarr import Written, count_chunks
-from xee_tf.signals import interruptible
+from xee_tf.signals import if_interrupted, interruptible, was_announced
 from xee_tf.storage import (
     Location,
     PathLike,
+    interruption,
+    refuse_resuming,
     require_free,
     require_other,
     require_reachable,
@@ -31,9 +33,12 @@ from xee_tf.storage import (
 from xee_tf.upload import (
     POLICIES,
     Nodata,
+    Origin,
     OverviewResampling,
     check_resampling,
+    methods_of,
     one_nodata,
+    read_origin,
     require_format,
     write_raster,
 )
@@ -45,6 +50,9 @@ _SPELLING = replace(
     aliases={**PREDICT_SPELLING.aliases, **POLICIES},
     replaced={**PREDICT_SPELLING.replaced, "merge": "the file contains only predictions; omit it"},
 )
+
+
+_TO_KEEP = "To keep what is predicted before an interruption, call it with if_exists='resume'."
 
 
 @spelled(_SPELLING, PredictOptions, IdentityOptions)
@@ -86,9 +94,10 @@ def predict_to_cog(
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of its side files (``.aux.xml``, ``.ovr``, ``.msk``, world files,
         RPCs) exists, or a run was interrupted. "overwrite" replaces them when the new file is complete.
-        "resume" keeps finished predictions until the file is complete. Both "error" and "resume" continue an
-        interrupted run that kept predictions; only "overwrite" deletes these. An existing GeoTIFF does not
-        tell what it was written from, so that it is an error with both.
+        "resume" keeps finished predictions until the file is complete, and does nothing if the file exists
+        and "resume" wrote it from the same inputs with the same options; another file is an error. Both
+        "error" and "resume" continue an interrupted run that kept predictions; only "overwrite" deletes
+        these.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -102,7 +111,7 @@ def predict_to_cog(
     Raises
     ------
     DestinationExistsError, DestinationError
-        If the destination exists or cannot be written, or an interrupted run wrote other predictions; the
+        If the destination exists or cannot be written, or it or an interrupted run has other predictions; the
         message contains the difference.
     OptionError, GeoreferenceError, ModelError
         As raised by `xee_tf.Model.predict_image` and `xee_tf.to_cog`.
@@ -128,6 +137,12 @@ def predict_to_cog(
     `xee_tf.to_cog` needs. If the call fails or is interrupted, or its process is killed, call it again with
     the same arguments: finished chunks are not predicted again. `nodata`, `overview_resampling`, `batch_size`
     and `skip_masked` may differ; for everything else that must be the same, see `xee_tf.predict_to_zarr`.
+    The complete file tells what it was written from, in a note behind its last tile, where readers of
+    GeoTIFFs do not look. A program that changes or converts the file drops the note, or makes it invalid. The
+    note does not contain paths, but its bytes depend on the paths and times of files that are inputs. If a
+    part of the inputs cannot be compared (see `identity`), there is no note. Files that are written without
+    ``if_exists="resume"`` have none, because it takes time to compare the inputs.
+
     With "error", an interrupted run that kept predictions is continued in the same way, or an error says what
     differs; without such a run, nothing is kept. With "overwrite", nothing is kept, and what an interrupted
     run has kept is deleted.
@@ -181,7 +196,7 @@ def write_cog(
     location = Location.of(destination, storage_options)
     require_format(location, "tif", "Use xee_tf.predict_to_zarr for a .zarr.")
     require_other(location, input_files(image))
-    require_free(location, if_exists)
+    origin = _origin_of_existing(location, if_exists)
     require_writable(location)
     if if_exists == "error" and resumable_runs(location):
         if_exists = "resume"  # predictions are expensive: only "overwrite" deletes them
@@ -194,7 +209,10 @@ def write_cog(
     example = f"output_bands={{{next(iter(predicted.data_vars))!r}: 'int32'}}"
     remedy = f"declare smaller types, for example {example}, or write a .zarr."
 
-    def write(computed: Callable[[], Mapping[str, da.Array]] | None = None) -> None:
+    def write(
+        computed: Callable[[], Mapping[str, da.Array]] | None = None,
+        identity: RunIdentity | None = None,
+    ) -> None:
         write_raster(
             predicted,
             location,
@@ -205,20 +223,31 @@ def write_cog(
             remedy=remedy,
             computed=computed,
             all_declared=True,
+            origin=identity.to_json() if identity is not None and identity.is_known else None,
         )
 
     chunks, finished = count_chunks(prediction), 0
     if if_exists != "resume":
         try:
-            write()
+            with if_interrupted(lambda: f"Nothing is kept: run it again to begin anew. {_TO_KEEP}"):
+                write()
         except KeyboardInterrupt as error:
-            error.add_note(
-                "To keep what is predicted before an interruption, call it with if_exists='resume'."
-            )
+            if not was_announced(error):
+                error.add_note(_TO_KEEP)
             raise
         return Written(location, chunks, finished)
     require_reachable(location, zarr=True)
     description = identify_run(model, prediction, identity)
+    written = list(map(str, predicted.data_vars))
+    of_file = identify_file(
+        description,
+        nodata=one_nodata(nodata, written),
+        overview_resampling=", ".join(methods_of(overview_resampling, written)),
+    )
+    if origin is not None:
+        _require_same(location, origin, of_file)
+        discard_kept(location, description)
+        return Written(location, chunks, chunks, complete=True)
 
     def kept_arrays() -> Mapping[str, da.Array]:
         nonlocal finished
@@ -226,8 +255,33 @@ def write_cog(
         return kept.arrays()
 
     with keep_predictions(prediction, location, description) as kept:
-        write(kept_arrays)
+        write(kept_arrays, of_file)
     return Written(location, chunks, finished)
+
+
+def _origin_of_existing(location: Location, if_exists: IfExists) -> Origin | None:
+    """Return what an existing file tells that this run may have written; raise an error about any other."""
+    if if_exists != "resume" or not location.is_file() or interruption(location):
+        require_free(location, if_exists)
+        return None
+    origin = read_origin(location)
+    if origin is None:
+        refuse_resuming(
+            location,
+            "it does not tell what it was written from, as files do that this function wrote with "
+            "if_exists='resume', and that were not changed since",
+        )
+    return origin
+
+
+def _require_same(location: Location, origin: Origin, identity: RunIdentity) -> None:
+    """Raise an error if a complete file is not the one that a run would write."""
+    difference = identity.explain_difference(origin.identity)
+    for name in origin.side_files:
+        if not difference and not location.parent.child(name).exists():
+            difference = f"{name}, which belongs to it, is missing"
+    if difference:
+        refuse_resuming(location, difference)
 
 
 def _declared_bands(model: ModelSpec, options: PredictOptions) -> list[str] | None:

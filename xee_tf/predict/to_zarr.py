@@ -15,7 +15,7 @@ import xarray as xr
 from xee_tf.blocks import chunk_edges
 from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, OptionError, XeeTFError
-from xee_tf.graph import each_chunk, run_graph
+from xee_tf.graph import Counted, each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
 from xee_tf.names import check_zarr
@@ -23,7 +23,7 @@ from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_run
-from xee_tf.signals import explain_interruption, interruptible
+from xee_tf.signals import explain_interruption, if_interrupted, interruptible
 from xee_tf.storage import (
     BEGUN,
     COMPLETE,
@@ -62,6 +62,7 @@ __all__ = [
     "Written",
     "count_chunks",
     "finished_chunks",
+    "is_store_of",
     "predict_to_zarr",
     "write_store",
     "write_zarr",
@@ -76,6 +77,7 @@ _SPELLING = replace(
 # A key in the record of a store, and a folder next to the record with an empty file for each finished chunk,
 # which exists only while the store is written.
 _DESCRIPTION, _FINISHED = "prediction", "finished"
+_TASKS = "xee-tf-write"
 
 
 @spelled(_SPELLING, PredictOptions, IdentityOptions)
@@ -187,11 +189,15 @@ def predict_to_zarr(
 
 @dataclass(frozen=True)
 class Written:
-    """Predictions in a store or file, their number of chunks, and how many were finished before the call."""
+    """Predictions in a store or file, their number of chunks, and how many were finished before the call.
+
+    `complete` says that nothing was left to write.
+    """
 
     location: Location
     chunks: int
     finished: int
+    complete: bool = False
 
 
 def write_zarr(
@@ -229,7 +235,8 @@ def write_zarr(
         done = target == run.destination and _is_complete(target, predicted.data_vars)
         remove_other_runs(run, _other_predictions(run, description) if done else ())
         try:
-            finished = write_store(prediction, target, run, description, progress)
+            with if_interrupted(lambda: f"Finished chunks are kept in {target}: run it again to continue."):
+                finished = write_store(prediction, target, run, description, progress)
             if target != run.destination:
                 replace_store(run, earlier)
         except BaseException as error:
@@ -244,7 +251,7 @@ def write_zarr(
         finally:
             if target == run.destination:
                 run.remove()  # otherwise, it contains a store that can be resumed
-    return Written(location, count_chunks(prediction), finished)
+    return Written(location, count_chunks(prediction), finished, done)
 
 
 def _find_target(
@@ -326,7 +333,9 @@ def write_store(
             hide_store(store)
         edges = tuple(map(chunk_edges, chunks))
         writer = _ChunkWriter(tuple(stored_bands(store, bands, run)), _markers(store), edges)
-        run_graph(each_chunk(writer, list(bands.values()), indices, "xee-tf-write"), progress)
+        written = each_chunk(writer, list(bands.values()), indices, _TASKS)
+        shown = Counted(_TASKS, "chunk", "predicted", before=len(finished)) if progress else None
+        run_graph(written, shown)
     finish_store(store, files=_count_files(store, bands))
     _remove_markers(store)
     return len(finished)
@@ -358,6 +367,11 @@ def _markers(store: Location) -> Location:
 def finished_chunks(store: Location) -> set[str]:
     """Return the names of the finished chunks of an unfinished store."""
     return set(_markers(store).entries()) if _markers(store).exists() else set()
+
+
+def is_store_of(store: Location, description: RunIdentity) -> bool:
+    """Return whether a store, complete or not, has the predictions of a run."""
+    return not description.explain_difference(read_record(store).get(_DESCRIPTION))
 
 
 def _kept(store: Location, prediction: Prediction) -> str:

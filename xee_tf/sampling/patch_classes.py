@@ -27,13 +27,14 @@ from xee_tf.georef import (
     read_georef,
     same_crs,
 )
-from xee_tf.graph import Sources, TaskRef, add_task, run_graph
+from xee_tf.graph import Counted, Sources, TaskRef, add_task, run_graph
 
 __all__ = ["PatchClasses", "count_classes"]
 
 _CHUNK = (256, 256)  # least sides of the chunks of arrays without chunks
 _MOST = 1000  # classes; more are probably not labels
 _SAME = 0.01  # maximum distance between equal grids, in pixels
+_TASKS = "classes-chunk-"  # how the names of the tasks that are counted begin
 
 Counts = tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]
 """The patch, class and number of pixels of each pair of a patch and a class that it holds."""
@@ -87,7 +88,8 @@ def count_classes(labels: xr.DataArray, grid: PatchGrid, *, progress: bool = Fal
         )
     _require_same(georef, grid, name)
     array = plane_array(labels, [], y_dim, x_dim, sides=_CHUNK)
-    found = run_graph(_graph(name, array, PlaneRule(0, 0, band_nodata(labels, name)), grid), progress)
+    graph = _graph(name, array, PlaneRule(0, 0, band_nodata(labels, name)), grid)
+    found = run_graph(graph, Counted(_TASKS, "chunk", "read") if progress else None)
     patches, values, counts = (np.concatenate(each) for each in zip(*found, strict=True))
     classes, codes = np.unique(values, return_inverse=True)
     if len(classes) > _MOST:
@@ -138,7 +140,7 @@ def _graph(name: str, array: Any, rule: PlaneRule, grid: PatchGrid) -> Any:
         if all(map(_meets, (y, x), corner, shape)):
             named = f"class_band={name!r}: chunk {(iy, ix)}"
             args = TaskRef(key), named, shape, array.dtype, rule, corner, y, x, name
-            found.append(add_task(graph.tasks, (f"classes-{run}", iy, ix), _count_chunk, *args))
+            found.append(add_task(graph.tasks, (f"{_TASKS}{run}", iy, ix), _count_chunk, *args))
     return graph.delayed(f"classes-all-{run}", add_task(graph.tasks, f"classes-list-{run}", list, found))
 
 

@@ -14,7 +14,7 @@ from xee_tf.blocks import PlaneRule
 from xee_tf.chunks import checked_chunk
 from xee_tf.errors import OptionError
 from xee_tf.georef import Raster, band_nodata, plane_array, raster_variables, spatial_dims, whole_image
-from xee_tf.graph import Sources, TaskRef, add_task, run_graph
+from xee_tf.graph import Counted, Sources, TaskRef, add_task, run_graph
 from xee_tf.moments import Moments, Tally, merge_moments
 from xee_tf.options import check_flags
 from xee_tf.statistics import BandStatistics, statistics_dataset
@@ -24,6 +24,7 @@ __all__ = ["BandStatistics", "band_statistics", "statistics_dataset"]
 _CHUNK = (256, 256)  # least sides of the chunks of arrays without chunks
 _GROUP = 64  # partial results that are merged in one task
 _PIECE = 1 << 17  # values that are added at a time
+_TASKS = "statistics-chunk-"  # how the names of the tasks that are counted begin
 
 
 def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False) -> xr.Dataset:
@@ -111,7 +112,7 @@ def band_statistics(image: Raster | Sequence[Raster], *, progress: bool = False)
         names.append(name)
         arrays.append(plane_array(band, others, y_dim, x_dim, sides=_CHUNK))
         rules.append(PlaneRule(0, 0, band_nodata(band, name)))
-    found = run_graph(_graph(names, arrays, rules), progress)
+    found = run_graph(_graph(names, arrays, rules), Counted(_TASKS, "chunk", "read") if progress else None)
     return statistics_dataset({name: each.statistics() for name, each in zip(names, found, strict=True)})
 
 
@@ -126,7 +127,7 @@ def _graph(names: Sequence[str], arrays: Sequence[Any], rules: Sequence[PlaneRul
         for index, key in zip(np.ndindex(*array.numblocks), flatten(keys), strict=True):
             shape = tuple(lengths[at] for lengths, at in zip(array.chunks, index, strict=True))
             named = f"Band {name!r}: chunk {tuple(map(int, index))}"
-            task = (f"statistics-{run}", number, *map(int, index))
+            task = (f"{_TASKS}{run}", number, *map(int, index))
             args = TaskRef(key), named, shape, array.dtype, rule
             found.append(add_task(graph.tasks, task, _moments_of_chunk, *args))
         stage = 0

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from xee_tf.errors import DestinationError, XeeTFError
 from xee_tf.shards.runs import Part, Run, WrittenShard
 from xee_tf.sidecars import ShardInfo
-from xee_tf.signals import NOTHING_CHANGED, explain_interruption
+from xee_tf.signals import NOTHING_CHANGED, explain_interruption, if_interrupted
 from xee_tf.storage import Location, Staging
 
 __all__ = ["OneFile", "Packed", "ShardNames", "ShardStore", "aborted_on_failure", "commit_once"]
@@ -173,8 +173,13 @@ _NONE_KEPT = "No shard was complete, and nothing was changed. Run it again."
 @contextmanager
 def aborted_on_failure(stores: Sequence[ShardStore]) -> Iterator[None]:
     """Abort stores if the body of the with statement fails or is interrupted."""
+
+    def outlook() -> str:
+        return _KEPT if any(store.is_resumable for store in stores) else ""
+
     try:
-        yield
+        with if_interrupted(outlook):
+            yield
     except BaseException as error:
         for store in stores:
             with suppress(XeeTFError):  # the error that is raised is more important

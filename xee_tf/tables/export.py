@@ -16,7 +16,7 @@ from xee_tf.display import Listing, Summarized, Summary, counted, quoted
 from xee_tf.dtypes import FLOAT32_EXACT
 from xee_tf.errors import DestinationError, OptionError, warn
 from xee_tf.extras import extra
-from xee_tf.graph import Delayed, Graph, add_task, add_value, on_cluster, run_graph
+from xee_tf.graph import Counted, Delayed, Graph, add_task, add_value, on_cluster, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity, run_identity
 from xee_tf.options import IfExists, check_flags, one_of, spelled
 from xee_tf.shards import (
@@ -67,6 +67,7 @@ __all__ = [
 
 _OTHER_FORMATS = (".csv", ".parquet", ".geojson", ".json", ".gpkg", ".shp", ".kml", ".kmz", ".xlsx")
 
+_TASKS = "table-encode-"  # how the names of the tasks that are counted begin
 _TASK_BYTES = 16 << 20  # records that are encoded at a time
 
 
@@ -320,7 +321,8 @@ def write_table(
         table = _built(source, store)
         if table.local is not None:
             folders.callback(table.local.abort)
-        result: TableResult = run_graph(_graph(table, store, in_this_process=not on_cluster()), progress)
+        graph = _graph(table, store, in_this_process=not on_cluster())
+        result: TableResult = run_graph(graph, Counted(_TASKS, "part", "written") if progress else None)
     if result.rounded:
         warn(
             f"The columns {quoted(result.rounded)} hold integers that float32 cannot represent: they were "
@@ -401,7 +403,7 @@ def _graph(source: LazyTable, store: TableStore, *, in_this_process: bool) -> De
     token = uuid.uuid4().hex[:12]
     tasks = source.graph.tasks
     parts = [
-        add_task(tasks, (f"table-encode-{token}", number), _write_part, source.read, store, number, group)
+        add_task(tasks, (f"{_TASKS}{token}", number), _write_part, source.read, store, number, group)
         for number, group in enumerate(source.groups)
     ]
     uploaded = upload_parts(tasks, token, store, source.groups, parts, waits=in_this_process)

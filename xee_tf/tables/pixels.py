@@ -14,13 +14,14 @@ from xee_tf.blocks import BandRule, Block, BlockLayout, Pieces, assemble
 from xee_tf.display import abbreviated, counted
 from xee_tf.errors import OptionError
 from xee_tf.georef import GeoRef, band_nodata, plane_array, raster_variables
-from xee_tf.graph import BlockJob, ChunkedArray, add_task, chunk_grids, run_graph, work_on_blocks
+from xee_tf.graph import BlockJob, ChunkedArray, Counted, add_task, chunk_grids, run_graph, work_on_blocks
 from xee_tf.sampling import Choice, FindPixels, Sample, SamplePixels, first_plane
 from xee_tf.sidecars import SampleCounts, TableColumn
 
 __all__ = ["Sampler", "SourceBands", "choose_pixels", "join_samples", "no_pixels_error"]
 
 _CHUNK_SIDE = 1024
+_TASKS = "choose-"  # how the names of the tasks that are counted begin
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,11 @@ def choose_pixels(
         layout = replace(layout, planes=chunk_grids(bands.arrays))
     sampler = Sampler(bands.columns, bands.rules, places.find, drop_nulls, choice, classes_only=True)
     run, blocks = uuid.uuid4().hex[:12], places.by_block
-    job = BlockJob(f"choose-{run}", bands.arrays, bands.names, layout, sampler, blocks=blocks, values=blocks)
+    job = BlockJob(f"{_TASKS}{run}", bands.arrays, bands.names, layout, sampler, blocks=blocks, values=blocks)
     graph, [sampled] = work_on_blocks([job])
     columns = () if choice.band is None else (TableColumn(choice.band),)
     chosen = add_task(graph.tasks, f"chosen-{run}", join_samples, list(sampled.values()), choice, columns)
-    sample: Sample = run_graph(graph.delayed(f"choose-{run}", chosen), progress)
+    sample: Sample = run_graph(
+        graph.delayed(f"choose-{run}", chosen), Counted(_TASKS, "block", "searched") if progress else None
+    )
     return sample

@@ -21,7 +21,7 @@ from xee_tf.classes import Labels, find_labels
 from xee_tf.dtypes import FLOAT64_EXACT
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
-from xee_tf.graph import on_cluster, reduce_blocks, run_graph
+from xee_tf.graph import BLOCK_TASKS, Counted, on_cluster, reduce_blocks, run_graph
 from xee_tf.names import check_geotiff
 from xee_tf.options import IfExists, Spelling, check_flags, spelled
 from xee_tf.sidecars import BandSpec, step_names
@@ -37,6 +37,7 @@ from xee_tf.upload.cog.categories import (
 )
 from xee_tf.upload.cog.encoding import predictor_of
 from xee_tf.upload.cog.header import Tag, layout, levels_of, read_tags
+from xee_tf.upload.cog.origin import origin_note
 from xee_tf.upload.cog.overviews import POLICIES, OverviewResampling, Resampling, methods_of
 from xee_tf.upload.cog.tiles import TileWork, copy_tiles, sizes_of
 from xee_tf.upload.destination import require_format
@@ -170,6 +171,7 @@ def write_raster(
     remedy: str,
     computed: Callable[[], Mapping[str, da.Array]] | None = None,
     all_declared: bool = False,
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a raster as `to_cog` does.
 
@@ -184,6 +186,8 @@ def write_raster(
     all_declared : bool
         Whether bands without ``_FillValue`` have no missing pixels but NaN, as predictions, so that a pixel
         with the value `nodata` is an error.
+    origin : mapping, optional
+        What the raster is computed from; see `origin_note`.
     """
     georef = read_georef(raster)
     bands = {
@@ -232,7 +236,16 @@ def write_raster(
         converted = cast(name, array, dtype, stored, fill=fills[name], remedy=remedy)
         arrays[name] = converted.rechunk(dict.fromkeys(range(converted.ndim - 2), -1))
     write_arrays(
-        location, arrays, names, georef, stored, overview_resampling, if_exists, progress, labels=labels
+        location,
+        arrays,
+        names,
+        georef,
+        stored,
+        overview_resampling,
+        if_exists,
+        progress,
+        labels=labels,
+        origin=origin,
     )
 
 
@@ -247,6 +260,7 @@ def write_arrays(
     progress: bool,
     *,
     labels: Mapping[str, Labels] | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Encode a cloud-optimized GeoTIFF in Dask tasks, and join its tiles.
 
@@ -271,6 +285,8 @@ def write_arrays(
         Whether to show a progress bar.
     labels : mapping, optional
         Names and colors of the values of bands that are class maps.
+    origin : mapping, optional
+        What the bands are computed from; see `origin_note`.
 
     Raises
     ------
@@ -297,13 +313,16 @@ def write_arrays(
         work = TileWork(staging, levels, tile, depth, methods, nodata)
         block, group = tile << (depth - 1), 1 << depth
         encoded = reduce_blocks(list(arrays), list(arrays.values()), work, block, group, work.stages)
-        parts = run_graph(encoded, progress).parts
+        parts = run_graph(encoded, Counted(BLOCK_TASKS, "block", "encoded") if progress else None).parts
         with storage_errors("write", location.url, left="Nothing was changed."):
             sizes = sizes_of(parts, levels)
             header, _ = layout(tags, levels, tile, sizes)
             with open(path, "wb") as file:
                 file.write(header)
                 copy_tiles(parts, levels, staging, file)
+                if origin is not None:
+                    sides = [each.name for each in geotiff_files(local.staged(location))]
+                    file.write(origin_note(origin, sides, header, file.tell()))
 
 
 def _check_bands(
