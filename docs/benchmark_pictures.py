@@ -1,4 +1,4 @@
-"""Plots and a table of the measurements in benchmarks.json. No figure is written anywhere else."""
+"""A plot and a table of the measurements in benchmarks.json."""
 
 from __future__ import annotations
 

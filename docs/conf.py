@@ -85,7 +85,7 @@ html_css_files = ["site.css"]
 html_favicon = "_static/mark.svg"
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "install": [], "performance": []}
+html_sidebars = {page: [] for page in ("index", "install", "tour", "performance")}  # they have no subpages
 html_theme_options = {
     "logo": {"text": "xee_tf", "image_light": "_static/mark.svg", "image_dark": "_static/mark.svg"},
     "navbar_align": "left",

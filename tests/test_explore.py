@@ -707,8 +707,8 @@ def test_matplotlib_is_needed_only_for_color_maps(monkeypatch: pytest.MonkeyPatc
 
 def test_code_of_the_page_runs(data_dir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XEE_TF_DATA", str(data_dir))
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "maps.md").read_text(), flags=re.DOTALL)
-    before, after = code.split("shown  #")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "maps.md").read_text(), flags=re.DOTALL)
+    before, after = "\n".join(blocks).split("shown  #")
     namespace: dict[str, Any] = {}
     exec(compile(before, "maps.md", "exec"), namespace)
     shown = namespace["shown"]
