@@ -69,7 +69,7 @@ OPTIONS = [
     {"inputs": {"x": ["byte"], "y": ["series"]}, "drop_remainder": True, "repeat": 2},
     {"inputs": ["float", "integer"], "shuffle": 3, "seed": 1, "target_margins": "trim"},
     {"inputs": "series", "normalize": {"series": (0.5, 2)}, "sample_weight": "mask", "default_value": 7},
-    {"inputs": "float", "unit": "pixel", "shuffle": True, "seed": 7},
+    {"inputs": "float", "unit": "pixel", "shuffle": True, "seed": 7, "batch_size": 999},
     {"inputs": "float", "augment": "d4", "seed": 3, "shuffle": 2, "num_parallel_reads": 2},
     {"inputs": "byte", "patches": [1, 3]},
 ]
