@@ -22,7 +22,7 @@ from xee_tf.training.caching import cache_files
 from xee_tf.training.groups import Bands
 from xee_tf.training.normalizing import Normalize
 from xee_tf.training.options import DatasetOptions
-from xee_tf.training.pieces import cut_pieces
+from xee_tf.training.pieces import Pieces, cut_pieces
 from xee_tf.training.selecting import selected_records
 from xee_tf.training.sources import Exports, check_compatible, mixer_of, open_exports
 from xee_tf.training.weighting import ClassWeight, SampleWeight
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["tf_dataset"]
 
 _SHUFFLE_BYTES = 256 << 20  # maximum size of the shuffle buffer for shuffle=True
+_LEAST_DECODED = 512 << 10  # TensorFlow parses smaller records faster, because Python decodes each one
 _POOL_PIXELS = 1 << 20  # maximum number of pixels parsed and shuffled together if the unit is a pixel
 _POOL_BYTES = 128 << 20  # maximum size of these pixels as tensors
 
@@ -167,7 +168,8 @@ def tf_dataset(
         read, a feature with exactly this number of values per record is a label.
     num_parallel_reads : int, optional
         The number of shards or pieces to read at a time if `shuffle` or `patches` is set; otherwise shards
-        are read one by one. Default: chosen by TensorFlow.
+        are read one by one. If local records are large, batches of them are read at a time in any case.
+        Default: chosen by TensorFlow.
     storage_options : mapping of str to object, optional
         Options for fsspec, for remote files.
 
@@ -213,7 +215,9 @@ def tf_dataset(
     patch are repeated for each of its pixels.
 
     Float lists, int64 lists and byte strings of uint8 values are supported; see `xee_tf.feature_spec`. Local
-    files are read by TensorFlow, remote files by Python with fsspec, record by record.
+    files are read by TensorFlow, remote files by Python with fsspec, record by record. Patches of more than
+    512 KiB in local files of an export are decoded by Python as they are read, which takes fewer copies;
+    their shuffle buffer takes no memory.
 
     With a manifest, each file is compared with its checksum in the first epoch, before it is read, and again
     if it has changed; files that are read in pieces are compared piece by piece. A file that is corrupt, from
@@ -264,7 +268,7 @@ def tf_dataset(
         import tensorflow as tf
 
     from xee_tf.training.elements import Elements
-    from xee_tf.training.parsing import batch_parser, shuffle_pixels
+    from xee_tf.training.parsing import batch_parser, feature_parser, piece_reader, shuffle_pixels
     from xee_tf.training.transforms import map_with_seeds, with_d4
 
     given: dict[str, Any] = {
@@ -314,16 +318,19 @@ def tf_dataset(
 
     chosen = None if patches is None else selected_records(exports, patches)
     count = _count_records(exports) if chosen is None else sum(map(len, chosen))
-    raw = _records(exports, options, count, chosen)
+    raw, pieces = _records(exports, options, count, chosen)
     batch_size, drop_remainder = options.batch_size, options.drop_remainder
-    parse_components = batch_parser(export, elements.components, flat=unit == "pixel")
+    orders = [each.content.layout for each in exports]
+    read = feature_parser(export) if pieces is None else piece_reader(export, pieces, orders)
+    parse_components = batch_parser(export, elements.components, read, flat=unit == "pixel")
 
     def parse(batch: Any) -> Any:
         return elements.combine(parse_components(batch))
 
     if unit == "patch" or export.content.unit == "pixel":
         data = raw.batch(batch_size, drop_remainder=drop_remainder)
-        data = data.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        calls = tf.data.AUTOTUNE if pieces is None else options.num_parallel_reads or tf.data.AUTOTUNE
+        data = data.map(parse, num_parallel_calls=calls, deterministic=True)
         if options.augment is not None:
             data = with_d4(data, options.seed)
     else:
@@ -348,28 +355,40 @@ def _records(
     options: DatasetOptions,
     count: int | None,
     chosen: Sequence[NDArray[np.int64]] | None,
-) -> tf.data.Dataset:
-    """Return the serialized records, all or those chosen of each shard: cached, shuffled and repeated."""
+) -> tuple[tf.data.Dataset, Pieces | None]:
+    """Return the records, all or those chosen of each shard: cached, shuffled and repeated.
+
+    They are serialized; or the numbers of pieces, which are returned, too, if each is a record of a patch
+    that is read and decoded as a part of its batch.
+    """
     with extra("tensorflow", "tf_dataset"):
         import tensorflow as tf
 
-    from xee_tf.training.stream import serialized_records
+    from xee_tf.training.stream import piece_numbers, serialized_records
 
     shards = [shard for each in exports for shard in each.shards]
     if chosen is not None:
         shards = [shard for shard, numbers in zip(shards, chosen, strict=True) if len(numbers)]
         chosen = [numbers for numbers in chosen if len(numbers)]
     shuffle, cache = options.shuffle, options.cache
-    raw = serialized_records(
-        shards,
-        # Records in memory are shuffled as a whole afterwards.
-        "interleave" if shuffle and cache is True else "shuffle" if shuffle else "order",
-        options.seed,
-        options.num_parallel_reads,
-        pieces=cut_pieces(shards, exports[0].record_bytes, chosen) if shuffle or chosen else None,
-        caches=cache_files(cache, shards, chosen) if isinstance(cache, str) else None,
-        chosen=chosen,
-    )
+    # Records in memory are shuffled as a whole afterwards.
+    order: Literal["order", "interleave", "shuffle"] = "order"
+    if shuffle:
+        order = "interleave" if cache is True else "shuffle"
+    pieces = cut_pieces(shards, exports[0].record_bytes, chosen)
+    decoded = None if cache or pieces is None or not _is_decoded(exports, pieces) else pieces
+    if decoded is not None:
+        raw = piece_numbers(decoded, order, options.seed)
+    else:
+        raw = serialized_records(
+            shards,
+            order,
+            options.seed,
+            options.num_parallel_reads,
+            pieces=pieces if shuffle or chosen else None,
+            caches=cache_files(cache, shards, chosen) if isinstance(cache, str) else None,
+            chosen=chosen,
+        )
     if count is not None:
         # Shows the length in progress bars, and raises an error if records have been lost since.
         raw = raw.apply(tf.data.experimental.assert_cardinality(count))
@@ -382,7 +401,17 @@ def _records(
         raw = raw.shuffle(min(size, count or size), seed=options.seed)
     if options.repeat:
         raw = raw.repeat(None if options.repeat is True else options.repeat)
-    return raw
+    return raw, decoded
+
+
+def _is_decoded(exports: Sequence[OpenedExport], pieces: Pieces) -> bool:
+    """Return whether records are decoded as they are read: patches of known layout in local files.
+
+    Each must be a piece, so that the shuffled order is one of records.
+    """
+    known = all(each.described and each.layout.sequences is None for each in exports)
+    patches = exports[0].content.unit == "patch" and exports[0].record_bytes >= _LEAST_DECODED
+    return known and patches and pieces.single and all(shard.location.is_local for shard in pieces.shards)
 
 
 def _count_records(exports: Sequence[OpenedExport]) -> int | None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from xee_tf.errors import OptionError
 from xee_tf.extras import extra
 from xee_tf.reading import Margins, OpenedExport, fit_fill_value
-from xee_tf.records import Feature
+from xee_tf.records import LIST_DTYPES, Feature, RecordLayout
 from xee_tf.sidecars import BandSpec
+from xee_tf.training.pieces import Pieces
 from xee_tf.training.spec import MISSING_INTEGER, example_spec, missing_value, record_spec
 
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
-__all__ = ["Component", "batch_parser", "shuffle_pixels"]
+__all__ = ["Component", "batch_parser", "feature_parser", "piece_reader", "shuffle_pixels"]
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,18 @@ class Component:
         return next((band.depth for band in self.bands if band.dims), None)
 
 
-def batch_parser(
-    export: OpenedExport, components: Sequence[Component], *, flat: bool
-) -> Callable[[Any], Any]:
-    """Return a function from a batch of serialized records to a tuple of tensors, one per component.
+FeatureParser = Callable[[Any], dict[str, Any]]
+"""A function from a batch to tensors of its features, of shape (batch, depth, height, width)."""
 
-    With `flat`, each pixel is an example.
+
+def batch_parser(
+    export: OpenedExport, components: Sequence[Component], parse_features: FeatureParser, *, flat: bool
+) -> Callable[[Any], Any]:
+    """Return a function from a batch to a tuple of tensors, one per component.
+
+    `parse_features` parses serialized records, or reads those of pieces. With `flat`, each pixel is an
+    example.
     """
-    parse_features = (_series_parser if export.layout.sequences is not None else _patch_parser)(export)
     labels = export.content.labels
     height, width = export.stored.shape
     top, left = export.content.margin.shape
@@ -151,7 +159,33 @@ def _stacked(bands: Sequence[Any]) -> Any:
     return tf.ensure_shape(stacked, [*first.shape, count])
 
 
-def _patch_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
+def feature_parser(export: OpenedExport) -> FeatureParser:
+    """Return a function that parses a batch of serialized records."""
+    return _series_parser(export) if export.layout.sequences is not None else _patch_parser(export)
+
+
+def piece_reader(export: OpenedExport, pieces: Pieces, orders: Sequence[RecordLayout]) -> FeatureParser:
+    """Return a function from numbers of pieces, which are single records of patches, to their features.
+
+    The records are decoded as they are read, to arrays that TensorFlow uses without a copy.
+    """
+    features = export.layout.features
+    read = partial(pieces.decode, layout=export.layout, orders=orders)
+    dtypes = [tf.as_dtype(np.dtype(LIST_DTYPES[feature.kind])) for feature in features]
+
+    def parse(numbers: Any) -> dict[str, Any]:
+        found = tf.numpy_function(read, [numbers], dtypes)
+        tensors = {}
+        for each, values in zip(features, found, strict=True):
+            known = tf.ensure_shape(values, (numbers.shape[0], each.size))
+            shape = (-1, export.content.depths[each.name], *export.stored.shape)
+            tensors[each.name] = tf.reshape(known, shape)
+        return tensors
+
+    return parse
+
+
+def _patch_parser(export: OpenedExport) -> FeatureParser:
     """Return a function from a batch of Examples to tensors of shape (batch, depth, height, width).
 
     The shape of labels is (batch, values).
@@ -250,7 +284,7 @@ def _equals(values: Any, number: float) -> Any:
     return tf.equal(values, tf.constant(number if values.dtype.is_floating else int(number), values.dtype))
 
 
-def _series_parser(export: OpenedExport) -> Callable[[Any], dict[str, Any]]:
+def _series_parser(export: OpenedExport) -> FeatureParser:
     """Return a function from a batch of SequenceExamples to tensors of shape (batch, depth, 1, 1)."""
     spec = record_spec(export)
     features = {feature.name: feature for feature in export.layout.features}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.records import iter_frames
+from xee_tf.records import LIST_DTYPES, RecordLayout, decode_records, iter_frames
 from xee_tf.shards import Shard, read_records
 
 __all__ = ["Pieces", "cut_pieces"]
 
 _LOCAL_BYTES = 1 << 20  # size of a piece
 _REMOTE_BYTES = 4 << 20  # each piece costs a request
+_ALIGNMENT = 64  # TensorFlow copies arrays whose first byte is at another multiple
 _LEAST_RECORD = 4 << 10  # TensorFlow reads smaller records faster, because Python creates each one
 
 Numbers = npt.NDArray[np.int64]
@@ -46,6 +49,11 @@ class Pieces:
         return len(self.starts)
 
     @property
+    def single(self) -> bool:
+        """Whether each piece is a record."""
+        return len(self) == self.records
+
+    @property
     def records(self) -> int:
         """The number of records of all pieces."""
         if self.chosen is not None:
@@ -54,20 +62,42 @@ class Pieces:
 
     def read(self, number: int) -> npt.NDArray[np.object_]:
         """Return the records of a piece; their checksums are compared with the frames and the manifest."""
-        at = int(np.searchsorted(self.edges, number, "right")) - 1
-        shard, start, stop = self.shards[at], int(self.starts[number]), int(self.stops[number])
-        wanted = None
-        if self.chosen is not None:
-            numbers = self.chosen[at]
-            wanted = set(numbers[slice(*np.searchsorted(numbers, [start, stop]))].tolist())
-            start, stop = min(wanted), max(wanted) + 1
+        shard, wanted = self._records(number)
+        kept = wanted if isinstance(wanted, range) else set(wanted)
         found = [
             bytes(data)
-            for first, buffer in read_records(shard, start, stop, share=False)
+            for first, buffer in read_records(shard, wanted[0], wanted[-1] + 1, share=False)
             for record, data in enumerate(iter_frames(buffer, source=str(shard), first=first), first)
-            if wanted is None or record in wanted
+            if record in kept
         ]
         return np.array(found, object)
+
+    def decode(
+        self, numbers: Numbers, layout: RecordLayout, orders: Sequence[RecordLayout]
+    ) -> list[npt.NDArray[Any]]:
+        """Return the features of pieces that are single records, as arrays of shape (pieces, size).
+
+        Checksums are compared as in `read`. For the layouts see `decode_records`.
+        """
+        arrays = [
+            _aligned((len(numbers), feature.size), LIST_DTYPES[feature.kind]) for feature in layout.features
+        ]
+        for row, number in enumerate(numbers):
+            shard, [record] = self._records(number)
+            for first, buffer in read_records(shard, record, record + 1, share=False):
+                found = decode_records(buffer, layout, orders=orders, source=str(shard), first=first)
+                for feature, array in zip(layout.features, arrays, strict=True):
+                    array[row] = found.context[feature.name][0]
+        return arrays
+
+    def _records(self, number: int) -> tuple[Shard, Sequence[int]]:
+        """Return the shard of a piece, and the records of the piece in it."""
+        at = int(np.searchsorted(self.edges, number, "right")) - 1
+        start, stop = int(self.starts[number]), int(self.stops[number])
+        if self.chosen is None:
+            return self.shards[at], range(start, stop)
+        numbers = self.chosen[at]
+        return self.shards[at], numbers[slice(*np.searchsorted(numbers, [start, stop]))].tolist()
 
 
 def cut_pieces(
@@ -119,3 +149,11 @@ def _cut(shard: Shard, count: int, chosen: Numbers | None) -> tuple[Numbers, Num
     new = np.flatnonzero((np.diff(block) > 0) | (np.diff(part) > 0)) + 1
     firsts, lasts = kept[np.concatenate([[0], new])], kept[np.concatenate([new - 1, [len(kept) - 1]])]
     return groups[firsts].astype("int64"), groups[lasts + 1].astype("int64")
+
+
+def _aligned(shape: tuple[int, int], dtype: str) -> npt.NDArray[Any]:
+    """Return an uninitialized array that TensorFlow uses without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    skipped = -memory.ctypes.data % _ALIGNMENT
+    return memory[skipped : skipped + size].view(dtype).reshape(shape)

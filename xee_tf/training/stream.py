@@ -17,10 +17,12 @@ from xee_tf.training.pieces import Pieces
 with extra("tensorflow", "A tf.data.Dataset"):
     import tensorflow as tf
 
-__all__ = ["serialized_records"]
+__all__ = ["ReadingOrder", "piece_numbers", "serialized_records"]
 
 Reader = Callable[[Any], "tf.data.Dataset"]
 """A function from the number of a shard to its records."""
+
+ReadingOrder = Literal["order", "interleave", "shuffle"]
 
 _OPEN_FILES = 16  # number of shards that are interleaved if records are shuffled
 _READ_BYTES = 8 << 20
@@ -28,7 +30,7 @@ _READ_BYTES = 8 << 20
 
 def serialized_records(
     shards: Sequence[Shard],
-    order: Literal["order", "interleave", "shuffle"],
+    order: ReadingOrder,
     seed: int | None,
     parallel: int | None,
     *,
@@ -58,9 +60,7 @@ def serialized_records(
     calls = parallel or tf.data.AUTOTUNE
     exact = order != "shuffle" or seed is not None
     if pieces is not None and caches is None:
-        numbers = tf.data.Dataset.range(len(pieces))
-        if order == "shuffle":
-            numbers = numbers.shuffle(len(pieces), seed=seed)
+        numbers = piece_numbers(pieces, order, seed)
         return _read_pieces(numbers, pieces, num_parallel_calls=calls, deterministic=exact)
     numbers = tf.data.Dataset.range(len(shards))
     read = _shard_reader(shards, caches) if pieces is None else _pieces_of_shard(pieces)
@@ -79,16 +79,21 @@ def serialized_records(
     )
 
 
+def piece_numbers(pieces: Pieces, order: ReadingOrder, seed: int | None) -> tf.data.Dataset:
+    """Return the numbers of pieces, in the order in which they are read; see `serialized_records`."""
+    numbers = tf.data.Dataset.range(len(pieces))
+    return numbers.shuffle(len(pieces), seed=seed) if order == "shuffle" else numbers
+
+
 def _read_pieces(numbers: tf.data.Dataset, pieces: Pieces, **options: Any) -> tf.data.Dataset:
     """Read the records of pieces by their numbers; the options are those of `tf.data.Dataset.map`."""
-    single = len(pieces) == pieces.records
 
     def read(number: Any) -> Any:
         found = tf.ensure_shape(tf.numpy_function(pieces.read, [number], tf.string), (None,))
-        return tf.reshape(found, ()) if single else found
+        return tf.reshape(found, ()) if pieces.single else found
 
     data = numbers.map(read, **options)
-    return data if single else data.unbatch()  # which copies each record
+    return data if pieces.single else data.unbatch()  # which copies each record
 
 
 def _pieces_of_shard(pieces: Pieces) -> Reader:
