@@ -203,8 +203,8 @@ def _outputs(
         length = dict(zip(result["dim_order"], result["shape"], strict=True)).get(channel, -1)
         if classes and length > 1 and len(classes) != length:
             raise OptionError(
-                f"classes has {counted(len(classes), 'name')}, {quoted([text for _, text in classes])}, but the output "
-                f"{name!r} of {spec.connector} has {length} channels: name one class for each."
+                f"classes has {counted(len(classes), 'name')}, {quoted([text for _, text in classes])}, but "
+                f"the output {name!r} of {spec.connector} has {length} channels: name one class for each."
             )
         each: dict[str, Any] = {"name": shown, "tasks": list(tasks), "result": result}
         if channels and regression:
