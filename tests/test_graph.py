@@ -1,5 +1,6 @@
 """Tests of graphs without a cluster: forms of collections, keys, loaded chunks, and chunks in memory."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -28,7 +29,8 @@ from tests.rasters import contents, random_band, raster, without_keys
 from tests.strategies import chunkings, examples
 from xee_tf import DestinationExistsError, Model
 from xee_tf.graph import BlockJob, Sources, add_task, store_chunks, work_on_blocks
-from xee_tf.graph.order import in_order
+from xee_tf.graph.arrays import ArraySpec, arrays_of_boxes
+from xee_tf.graph.order import in_order, ordering_tasks
 
 dd = optional("dask.dataframe")
 gpd = optional("geopandas")
@@ -344,6 +346,37 @@ def test_results_wait_for_few_levels_of_empty_tasks():
                     depths[key] = 1 + max((depths[each] for each in node.dependencies), default=0)
         assert max(depths.values()) <= 6
         assert len(empty) < 220
+
+
+@pytest.mark.parametrize("paths", [1, 2, 7, 100, 2**30, 2**400])
+@pytest.mark.parametrize("count", [1, 2, 31, 256, 5000])
+def test_earlier_turns_have_more_dependencies(paths, count):
+    """By more than the tasks of two turns may differ, as far as levels are reserved for them."""
+    empty, turns = ordering_tasks("turn", count, paths)
+    assert len(empty) < 700
+    weight = {}
+    for key, node in empty.items():  # each after its dependencies
+        weight[key] = 1 + sum(weight[other] for other in node.dependencies)
+    sums = np.array([sum(weight[ref.key] for ref in turn) for turn in turns], object)
+    assert (sums[:-1] - sums[1:] > min(paths, 2**39)).all()
+
+
+@pytest.mark.parametrize("boxes", [(10, 10), (16, 16), (3, 110)])
+def test_boxes_are_read_in_order(boxes):
+    """Streams of gzip are read from the start if a box is before the last one."""
+    found = []
+
+    def read(_, box):
+        found.append(box)
+        return np.zeros((2, *(stop - start for start, stop in box)), "f4")
+
+    specs = [ArraySpec(name, np.dtype("f4"), ()) for name in "ab"]
+    chunks = tuple((4,) * length for length in boxes)
+    arrays = arrays_of_boxes("boxes", 1, read, specs, chunks, order=lambda box: box)
+    with dask.config.set(scheduler="sync"):
+        dask.compute(*arrays)
+    assert found == sorted(found)
+    assert len(found) == math.prod(boxes)
 
 
 def test_image_and_prediction_share_chunks():

@@ -29,6 +29,7 @@ __all__ = ["in_order", "most_paths", "ordering_tasks"]
 
 _LEVELS, _MAX_LEVEL_BITS = 3, 6  # levels of empty tasks; at most 64 tasks in each, if need be of more levels
 _SPARE_BITS = 2  # for what users compute from the other tasks
+_MOST_RESERVED_BITS = 40  # images of many steps have more paths; levels for all of them would delay blocks
 
 
 def in_order(
@@ -95,18 +96,19 @@ def ordering_tasks(name: str, count: int, paths: int) -> tuple[Tasks, list[list[
     dependencies : list of list of TaskRef
         The references that each of the other tasks must depend on.
     """
-    reserved = paths.bit_length() + _SPARE_BITS
+    reserved = min(paths.bit_length() + _SPARE_BITS, _MOST_RESERVED_BITS)
     bits = reserved + count.bit_length()
     level_bits = min(-(-bits // _LEVELS), _MAX_LEVEL_BITS)
     tasks: Tasks = {name: Task(name, first_of, None)}
     below = [TaskRef(name)]
     weights: list[TaskRef] = []
     for first in range(0, bits, level_bits):
-        # All tasks of the level below have about 2**first dependencies.
-        for bit in range(max(first, reserved), min(first + level_bits, bits)):
-            weights.append(add_task(tasks, (name, "weight", bit), first_of, None, *below[: 1 << bit - first]))
-        width = range(1 << min(level_bits, bits - first))
+        end_bit = min(first + level_bits, bits)
+        # Each task of a level has about 2**first dependencies; the last level only has weights above it.
+        width = range(1 << (end_bit - first if end_bit < bits else bits - 1 - first))
         below = [add_task(tasks, (name, first, number), first_of, None, *below) for number in width]
+        for bit in range(max(first, reserved), end_bit):
+            weights.append(add_task(tasks, (name, "weight", bit), first_of, None, *below[: 1 << bit - first]))
     end = add_task(tasks, (name, "end"), first_of, None, *weights)
     return tasks, [
         [*(ref for bit, ref in enumerate(weights) if rank >> bit & 1), end] for rank in range(count, 0, -1)

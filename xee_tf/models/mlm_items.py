@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xee_tf.connector import TensorInfo
-from xee_tf.display import quoted
+from xee_tf.display import counted, quoted
 from xee_tf.errors import ModelError, OptionError
 from xee_tf.models.axis_orders import axis_name, axis_order, last_order
 from xee_tf.models.keras import ExportedKerasConnector, KerasConnector
@@ -203,8 +203,8 @@ def _outputs(
         length = dict(zip(result["dim_order"], result["shape"], strict=True)).get(channel, -1)
         if classes and length > 1 and len(classes) != length:
             raise OptionError(
-                f"classes has {len(classes)} names, {quoted([text for _, text in classes])}, but the output "
-                f"{name!r} of {spec.connector} has {length} channels: name one class for each."
+                f"classes has {counted(len(classes), 'name')}, {quoted([text for _, text in classes])}, but "
+                f"the output {name!r} of {spec.connector} has {length} channels: name one class for each."
             )
         each: dict[str, Any] = {"name": shown, "tasks": list(tasks), "result": result}
         if channels and regression:
