@@ -199,6 +199,10 @@ def test_result_html_is_well_formed_and_bounded(scene, tmp_path):
     root = ElementTree.fromstring(result._repr_html_())
     assert len(list(root.iter("tr"))) < 20
     assert "... and 187 more" in "".join(root.itertext())
+    assert [found.text for found in root.iter("summary")] == ["195 files"]
+    result = scene.tfexport(tmp_path / "one", patch_dimensions=32)
+    root = ElementTree.fromstring(result._repr_html_())
+    assert [found.text for found in root.iter("summary")] == ["1 file"]
 
 
 def test_warnings_and_an_object_without_facts():

@@ -8,7 +8,7 @@ from html import escape
 
 from xee_tf.display.sides import SidesPicture, sides_svg
 from xee_tf.display.svg import DROPPED, MARGIN, PATCH, GridPicture, grid_svg, patches_per_cell
-from xee_tf.display.text import Facts, aligned, truncate
+from xee_tf.display.text import Facts, aligned, counted, truncate
 
 __all__ = ["Listing", "Summarized", "Summary"]
 
@@ -25,7 +25,7 @@ class Listing:
     Parameters
     ----------
     title : str
-        Plural noun for the items.
+        Plural noun for the items, with an s at its end.
     rows : sequence of sequence of str
         Cells of each item; the first cell is its name.
     most : int
@@ -49,10 +49,8 @@ class Listing:
         """Return the first items as a collapsible HTML section, with their total number as its title."""
         shown, more = truncate(self.rows, _LISTED)
         body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
-        return (
-            f'<details open="" style="margin-top:6px"><summary>{len(self.rows):,} {self.title}</summary>'
-            f"{_table(body)}</details>"
-        )
+        total = counted(len(self.rows), self.title.removesuffix("s"))
+        return f'<details open="" style="margin-top:6px"><summary>{total}</summary>{_table(body)}</details>'
 
 
 @dataclass(frozen=True)

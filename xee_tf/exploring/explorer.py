@@ -80,8 +80,8 @@ def explore(
     resampling : {"nearest", "bilinear"}, optional
         How pixels are drawn. Default: "nearest" for classes and booleans, else "bilinear".
     basemap : str or xyzservices.TileProvider, optional
-        What is below: "osm" (OpenStreetMap), an address such as "https://tiles.test/{z}/{x}/{y}.png", or a
-        provider of xyzservices. Default: none; then nothing is fetched from the internet.
+        What is below: "osm" (OpenStreetMap), an address such as ``"https://tiles.test/{z}/{x}/{y}.png"``, or
+        a provider of xyzservices. Default: none; then nothing is fetched from the internet.
     max_pixels : int, default 262144
         Maximum number of pixels of a raster in one tile of 256 x 256 pixels of the screen. A view has about
         30 tiles. Where it is zoomed out further, the map shows only the outline, and asks to zoom in. Tiles
@@ -95,7 +95,7 @@ def explore(
         The port of the server of the map, on this machine's loopback address. 0 selects a free port.
     url : str, optional
         How the browser reaches the server, if it runs on another machine: "/proxy/{port}" with
-        jupyter-server-proxy, or "/user/NAME/proxy/{port}" on a JupyterHub. Default: "http://127.0.0.1:{port}".
+        jupyter-server-proxy, or "/user/NAME/proxy/{port}" on a JupyterHub. Default: ``"http://127.0.0.1:{port}"``.
     crs, transform : optional
         The georeference of rasters without one; see `open_image` and `add_bands`.
 
