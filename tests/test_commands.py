@@ -24,7 +24,7 @@ from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import OptionError
 from xee_tf.cli.cluster import computing_on
-from xee_tf.cli.loading import model_at
+from xee_tf.cli.loading import declare_classes, model_at
 from xee_tf.cli.options import parse_shares
 from xee_tf.graph.progress import Meter
 from xee_tf_cli import main
@@ -414,16 +414,12 @@ def test_unknown_bands_of_a_prediction_have_a_fix(source, tmp_path, capsys):
     ],
 )
 def test_class_map_has_values_names_and_colors(texts, expected):
-    from xee_tf.cli.predict import _declare_classes
-
-    assert _declare_classes(texts.split(",")) == expected
+    assert declare_classes(texts.split(",")) == expected
 
 
 def test_class_map_without_a_value():
-    from xee_tf.cli.predict import _declare_classes
-
     with pytest.raises(OptionError, match="class_map has no value for 'b': give each class one, such as 1"):
-        _declare_classes(["1:a", "b"])
+        declare_classes(["1:a", "b"])
 
 
 # -- Progress ------------------------------------------------------------------------------------------
