@@ -11,12 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
+import dask
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 
 import xee_tf
 from tests.conftest import ROOT
@@ -112,14 +114,27 @@ def test_clusters_that_cannot_be_used(flags, message, tmp_path, monkeypatch, cap
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert dask.config.get("scheduler", None) is None
 
 
-def test_new_workers_are_stopped(capsys):
-    with computing_on(workers=1):
+@pytest.mark.parametrize("how", ["interrupted", pytest.param("complete", marks=pytest.mark.long)])
+def test_new_workers_are_stopped(how, tmp_path, capsys):
+    """At once if the command is interrupted: then they do not close themselves."""
+    closed = tmp_path / "closed"
+
+    class Closing(WorkerPlugin):
+        def teardown(self, worker):
+            closed.touch()
+
+    with suppress(KeyboardInterrupt), computing_on(workers=1):
         client = Client.current()
+        client.register_plugin(Closing())
         [pid] = client.run(os.getpid).values()
         os.kill(pid, signal.SIGINT)  # as Ctrl-C in a terminal, which is sent to all its processes
         assert client.submit(os.getpid).result(timeout=60) == pid
+        if how == "interrupted":
+            raise KeyboardInterrupt
+    assert closed.exists() == (how == "complete")
     assert client.status == "closed"
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -359,6 +374,7 @@ def test_models_that_are_not_as_they_are_named(address, options, message):
         model_at(address, **options)
 
 
+@pytest.mark.long
 def test_predict_with_a_server(source, scene, tmp_path, capsys):
     tf = pytest.importorskip("tensorflow")
     pytest.importorskip("starlette")
@@ -517,6 +533,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
     text = (ROOT / "docs" / "shell.md").read_text()
     onnx = pytest.importorskip("onnxruntime.datasets")
     pytest.importorskip("pyarrow")
+    pytest.importorskip("geopandas")
     prefix, model = str(tmp_path / "s"), onnx.get_example("sigmoid.onnx")
     one = ["--bands", "red", "--output-bands", "p=float32"]
     commands = {
@@ -529,6 +546,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         "inspect": [f"{prefix}-mixer.json"],
         "verify": [f"{prefix}-mixer.json"],
         "upload image": [f"{prefix}-00000.tfrecord.gz", f"{prefix}-mixer.json", str(tmp_path / "u.tif")],
+        "upload table": [f"{prefix}.tfrecord.gz", str(tmp_path / "t.gpkg")],
         "model inspect": [model],
         "completion": ["bash"],
     }
@@ -537,7 +555,8 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         if command == "plan export":
             arguments = [*arguments, *PATCH]
         assert main([*command.split(), *arguments, "--json"]) == 0
-        [row] = [row for names, row in rows.items() if f"`{command.split(' image')[0]}`" in names.split(", ")]
+        name = f"`{re.sub('upload .*', 'upload', command)}`"
+        [row] = [row for names, row in rows.items() if name in names.split(", ")]
         documented = set(re.findall(r"`(\w+)`", row))
         if command == "split":
             documented |= set(re.findall(r"`(\w+)`", rows["`export`"]))
@@ -551,6 +570,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
 # -- The server ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_serve_prints_its_addresses_and_requests(tmp_path):
     tf = pytest.importorskip("tensorflow")
     requests = pytest.importorskip("requests")
