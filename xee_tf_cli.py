@@ -82,6 +82,11 @@ upload.command(
     help="Convert rows in TFRecords to a GeoParquet or GeoPackage file.",
 )
 app.command("xee_tf.cli.predict:predict", name="predict", help="Predict every pixel of rasters with a model.")
+app.command(
+    "xee_tf.cli.explore:explore",
+    name="explore",
+    help="Show rasters and a prediction on a map in a browser.",
+)
 app.command(plan)
 plan.command("xee_tf.cli.export:plan", name="export", help='Show what "xee-tf export" would do.')
 plan.command("xee_tf.cli.predict:plan", name="predict", help='Show what "xee-tf predict" would do.')

@@ -1194,12 +1194,15 @@ COMMANDS = {
     "model prepare": [xee_tf.prepare_model],
     "model serve": [xee_tf.serve],
     "completion": [],
+    "explore": [xee_tf.explore, xee_tf.Model.from_saved_model],
     "demo": [demo.run],
 }
 
 OTHER_DEFAULTS = {
     ("model serve", "port"),
     ("model serve", "grpc_port"),
+    ("explore", "input_overlap_size"),
+    ("explore", "signature"),
     ("predict", "input_overlap_size"),
     ("predict", "resume"),
     ("predict", "signature"),

@@ -9,11 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 
+import dask
 import numpy as np
 import pytest
 import rasterio
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 
 import xee_tf
 from tests.conftest import ROOT
@@ -21,7 +23,7 @@ from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import OptionError
 from xee_tf.cli.cluster import computing_on
-from xee_tf.cli.loading import model_at
+from xee_tf.cli.loading import declare_classes, model_at
 from xee_tf.cli.options import parse_shares
 from xee_tf_cli import main
 
@@ -108,14 +110,27 @@ def test_clusters_that_cannot_be_used(flags, message, tmp_path, monkeypatch, cap
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert dask.config.get("scheduler", None) is None
 
 
-def test_new_workers_are_stopped(capsys):
-    with computing_on(workers=1):
+@pytest.mark.parametrize("how", ["interrupted", pytest.param("complete", marks=pytest.mark.long)])
+def test_new_workers_are_stopped(how, tmp_path, capsys):
+    """At once if the command is interrupted: then they do not close themselves."""
+    closed = tmp_path / "closed"
+
+    class Closing(WorkerPlugin):
+        def teardown(self, worker):
+            closed.touch()
+
+    with suppress(KeyboardInterrupt), computing_on(workers=1):
         client = Client.current()
+        client.register_plugin(Closing())
         [pid] = client.run(os.getpid).values()
         os.kill(pid, signal.SIGINT)  # as Ctrl-C in a terminal, which is sent to all its processes
         assert client.submit(os.getpid).result(timeout=60) == pid
+        if how == "interrupted":
+            raise KeyboardInterrupt
+    assert closed.exists() == (how == "complete")
     assert client.status == "closed"
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -355,6 +370,7 @@ def test_models_that_are_not_as_they_are_named(address, options, message):
         model_at(address, **options)
 
 
+@pytest.mark.long
 def test_predict_with_a_server(source, scene, tmp_path, capsys):
     tf = pytest.importorskip("tensorflow")
     pytest.importorskip("starlette")
@@ -410,16 +426,12 @@ def test_unknown_bands_of_a_prediction_have_a_fix(source, tmp_path, capsys):
     ],
 )
 def test_class_map_has_values_names_and_colors(texts, expected):
-    from xee_tf.cli.predict import _declare_classes
-
-    assert _declare_classes(texts.split(",")) == expected
+    assert declare_classes(texts.split(",")) == expected
 
 
 def test_class_map_without_a_value():
-    from xee_tf.cli.predict import _declare_classes
-
     with pytest.raises(OptionError, match="class_map has no value for 'b': give each class one, such as 1"):
-        _declare_classes(["1:a", "b"])
+        declare_classes(["1:a", "b"])
 
 
 # -- Completion ----------------------------------------------------------------------------------------
@@ -457,6 +469,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
     text = (ROOT / "docs" / "shell.md").read_text()
     onnx = pytest.importorskip("onnxruntime.datasets")
     pytest.importorskip("pyarrow")
+    pytest.importorskip("geopandas")
     prefix, model = str(tmp_path / "s"), onnx.get_example("sigmoid.onnx")
     one = ["--bands", "red", "--output-bands", "p=float32"]
     commands = {
@@ -469,6 +482,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         "inspect": [f"{prefix}-mixer.json"],
         "verify": [f"{prefix}-mixer.json"],
         "upload image": [f"{prefix}-00000.tfrecord.gz", f"{prefix}-mixer.json", str(tmp_path / "u.tif")],
+        "upload table": [f"{prefix}.tfrecord.gz", str(tmp_path / "t.gpkg")],
         "model inspect": [model],
         "completion": ["bash"],
     }
@@ -477,7 +491,8 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         if command == "plan export":
             arguments = [*arguments, *PATCH]
         assert main([*command.split(), *arguments, "--json"]) == 0
-        [row] = [row for names, row in rows.items() if f"`{command.split(' image')[0]}`" in names.split(", ")]
+        name = f"`{re.sub('upload .*', 'upload', command)}`"
+        [row] = [row for names, row in rows.items() if name in names.split(", ")]
         documented = set(re.findall(r"`(\w+)`", row))
         if command == "split":
             documented |= set(re.findall(r"`(\w+)`", rows["`export`"]))
@@ -491,6 +506,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
 # -- The server ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_serve_prints_its_addresses_and_requests(tmp_path):
     tf = pytest.importorskip("tensorflow")
     requests = pytest.importorskip("requests")

@@ -8,10 +8,12 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
+import dask
+import psutil
 from dask.system import CPU_COUNT
 
 from xee_tf.display import counted
@@ -67,7 +69,7 @@ def _connected(scheduler: str) -> Iterator[Any]:
             with open(scheduler):  # Client waits until there is one
                 pass
         given = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _restored_scheduler():
             # The last attempt is abandoned.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             client = Client(**given, timeout=_SECONDS)
@@ -83,6 +85,17 @@ def _connected(scheduler: str) -> Iterator[Any]:
 
 
 @contextmanager
+def _restored_scheduler() -> Iterator[None]:
+    """Restore Dask's scheduler if no client can be created, which leaves itself as the scheduler."""
+    before = dask.config.get("scheduler", None)
+    try:
+        yield
+    except BaseException:
+        dask.config.set(scheduler=before)
+        raise
+
+
+@contextmanager
 def _started(workers: int) -> Iterator[Any]:
     """Start worker processes, which share the processors."""
     from distributed import Client, LocalCluster
@@ -95,7 +108,20 @@ def _started(workers: int) -> Iterator[Any]:
             silence_logs=logging.ERROR,
         )
     with cluster, Client(cluster) as client:
-        yield client
+        try:
+            yield client
+        except KeyboardInterrupt:  # the tasks that were running have ended
+            _kill_workers(cluster)
+            raise
+
+
+def _kill_workers(cluster: Any) -> None:
+    """End the processes of workers at once: otherwise each first closes what nobody needs any more."""
+    for nanny in cluster.workers.values():
+        nanny.auto_restart = False
+        if nanny.pid is not None:
+            with suppress(psutil.Error):
+                psutil.Process(nanny.pid).kill()
 
 
 @contextmanager

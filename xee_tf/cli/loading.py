@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import xarray as xr
+
 import xee_tf
+from xee_tf.cli.options import parse_names, select_bands
 from xee_tf.errors import OptionError
 from xee_tf.models import model_kind
 
-__all__ = ["model_at"]
+__all__ = ["declare_classes", "model_at", "model_options"]
 
 _LOADERS: dict[str | None, Any] = {
     "keras": xee_tf.Model.from_keras,
@@ -98,3 +102,64 @@ def model_at(
     known = {} if signature is None else {"signature": signature}
     model = _LOADERS.get(kind, xee_tf.Model.from_saved_model)(address, **known, **options)
     return model
+
+
+def model_options(
+    image: xr.Dataset,
+    *,
+    bands: Sequence[str] | None,
+    array_dims: Sequence[str] | None,
+    output_bands: Sequence[str] | None,
+    class_map: Sequence[str] | None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the options of a model that predicts an image, as its constructors take them.
+
+    Parameters
+    ----------
+    image : Dataset
+        The image.
+    bands, array_dims, output_bands, class_map : sequence of str or None
+        Values of options of a command, with names that are separated by commas.
+    **options
+        Options that need no conversion.
+
+    Raises
+    ------
+    OptionError
+        If the image has no such band, or options exclude each other.
+    """
+    found = {
+        "bands": [str(name) for name in select_bands(image, bands)] if bands else None,
+        "array_dims": parse_names(array_dims, image.dims),
+        **options,
+    }
+    if outputs := parse_names(output_bands):
+        types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
+        found["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
+    if classes := parse_names(class_map):
+        if outputs:
+            raise OptionError("output_bands and class_map exclude each other: pass one of them.")
+        found["output_bands"] = {"class": declare_classes(classes)}
+    return found
+
+
+def declare_classes(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the declaration of a map of classes, of which all have values or none, and colors or none.
+
+    Examples
+    --------
+    >>> declare_classes(["1:forest", "5:water"])
+    {'argmax': ['forest', 'water'], 'colors': None, 'values': [1, 5]}
+    """
+    parts = [re.fullmatch("(?:(-?[0-9]+):)?(.*?)(?:=([^=]*))?", text) for text in texts]
+    values, names, colors = zip(*(part.groups() for part in parts if part), strict=True)
+    for what, given, example in (("color", colors, "#2f7d4f"), ("value", values, "1")):
+        if any(each is not None for each in given) and None in given:
+            name = names[given.index(None)]
+            raise OptionError(
+                f"class_map has no {what} for {name!r}: give each class one, such as {example}, or none of "
+                "them."
+            )
+    found: dict[str, Any] = {"argmax": list(names), "colors": None if None in colors else list(colors)}
+    return found if None in values else found | {"values": [int(value) for value in values]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -10,7 +9,7 @@ from dask.utils import format_bytes
 
 import xee_tf
 from xee_tf.cli.command import command, variant
-from xee_tf.cli.loading import model_at
+from xee_tf.cli.loading import model_at, model_options
 from xee_tf.cli.options import (
     Crs,
     FilePath,
@@ -22,7 +21,6 @@ from xee_tf.cli.options import (
     Value,
     if_exists,
     parse_names,
-    select_bands,
 )
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
@@ -173,22 +171,18 @@ def predict(
         if nodata is not None:
             raise OptionError("nodata is for a .tif; a Zarr store has a value for each band. Omit it.")
     image = open_rasters(rasters, chunk, crs, parse_names(band_names))
-    options: dict[str, Any] = {
-        "bands": [str(name) for name in select_bands(image, bands)] if bands else None,
-        "input_name": input_name,
-        "array_dims": parse_names(array_dims, image.dims),
-        "unit": unit,
-        "input_tile_size": input_tile_size,
-        "input_overlap_size": input_overlap_size,
-        "output_tile_size": output_tile_size,
-    }
-    if outputs := parse_names(output_bands):
-        types = {name: kind or None for name, _, kind in (output.partition("=") for output in outputs)}
-        options["output_bands"] = {name: {"type": kind} for name, kind in types.items()}
-    if classes := parse_names(class_map):
-        if outputs:
-            raise OptionError("output_bands and class_map exclude each other: pass one of them.")
-        options["output_bands"] = {"class": _declare_classes(classes)}
+    options = model_options(
+        image,
+        bands=bands,
+        array_dims=array_dims,
+        output_bands=output_bands,
+        class_map=class_map,
+        input_name=input_name,
+        unit=unit,
+        input_tile_size=input_tile_size,
+        input_overlap_size=input_overlap_size,
+        output_tile_size=output_tile_size,
+    )
     hosted: dict[str, Any] = {
         "payload_format": payload_format,
         "route": route,
@@ -246,21 +240,6 @@ def _plan(found: xee_tf.PredictPlan) -> Outcome:
         "warnings": found.warnings,
     }
     return Outcome(str(found), values)
-
-
-def _declare_classes(texts: list[str]) -> dict[str, Any]:
-    """Return the declaration of a map of classes, of which all have values or none, and colors or none."""
-    parts = [re.fullmatch("(?:(-?[0-9]+):)?(.*?)(?:=([^=]*))?", text) for text in texts]
-    values, names, colors = zip(*(part.groups() for part in parts if part), strict=True)
-    for what, given, example in (("color", colors, "#2f7d4f"), ("value", values, "1")):
-        if any(each is not None for each in given) and None in given:
-            name = names[given.index(None)]
-            raise OptionError(
-                f"class_map has no {what} for {name!r}: give each class one, such as {example}, or none of "
-                "them."
-            )
-    found: dict[str, Any] = {"argmax": list(names), "colors": None if None in colors else list(colors)}
-    return found if None in values else found | {"values": [int(value) for value in values]}
 
 
 def _describe(written: Written) -> str:
