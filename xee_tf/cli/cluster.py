@@ -118,7 +118,7 @@ def _started(workers: int) -> Iterator[Any]:
 def _kill_workers(cluster: Any) -> None:
     """End the processes of workers at once: otherwise each first closes what nobody needs any more."""
     for nanny in cluster.workers.values():
-        nanny.auto_restart = False
+        nanny.close_gracefully()  # or it would start another process
         if nanny.pid is not None:
             with suppress(psutil.Error):
                 psutil.Process(nanny.pid).kill()
