@@ -14,6 +14,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from tests.hostile import VALUES, paths
 from tests.onnx_models import convolution, identity, model, node
@@ -215,6 +216,33 @@ def test_options_override_the_item() -> None:
     assert Model.from_mlm(item, inputs={"a": "x"}).bands is None
     assert Model.from_mlm(item, bands=None, input_tile_size=None).bands == ("B4", "B3", "B2")
     assert Model.from_mlm(item, preprocessed=True).normalize is None
+
+
+@pytest.mark.parametrize("unnamed", [{}, {"name": None}, {"name": " "}, {"name": 3}, ""])
+def test_bands_without_names(unnamed: Any) -> None:
+    """They are an error, once, unless users pass names."""
+    item = described(bands=["B4", unnamed, {"format": "rio"}])
+    message = (
+        r"'cover' has 'x', an input .* with bands without a name, .* of all of them: bands=\[\.\.\.\]\.$"
+    )
+    with pytest.raises(ModelError, match=message):
+        Model.from_mlm(item)
+    assert Model.from_mlm(item, bands=["a", "b", "c"]).bands == ("a", "b", "c")
+    assert Model.from_mlm(item, inputs={"a": "x"}).inputs == {"a": "x"}
+    inputs, outputs = item["properties"]["mlm:input"], item["properties"]["mlm:output"]
+    inputs.append(described(bands=[])["properties"]["mlm:input"][0] | {"name": "date"})
+    with pytest.raises(ModelError, match=r"'x', an input .*: inputs=\{\.\.\.\}\.$"):
+        Model.from_mlm(item)
+    found = Model.from_mlm(item, inputs={"a": "x", "b": "x"})
+    assert (found.inputs, found.input_properties) == ({"a": "x", "b": "x"}, ("date",))
+    inputs[:] = described()["properties"]["mlm:input"]
+    outputs[0]["bands"] = [unnamed, "q"]
+    with pytest.raises(ModelError, match=r"'y', .*output with bands without .*: output_bands=\[\.\.\.\]\.$"):
+        Model.from_mlm(item)
+    assert list(Model.from_mlm(item, output_bands=["p", "q"]).output_bands) == ["p", "q"]
+    rows = described((-1, 2), ["batch", "features"], [unnamed, "c"])
+    with pytest.raises(ModelError, match=r": input_properties=\[\.\.\.\]\.$"):
+        Model.from_mlm(rows)
 
 
 def test_sizes_of_tiles() -> None:
@@ -459,8 +487,9 @@ def test_folders_are_no_items(tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=message):
             Model.from_mlm(described(), **options)
-    with pytest.raises(OptionError, match=r"item must be a STAC item.*got b'abc'"):
-        Model.from_mlm(b"abc")
+    for item in (b"abc", ""):
+        with pytest.raises(OptionError, match=f"item must be a STAC item.*got {item!r}"):
+            Model.from_mlm(item)
 
 
 # -- Writing -------------------------------------------------------------------------------------------
@@ -554,6 +583,8 @@ def test_classes_of_a_map_are_described(tmp_path: Path) -> None:
         ({"interval": (2020, 2021)}, "interval must be two dates"),
         ({"interval": ("2020-02-30", "2021-01-01")}, "interval must be two dates"),
         ({"interval": ("2022-01-01", "2021-01-01T00:00:00+01:00")}, "the first one not after the second"),
+        ({"interval": np.array(["2020-01-01", "NaT"], "M8[ns]")}, "interval must be two dates"),
+        ({"interval": [pd.Timestamp(2020, 1, 1), pd.NaT]}, "interval must be two dates"),
         ({"classes": "abc"}, r"classes must be names by their value, .*got 'abc'"),
         ({"classes": 5}, "classes must be a list of names"),
         ({"classes": {"x": "a", "y": "b"}}, "the value of a class must be a whole number; got 'x'"),
@@ -592,6 +623,13 @@ def test_places_and_times_of_a_model() -> None:
     assert item["properties"]["start_datetime"] == "2020-01-01T00:00:00Z"
     assert item["properties"]["end_datetime"] == "2021-06-30T12:00:00+02:00"
     assert item["assets"]["model"]["href"] == "m.onnx"
+    text = ["2020-03-01T00:00:00Z", "2021-06-30T12:00:00Z"]
+    times = pd.DatetimeIndex(["2020-03-01", "2021-06-30T12:00"])
+    cube = xr.DataArray([0, 1], {"time": times}, ["time"])
+    days = [np.datetime64("2020-03-01"), np.datetime64("2021-06-30T12")]
+    for interval in (times, list(times), times.values, days, cube.time, (cube.time.min(), cube.time[-1])):
+        properties = found.to_mlm("m", href="m.onnx", interval=interval)["properties"]
+        assert [properties["start_datetime"], properties["end_datetime"]] == text
     pacific = found.to_mlm("m", href="m.onnx", bbox=(170, -50, -170, -30))
     west, east = pacific["geometry"]["coordinates"]
     assert [min(west[0]), max(west[0]), min(east[0]), max(east[0])] == [

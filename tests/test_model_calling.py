@@ -495,7 +495,7 @@ def test_predictions_of_whole_tiles_without_spatial_axes() -> None:
         (tensors(x=(*FREE, 3)), {"input_name": "y"}, "no input 'y'.*x: float32"),
         (tensors(x=(*FREE, 3)), {"inputs": {"B4": "y"}}, "no input 'y'"),
         (tensors(x=(*FREE, 2)), {}, r"2 channels.*'B4', 'B3', 'B2' have 3.*bands=\[\.\.\.\]"),
-        (tensors(x=(*FREE, 2)), {"bands": ["B4"]}, "2 channels.*'B4' have 1"),
+        (tensors(x=(*FREE, 2)), {"bands": ["B4"]}, "2 channels.*'B4' has 1"),
         (tensors(x=(*FREE, 1), y=(*FREE, 2)), {"bands": ["B4", "B3"]}, "input_name='x'"),
         (
             tensors(B4=(*FREE, 1), B3=(*FREE, 1)),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, Unpack, cast
 
+import numpy as np
 import xarray as xr
 
 from xee_tf.connector import Connector
@@ -942,7 +944,7 @@ class Model(Summarized, ModelSpec):
         tasks: Sequence[str] = ("semantic-segmentation",),
         classes: Mapping[int, str] | Sequence[str] | None = None,
         bbox: Sequence[float] = (-180, -90, 180, 90),
-        interval: Sequence[str] = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+        interval: Sequence[str | date | np.datetime64] = ("1900-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
         properties: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Describe a model in a file as a STAC item with the Machine Learning Model extension (MLM).
@@ -963,7 +965,7 @@ class Model(Summarized, ModelSpec):
         bbox : sequence of float, optional
             Where the model can be used: west, south, east and north in degrees. West of a box across 180
             degrees is greater than east. Default: everywhere.
-        interval : sequence of str, optional
+        interval : sequence of str, date or numpy.datetime64, optional
             When it can be used: two dates or times, in UTC unless they have a time zone. Default: always.
         properties : mapping of str to object, optional
             Further properties of the item, such as ``{"mlm:architecture": "U-Net"}``.

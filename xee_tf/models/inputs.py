@@ -243,15 +243,16 @@ class _Plan:
                 return (1,) * len(expected)
         if rank < lead or rank == lead == lead_axes("tile"):
             raise tile_axes_error(self.spec, target, info)
+        have = f"{listed(names)} {'has' if len(names) == 1 else 'have'}"
         if len(expected) == 1 and len(shape) <= 1:
             raise OptionError(
                 f"The input {target!r} of {self.spec.connector} takes {expected[0]} channels, but "
-                f"{listed(names)} have {sum(map(math.prod, shapes))}. {self.available} Select those that the "
+                f"{have} {sum(map(math.prod, shapes))}. {self.available} Select those that the "
                 f"model takes, in its order: {self.option}=[...]."
             )
         raise OptionError(
-            f"The input {target!r} of {self.spec.connector} is {info}, but {listed(names)} have the shape "
-            f"{shape} in each {'pixel' if tiled else 'row'}. {self.available}"
+            f"The input {target!r} of {self.spec.connector} is {info}, but {have} the shape {shape} "
+            f"in each {'pixel' if tiled else 'row'}. {self.available}"
             f"{of_tiles(self.spec, info) if tiled else ''}"
         )
 

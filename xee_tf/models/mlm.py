@@ -125,14 +125,15 @@ def read_mlm(
             f"{name} has a model whose axes have the order {order}. Tiles are sent channels last, as NHWC or "
             "NHWTC, except to ONNX files."
         )
-    options["output_properties" if rows else "output_bands"] = output_options(outputs, name)
+    declared = output_options(outputs, given, name, rows=rows)
+    options["output_properties" if rows else "output_bands"] = declared
     return MlmModel(path, kind, order, options)
 
 
 def _load(item: Any, storage_options: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], str]:
     """Return an item as a mapping, and the location that its paths are relative to."""
     base = ""
-    if is_path(item):
+    if is_path(item) and str(item):
         location = Location.of(item, storage_options)
         try:
             with model_errors(location):

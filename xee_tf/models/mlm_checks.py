@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+import numpy as np
+
 from xee_tf.errors import OptionError, excerpt
 from xee_tf.models.kinds import is_path
 from xee_tf.options import did_you_mean, integer, is_number, read_names
@@ -133,6 +135,9 @@ def read_interval(value: Any) -> tuple[str, str]:
 
 def _time(value: Any) -> datetime | None:
     """Return a time with its time zone; None if `value` is no time."""
+    dtype = getattr(value, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind == "M" and np.ndim(value) == 0:
+        value = np.asarray(value).astype("datetime64[us]").item()  # None for NaT
     if isinstance(value, date | datetime):
         value = value.isoformat()
     if not isinstance(value, str):

@@ -139,11 +139,13 @@ def input_options(
     preprocessed: bool,
 ) -> dict[str, Any]:
     """Return the bands of each input, and how they are normalized."""
-    bands = {str(each.get("name")): _names(each) for each in inputs}
+    option = "inputs={...}" if len(inputs) > 1 else "input_properties=[...]" if rows else "bands=[...]"
+    chosen = given.get("input_properties" if rows else "bands")
+    replaced = chosen is not None or given.get("inputs") is not None
+    bands = {str(each.get("name")): _names(each, item, "" if replaced else option) for each in inputs}
     if len(bands) < len(inputs):
         raise ModelError(f"{item} has several inputs with the same name, {quoted(bands)}.")
     options: dict[str, Any] = {}
-    chosen = given.get("input_properties" if rows else "bands")
     if len(inputs) == 1:
         ((_, names),) = bands.items()
         names = names if chosen is None else list(chosen)
@@ -163,7 +165,8 @@ def input_options(
                 "each band that goes to several inputs."
             )
         if not rows:
-            options["input_properties"] = [name for name, names in bands.items() if not names]
+            names_of_properties = [str(each.get("name")) for each in inputs if not _listed(each)]
+            options["input_properties"] = names_of_properties
     if given.get("normalize") is None:
         scales: dict[str, Any] = {}
         for each, (name, names) in zip(inputs, bands.items(), strict=True):
@@ -175,10 +178,28 @@ def input_options(
     return options
 
 
-def _names(each: Mapping[str, Any]) -> list[str]:
-    """Return the names of the bands or variables of an input or output."""
-    found = each.get("bands") or each.get("variables") or ()
-    return [str(band.get("name") if isinstance(band, Mapping) else band) for band in found]
+def _listed(each: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the bands or variables of an input or output, which are names or objects."""
+    return each.get("bands") or each.get("variables") or ()
+
+
+def _names(each: Mapping[str, Any], item: str, option: str) -> list[str]:
+    """Return the names of the bands or variables of an input or output.
+
+    If some have no name, raise an error that asks for `option`; return no names if `option` is empty, because
+    users pass other names.
+    """
+    names = [band.get("name") if isinstance(band, Mapping) else band for band in _listed(each)]
+    unnamed = [number for number, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
+    if not unnamed:
+        return names
+    if not option:
+        return []
+    key = "bands" if each.get("bands") else "variables"
+    raise ModelError(
+        f"{item} has {excerpt(each.get('name'))}, an input or output with {key} without a name, such as "
+        f"{excerpt(_listed(each)[unnamed[0]])}. Pass the names of all of them: {option}."
+    )
 
 
 def _scales(
@@ -243,8 +264,12 @@ def tile_options(
     return {"input_tile_size": core}
 
 
-def output_options(outputs: Sequence[Mapping[str, Any]], item: str) -> dict[str, Any]:
+def output_options(
+    outputs: Sequence[Mapping[str, Any]], given: Mapping[str, Any], item: str, *, rows: bool
+) -> dict[str, Any]:
     """Return the declaration of outputs; channels of a single one have the names of its bands or classes."""
+    key = "output_properties" if rows else "output_bands"
+    option = "" if given.get(key) is not None else f"{key}=[...]"
     declared: dict[str, Any] = {}
     for each in outputs:
         name, result = str(each.get("name") or "output"), each.get("result") or {}
@@ -261,9 +286,11 @@ def output_options(outputs: Sequence[Mapping[str, Any]], item: str) -> dict[str,
         kind = {"type": dtype} if dtype in _DTYPES else {}
         channels = _channels(result)
         classes = _classes(each, item)
-        names = _names(each) or [str(one.get("name") or one["value"]) for one in sorted(classes, key=_value)]
-        if len(outputs) == 1 and channels is not None and channels > 1 and len(set(names)) == channels:
-            return dict.fromkeys(names, kind)
+        if len(outputs) == 1 and channels is not None and channels > 1:
+            names = _names(each, item, option)
+            names = names or [str(one.get("name") or one["value"]) for one in sorted(classes, key=_value)]
+            if len(set(names)) == channels:
+                return dict.fromkeys(names, kind)
         if channels in (None, 1):
             if classes and str(dtype).startswith(("int", "uint")):
                 values = list(map(_value, classes))

@@ -47,7 +47,7 @@ def describe_model(
     tasks: Sequence[str],
     classes: ClassNames | None,
     bbox: Sequence[float],
-    interval: Sequence[str],
+    interval: Sequence[Any],
     properties: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the item of a model; see `xee_tf.Model.to_mlm`.
