@@ -13,7 +13,7 @@ import subprocess
 import numpy as np
 import pytest
 import rasterio
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, default_client
 
 import xee_tf
 from tests.conftest import ROOT
@@ -108,6 +108,8 @@ def test_clusters_that_cannot_be_used(flags, message, tmp_path, monkeypatch, cap
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    with pytest.raises(ValueError, match="No clients found"):  # later commands compute with threads
+        default_client()
 
 
 def test_new_workers_are_stopped(capsys):

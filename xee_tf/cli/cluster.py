@@ -62,6 +62,7 @@ def _connected(scheduler: str) -> Iterator[Any]:
     from distributed import Client
 
     is_file = scheduler.endswith(".json")
+    before = _current()
     try:
         if is_file:
             with open(scheduler):  # Client waits until there is one
@@ -72,6 +73,11 @@ def _connected(scheduler: str) -> Iterator[Any]:
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             client = Client(**given, timeout=_SECONDS)
     except (OSError, ValueError, KeyError, TypeError) as error:  # a TimeoutError is an OSError
+        failed = _current()
+        if (
+            failed is not None and failed is not before
+        ):  # others than an OSError leave it open, as the default
+            failed.close()
         why = "" if isinstance(error, TimeoutError) or "Timed out" in str(error) else f": {error}"
         raise OptionError(
             f"--scheduler {scheduler} cannot be reached{why.rstrip('.')}. Pass the address that "
@@ -80,6 +86,16 @@ def _connected(scheduler: str) -> Iterator[Any]:
         ) from error
     with client:
         yield client
+
+
+def _current() -> Any:
+    """Return the client that Dask computes with, or None."""
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
 
 
 @contextmanager
