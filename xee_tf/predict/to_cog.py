@@ -97,7 +97,7 @@ def predict_to_cog(
         "resume" keeps finished predictions until the file is complete, and does nothing if the file exists
         and "resume" wrote it from the same inputs with the same options; another file is an error. Both
         "error" and "resume" continue an interrupted run that kept predictions; only "overwrite" deletes
-        these, unless no chunk was finished.
+        these.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional

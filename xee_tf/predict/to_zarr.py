@@ -114,10 +114,10 @@ def predict_to_zarr(
         Whether to resume an interrupted run and keep a complete store. False starts again and requires
         ``if_exists="overwrite"`` if the store exists.
     if_exists : {"error", "overwrite", "resume"}, default "error"
-        What to do if the store exists and cannot be resumed, or `resume` is False. An unfinished store without
-        a finished chunk is replaced unless `resume` is False. "overwrite" replaces only
+        What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces only
         empty folders and stores that this package wrote: the new store is staged in a hidden folder beside
-        the old one, which is kept until the new one is complete. "error" and "resume" are the same here.
+        the old one, which is kept until the new one is complete. "error" and "resume" are the same here, and
+        replace an unfinished prediction only if none of its chunks was finished, unless `resume` is False.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
