@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -238,6 +239,34 @@ def test_other_predictions_are_refused(run: Run) -> None:
     run.predict("overwrite", ds=image(1))
     assert os.listdir(run.out) == ["p.tif"]
     assert run.count == 6 + TILES
+
+
+@needs_posix
+@pytest.mark.parametrize(("if_exists", "has_store"), [("error", True), ("resume", False)])
+def test_other_predictions_without_a_finished_chunk_are_deleted(
+    run: Run, if_exists: str, has_store: bool
+) -> None:
+    """A process that is killed leaves them, at first without a store; nothing is lost."""
+    next(kill_points(lambda: run.predict(ds=image(1)), run.out, first=11))
+    [folder] = run.out.iterdir()
+    store = folder / "predictions.zarr"
+    assert (folder / "identity.json").exists()
+    assert (run.finished, store.exists()) == (0, True)
+    if not has_store:
+        shutil.rmtree(store)
+    run.predict(if_exists)
+    assert os.listdir(run.out) == ["p.tif"]
+    with rasterio.open(run.file) as file:
+        np.testing.assert_array_equal(file.read(1), BANDS * 2)
+
+
+def test_what_other_writers_keep_is_not_deleted(run: Run) -> None:
+    run.interrupt()
+    [kept] = run.out.iterdir()
+    (kept / "predictions.zarr").rename(kept / "p.tif-00000.tfrecord")
+    with pytest.raises(xee_tf.DestinationExistsError, match="the input 'B4' is not the same as before"):
+        run.predict(ds=image(1))
+    assert (kept / "p.tif-00000.tfrecord").exists()
 
 
 def test_kept_predictions_are_used_unless_the_file_is_overwritten(run: Run) -> None:

@@ -15,7 +15,7 @@ import dask
 import numpy as np
 import pytest
 import rasterio
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster, WorkerPlugin, default_client
 
 import xee_tf
 from tests.conftest import ROOT
@@ -111,6 +111,8 @@ def test_clusters_that_cannot_be_used(flags, message, tmp_path, monkeypatch, cap
     assert message in error
     assert error.count("\n") == 1
     assert dask.config.get("scheduler", None) is None
+    with pytest.raises(ValueError, match="No clients found"):  # later commands compute with threads
+        default_client()
 
 
 @pytest.mark.parametrize("how", ["interrupted", pytest.param("complete", marks=pytest.mark.long)])

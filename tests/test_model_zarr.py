@@ -842,7 +842,10 @@ def test_custom_names_of_dimensions(names, tmp_path):
 
 @pytest.mark.parametrize("finished", [0, 3])
 def test_unfinished_store_of_another_model_says_how_to_begin_again(tmp_path, finished):
-    """The first run of a model with a bug leaves a store that the corrected model cannot continue."""
+    """The first run of a model with a bug leaves a store that the corrected model cannot continue.
+
+    Without a finished chunk, nothing is lost, and it begins again.
+    """
     ds = raster({"B4": random_band((48, 80))}).chunk(y=16, x=16)
     calls = []
 
@@ -863,7 +866,8 @@ def test_unfinished_store_of_another_model_says_how_to_begin_again(tmp_path, fin
         f"is an unfinished prediction with {finished} finished chunks, which cannot be continued: the model "
         r".*\. Begin again with if_exists='overwrite', or choose another name\.$"
     )
-    with pytest.raises(DestinationExistsError, match=message):
-        predict_to_zarr(corrected, ds, store)
-    predict_to_zarr(corrected, ds, store, if_exists="overwrite")
+    if finished:
+        with pytest.raises(DestinationExistsError, match=message):
+            predict_to_zarr(corrected, ds, store)
+    predict_to_zarr(corrected, ds, store, if_exists="overwrite" if finished else "error")
     np.testing.assert_array_equal(xr.open_zarr(store, decode_coords="all").p, ds.B4)

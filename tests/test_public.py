@@ -29,6 +29,8 @@ OTHERS = {
     "TextIO",
     "bool_",
     "int64",
+    "date",
+    "datetime64",
 }
 KNOWN = {
     *dir(builtins),

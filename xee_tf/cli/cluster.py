@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
-import dask
 import psutil
 from dask.system import CPU_COUNT
 
@@ -64,16 +63,20 @@ def _connected(scheduler: str) -> Iterator[Any]:
     from distributed import Client
 
     is_file = scheduler.endswith(".json")
+    before = _current()
     try:
         if is_file:
             with open(scheduler):  # Client waits until there is one
                 pass
         given = {"scheduler_file": scheduler} if is_file else {"address": scheduler}
-        with warnings.catch_warnings(), _restored_scheduler():
+        with warnings.catch_warnings():
             # The last attempt is abandoned.
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             client = Client(**given, timeout=_SECONDS)
     except (OSError, ValueError, KeyError, TypeError) as error:  # a TimeoutError is an OSError
+        failed = _current()
+        if failed is not None and failed is not before:
+            failed.close()  # if an OSError was raised, it is closed already
         why = "" if isinstance(error, TimeoutError) or "Timed out" in str(error) else f": {error}"
         raise OptionError(
             f"--scheduler {scheduler} cannot be reached{why.rstrip('.')}. Pass the address that "
@@ -84,15 +87,14 @@ def _connected(scheduler: str) -> Iterator[Any]:
         yield client
 
 
-@contextmanager
-def _restored_scheduler() -> Iterator[None]:
-    """Restore Dask's scheduler if no client can be created, which leaves itself as the scheduler."""
-    before = dask.config.get("scheduler", None)
+def _current() -> Any:
+    """Return the client that Dask computes with, or None."""
+    from distributed import default_client
+
     try:
-        yield
-    except BaseException:
-        dask.config.set(scheduler=before)
-        raise
+        return default_client()
+    except ValueError:
+        return None
 
 
 @contextmanager

@@ -189,16 +189,17 @@ def _names(each: Mapping[str, Any], item: str, option: str) -> list[str]:
     If some have no name, raise an error that asks for `option`; return no names if `option` is empty, because
     users pass other names.
     """
-    names = [band.get("name") if isinstance(band, Mapping) else band for band in _listed(each)]
-    unnamed = [number for number, name in enumerate(names) if not isinstance(name, str) or not name.strip()]
-    if not unnamed:
+    found = [band.get("name") if isinstance(band, Mapping) else band for band in _listed(each)]
+    names = [name for name in found if isinstance(name, str) and name.strip()]
+    if len(names) == len(found):
         return names
     if not option:
         return []
     key = "bands" if each.get("bands") else "variables"
+    unnamed = next(band for band, name in zip(_listed(each), found, strict=True) if name not in names)
     raise ModelError(
         f"{item} has {excerpt(each.get('name'))}, an input or output with {key} without a name, such as "
-        f"{excerpt(_listed(each)[unnamed[0]])}. Pass the names of all of them: {option}."
+        f"{excerpt(unnamed)}. Pass the names of all of them: {option}."
     )
 
 

@@ -15,9 +15,18 @@ from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, XeeTFError, warn
 from xee_tf.identity import RunIdentity
 from xee_tf.predict.image import Prediction
-from xee_tf.predict.to_zarr import count_chunks, finished_chunks, is_store_of, write_store
+from xee_tf.predict.to_zarr import count_chunks, finished_chunks, is_empty, is_store_of, write_store
 from xee_tf.signals import explain_interruption, if_interrupted
-from xee_tf.storage import Location, Staging, begin, discard, disk_usage, is_finished, resumable_runs
+from xee_tf.storage import (
+    Location,
+    Staging,
+    begin,
+    discard,
+    disk_usage,
+    has_staged,
+    is_finished,
+    resumable_runs,
+)
 from xee_tf.upload import geotiff_files
 
 __all__ = ["KeptPredictions", "discard_kept", "keep_predictions"]
@@ -130,6 +139,7 @@ def keep_predictions(
     def existing() -> list[Location]:
         return [*([file] if file.exists() else []), *geotiff_files(file)]
 
+    _discard_empty(file, description)
     try:
         run, earlier = begin(file, existing, "resume", identity=description)
     except DestinationExistsError as error:
@@ -159,6 +169,16 @@ def keep_predictions(
             explain_interruption(error, "No chunk was finished. Run it again.")
         raise
     discard(run)
+
+
+def _discard_empty(file: Location, description: RunIdentity) -> None:
+    """Delete what interrupted runs of other predictions left that had finished no chunk: nothing is lost."""
+    for run in resumable_runs(file):
+        store = run.folder.child(_STORE)
+        # Runs that write something else have no store.
+        has_nothing = is_empty(store) if store.exists() else not has_staged(run)
+        if has_nothing and not is_store_of(store, description):
+            discard(run)
 
 
 def discard_kept(file: Location, description: RunIdentity) -> None:

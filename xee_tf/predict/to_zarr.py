@@ -62,6 +62,7 @@ __all__ = [
     "Written",
     "count_chunks",
     "finished_chunks",
+    "is_empty",
     "is_store_of",
     "predict_to_zarr",
     "write_store",
@@ -115,7 +116,8 @@ def predict_to_zarr(
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the store exists and cannot be resumed, or `resume` is False. "overwrite" replaces only
         empty folders and stores that this package wrote: the new store is staged in a hidden folder beside
-        the old one, which is kept until the new one is complete. "error" and "resume" are the same here.
+        the old one, which is kept until the new one is complete. "error" and "resume" are the same here, and
+        replace an unfinished prediction only if none of its chunks was finished, unless `resume` is False.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -266,13 +268,14 @@ def _find_target(
     if not difference:
         return run, store
     if not overwrite:
-        if resume and _DESCRIPTION in read_record(store) and not is_finished(store):
+        if not resume or _DESCRIPTION not in read_record(store) or is_finished(store):
+            refuse_resuming(store, difference)
+        if not is_empty(store):
             finished = counted(len(finished_chunks(store)), "finished chunk")
             raise DestinationExistsError(
                 f"{store} is an unfinished prediction with {finished}, which cannot be continued: "
                 f"{difference}. Begin again with if_exists='overwrite', or choose another name."
             )
-        refuse_resuming(store, difference)
     require_own_store(store)
     if not has_root(store):  # it is empty or unfinished
         clear_store(store, run)
@@ -367,6 +370,11 @@ def _markers(store: Location) -> Location:
 def finished_chunks(store: Location) -> set[str]:
     """Return the names of the finished chunks of an unfinished store."""
     return set(_markers(store).entries()) if _markers(store).exists() else set()
+
+
+def is_empty(store: Location) -> bool:
+    """Return whether nothing is lost if a store, which need not exist, is deleted: no chunk was finished."""
+    return read_record(store).get("state") != COMPLETE and not finished_chunks(store)
 
 
 def is_store_of(store: Location, description: RunIdentity) -> bool:

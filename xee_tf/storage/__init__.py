@@ -30,7 +30,7 @@ from xee_tf.storage.location import Location
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
 from xee_tf.storage.recovery import interruption, recover
 from xee_tf.storage.row_file import RowFile
-from xee_tf.storage.runs import Earlier, begin, clear_leftovers, discard
+from xee_tf.storage.runs import Earlier, begin, clear_leftovers, discard, has_staged
 from xee_tf.storage.seen import look
 from xee_tf.storage.staging import Staging, read_uploads, write_uploads
 from xee_tf.storage.unfinished import explain_unfinished, explain_unfinished_in, resumable_runs
@@ -90,6 +90,7 @@ __all__ = [
     "explain_unfinished_in",
     "finish_store",
     "has_root",
+    "has_staged",
     "hide_store",
     "interruption",
     "is_finished",

@@ -32,10 +32,11 @@ from xee_tf.storage.staging import (
     token_of,
 )
 
-__all__ = ["Earlier", "begin", "clear_leftovers", "discard", "end_run", "is_resumable"]
+__all__ = ["Earlier", "begin", "clear_leftovers", "discard", "end_run", "has_staged", "is_resumable"]
 
 _SEEN = "seen.json"
 _IDENTITY = "identity.json"
+_NOTES = re.compile(r"identity\.json|seen\.json|alive-.+|released|taken")  # all that is not staged
 _starting = Lock()
 _started: set[str] = set()  # staging folders of which this process has looked at the destination
 
@@ -182,6 +183,11 @@ def discard(staging: Staging) -> None:
     """Delete what a run has staged, even if it could be resumed; the same run may begin again."""
     end_run(staging)
     staging.remove()
+
+
+def has_staged(staging: Staging) -> bool:
+    """Return whether a run has staged something, in addition to its notes."""
+    return any(_NOTES.fullmatch(name) is None for name in staging.folder.entries())
 
 
 def is_resumable(folder: Location) -> bool:
