@@ -116,6 +116,7 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Doctests that need optional packages. The doctests themselves are documentation, and do not skip.
 DOCTESTS_NEED = {
+    "xee_tf.cli.loading.model_at": "requests",
     "xee_tf.exploring.explorer.": "matplotlib",
     "xee_tf.model.Model.from_ai_platform_predictor": "requests",
     "xee_tf.model.Model.from_onnx": "onnxruntime",

@@ -11,9 +11,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from PIL import Image
+from tests.optional import optional
+
+nbformat = optional("nbformat")
+NotebookClient = optional("nbclient", "NotebookClient")
+Image = optional("PIL.Image")
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 # Lines that TensorFlow, gRPC and workers of Dask log, and empty ones

@@ -49,6 +49,8 @@ def expected_classes(ds, grid, patches):
     ],
 )
 def test_classes_of_margins_have_the_count_0(tmp_path, options, chunks):
+    if "index" in options:
+        pytest.importorskip("geopandas")
     ds = scene()
     options = {"patch_dimensions": SIZE} | options
     result = ds.chunk(y=chunks, x=chunks).tfexport(tmp_path / "t", **options)

@@ -872,12 +872,12 @@ class Model(Summarized, ModelSpec):
         ... )
         >>> model.plan(scene)
         <xee_tf.PredictPlan function <lambda>>
-          tiles    20 = 5 rows × 4 columns of 128 × 128 px, sent with overlap as 144 × 144
+          tiles    20 = 5 rows × 4 columns of 128 × 128 px, given to the function with overlap as 144 × 144
           raster   500 × 600 px; EPSG:32633
           padded   12 columns at the right, 40 rows at the bottom
           inputs   pixels: uint8 (?, 144, 144, 1)
           batches  5 of up to 404 tiles
-          bytes    405.00 kiB sent, about 1.58 MiB received
+          bytes    405.00 kiB given to the function, about 1.58 MiB returned
           outputs  p: float32
           result   500 × 600 px in chunks of 500 × 600, 1.14 MiB uncompressed
           tasks    ... for 1 source chunk, in 1 row × 1 column of blocks
