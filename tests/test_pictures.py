@@ -99,7 +99,7 @@ def test_plan_shows_selected_patches(scene):
     np.testing.assert_array_equal(image.get_array()[..., 3] > 0, plan.selection.mask)
 
 
-@pytest.mark.parametrize("patch", [32, 100_000])
+@pytest.mark.parametrize("patch", [32, 20_000])
 def test_plan_of_any_number_of_patches_draws_few_lines_and_reads_nothing(patch):
     def fail(*_):
         raise AssertionError
@@ -108,7 +108,7 @@ def test_plan_of_any_number_of_patches_draws_few_lines_and_reads_nothing(patch):
     coords = {"y": 5e6 - 30 * np.arange(100_000.0), "x": 7e5 + 30 * np.arange(103_000.0)}
     ds = xr.Dataset({"B4": (("y", "x"), band)}, coords, {"crs": "EPSG:32633"})
     plan = ds.tfexport.plan(patch_dimensions=patch, kernel_size=8)
-    assert plan.records == (3_125 * 3_218 if patch == 32 else 1)
+    assert plan.records == (3_125 * 3_218 if patch == 32 else 5 * 5)
     begin = time.perf_counter()
     ax = plan.plot()
     assert time.perf_counter() - begin < 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import socket
@@ -321,8 +322,8 @@ class Process:
     """The addresses that the command prints, like a `Server`."""
 
     def __init__(self, line):
-        _, _, addresses = line.partition(" at ")
-        self.url, self.grpc = addresses.split()[0], addresses.split()[-1]
+        found = json.loads(line)
+        self.url, self.grpc = found["url"], found["grpc"]
 
     def __str__(self):
         return self.url
@@ -330,7 +331,7 @@ class Process:
 
 @needs_posix
 def test_command_stops_on_a_signal(served_models):
-    command = [sys.executable, "-m", "xee_tf", "model", "serve", str(served_models), "--port", "0"]
+    command = [sys.executable, "-m", "xee_tf", "model", "serve", str(served_models), "--json", "--port", "0"]
     command += ["--grpc-port", "0", "--labels", "stable=1", "--max-concurrency", "1"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(

@@ -130,16 +130,18 @@ def arrays_of_blocks(
     results = (ref.key for done in blocks for ref in done.values())
     paths = _BLOCKS_OF_A_CHUNK * most_paths({**planes.graph, **tasks}, results)
     count = len(blocks) * len(chunks[0]) * len(chunks[1])
-    empty, order = ordering_tasks(f"{name}-turn-{token}", count, paths)
+    # Persisted sources have the same keys, but fewer paths, and thus another order.
+    ordered = f"{token}-{paths.bit_length()}"
+    empty, order = ordering_tasks(f"{name}-turn-{ordered}", count, paths)
     workers = workers_by_block(layout)
     places = place_tasks(workers, block_of)
     layers = {
         f"sources-{token}": layer_of(planes.graph, merge_annotations(planes.annotations, places)),
-        f"{name}-{token}": layer_of(tasks | empty, places),
+        f"{name}-{ordered}": layer_of(tasks | empty, places),
     }
     return [
         _stitched(
-            f"{name}-band-{output.name}-{token}",  # "-band-" prevents conflicts with names of layers
+            f"{name}-band-{output.name}-{ordered}",  # "-band-" prevents conflicts with names of layers
             output,
             layers,
             workers,

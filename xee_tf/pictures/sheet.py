@@ -98,8 +98,8 @@ def show_patches(
     ...                 attrs={"crs": "EPSG:32633"})
     >>> patches = xee_tf.open_patches(ds, patch_dimensions=16, kernel_size=4)
     >>> axes = xee_tf.show_patches(patches, n=6, labels="landcover", classes=["soil", "forest", "water"])
-    >>> axes.shape, axes[0, 0].get_title()
-    ((6, 2), '1')
+    >>> axes.shape, axes[0, 0].get_title("left")
+    ((6, 2), '0')
     """
     wanted = Wanted(
         n=integer(1)(n, "n"),
