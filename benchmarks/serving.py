@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -99,14 +100,14 @@ def _make_models(folder: Path, tf: Any) -> None:
 @contextmanager
 def _server(folder: str) -> Iterator[tuple[str, grpc.Channel]]:
     """Run the server in a separate process, and yield its base URL and a gRPC channel."""
-    command = [sys.executable, "-m", "xee_tf", "model", "serve", folder, "--port", "0"]
+    command = [sys.executable, "-m", "xee_tf", "model", "serve", folder, "--json", "--port", "0"]
     process = subprocess.Popen([*command, "--grpc-port", "0"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        addresses = process.stdout.readline().partition(" at ")[2].split()
+        addresses = json.loads(process.stdout.readline())
         options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        with grpc.insecure_channel(addresses[-1], options=options) as channel:
-            yield addresses[0], channel
+        with grpc.insecure_channel(addresses["grpc"], options=options) as channel:
+            yield addresses["url"], channel
     finally:
         process.terminate()
         process.communicate()
