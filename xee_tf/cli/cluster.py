@@ -17,6 +17,7 @@ from dask.system import CPU_COUNT
 
 from xee_tf.display import counted
 from xee_tf.errors import OptionError
+from xee_tf.graph import cluster_client
 from xee_tf.options import integer
 
 __all__ = ["computing_on"]
@@ -63,7 +64,7 @@ def _connected(scheduler: str) -> Iterator[Any]:
     from distributed import Client
 
     is_file = scheduler.endswith(".json")
-    before = _current()
+    before = cluster_client()
     try:
         if is_file:
             with open(scheduler):  # Client waits until there is one
@@ -74,7 +75,7 @@ def _connected(scheduler: str) -> Iterator[Any]:
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             client = Client(**given, timeout=_SECONDS)
     except (OSError, ValueError, KeyError, TypeError) as error:  # a TimeoutError is an OSError
-        failed = _current()
+        failed = cluster_client()
         if failed is not None and failed is not before:
             failed.close()  # if an OSError was raised, it is closed already
         why = "" if isinstance(error, TimeoutError) or "Timed out" in str(error) else f": {error}"
@@ -85,16 +86,6 @@ def _connected(scheduler: str) -> Iterator[Any]:
         ) from error
     with client:
         yield client
-
-
-def _current() -> Any:
-    """Return the client that Dask computes with, or None."""
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None
 
 
 @contextmanager

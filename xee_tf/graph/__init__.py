@@ -4,7 +4,7 @@ from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, fo
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.loading import load_chunks
 from xee_tf.graph.memory import memory_warning
-from xee_tf.graph.placing import centered_axes, on_cluster
+from xee_tf.graph.placing import centered_axes, cluster_client, on_cluster
 from xee_tf.graph.progress import Counted
 from xee_tf.graph.pyramid import BLOCK_TASKS, PyramidWork, reduce_blocks
 from xee_tf.graph.run import each_chunk, run_graph, store_chunks
@@ -46,6 +46,7 @@ __all__ = [
     "arrays_of_boxes",
     "centered_axes",
     "chunk_grids",
+    "cluster_client",
     "each_chunk",
     "first_of",
     "for_xarray",
