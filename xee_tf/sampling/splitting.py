@@ -105,8 +105,10 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
         ['train: 1,161 (78.4 %)', 'test: 320 (21.6 %)', 'left out: 119 (7.4 %)']
         """
-        masks = {side: chosen.mask for side, chosen in self.sides.items()}
-        return plot_sides(masks, self.lost.mask, *place_of(self.grid), "Sides of the split", ax)
+        return plot_sides(self._masks(), self.lost.mask, *place_of(self.grid), "Sides of the split", ax)
+
+    def _masks(self) -> dict[str, NDArray[np.bool_]]:
+        return {side: chosen.mask for side, chosen in self.sides.items()}
 
     def _summary(self) -> Summary:
         kept = max(1, sum(map(len, self.sides.values())))
@@ -119,8 +121,7 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
         if self.block is not None:
             rows.append(("blocks", f"{by(*self.block.xy)} patches"))
         whole = counted(len(self.grid), "patch", "patches")
-        masks = {side: chosen.mask for side, chosen in self.sides.items()}
-        picture = SidesPicture(masks, self.grid.patch.xy, self.lost.mask)
+        picture = SidesPicture(self._masks(), self.grid.patch.xy, self.lost.mask)
         return Summary("PatchSplit", f"of {whole}", rows, picture=picture)
 
 
