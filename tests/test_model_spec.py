@@ -338,6 +338,12 @@ def test_texts_that_are_no_types(given: str) -> None:
         pixel_type(given, "B4")
 
 
+@pytest.mark.parametrize("given", ["complex64", np.longdouble, "M8[s]"])
+def test_types_that_no_file_stores(given: Any) -> None:
+    with pytest.raises(OptionError, match=r"^B4: .* is not a type of real numbers of at most 64 bits\. Use "):
+        pixel_type(given, "B4")
+
+
 def test_pixel_types_of_earthengine_api(earth_engine: Any) -> None:
     types = earth_engine.PixelType
     for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"):

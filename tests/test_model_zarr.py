@@ -36,6 +36,7 @@ from xee_tf import (
 from xee_tf.connector import Signature, TensorInfo
 from xee_tf.graph import run_graph
 from xee_tf.predict import PredictOptions, write_zarr
+from xee_tf.storage.processes import temporary_name
 
 TIMES = np.array(["2020-05-01", "2020-06-01"], "datetime64[ns]")
 
@@ -155,6 +156,18 @@ def test_errors_say_whether_chunks_are_kept(tmp_path):
             predict_to_zarr(model_of(calls, limit=limit), scene(), store)
         notes = [f"{kept}{store}: run it again to continue."] if kept else []
         assert getattr(caught.value, "__notes__", []) == notes
+
+
+def test_markers_that_a_killed_process_did_not_finish_do_not_count(tmp_path):
+    """The file of a marker gets its name last; before, a run of another prediction replaces the store."""
+    (calls := tmp_path / "calls").mkdir()
+    store = tmp_path / "p.zarr"
+    with dask.config.set(scheduler="sync"), pytest.raises(PredictionError):
+        predict_to_zarr(model_of(calls, limit=0), scene(), store)
+    (markers := store / ".xee_tf" / "finished").mkdir()
+    (markers / temporary_name("0-1-0")).touch()
+    predict_to_zarr(model_of(calls), scene(), store, identity="another")
+    check(store)
 
 
 def test_run_is_continued_after_its_process_was_killed(tmp_path):

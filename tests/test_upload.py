@@ -544,6 +544,8 @@ def test_integers_that_float32_cannot_represent(tmp_path):
         ("map.tif", {"nodata": 2**53, "dtype": "uint64"}, "GeoTIFF cannot store nodata=9007199254740992"),
         ("map.tif", {"dtype": "7" * 5000}, "dtype must be an integer or float type.*got '777"),
         ("map.tif", {"dtype": "bool"}, "dtype must be an integer or float type.*got 'bool'"),
+        ("map.tif", {"dtype": "longdouble"}, "float type of at most 64 bits.*got 'longdouble'"),
+        ("map.zarr", {"dtype": np.longdouble}, "float type of at most 64 bits.*got <class"),
         ("map.tif", {"if_exists": "append"}, "'error', 'overwrite' or 'resume'; got 'append'"),
         ("map.tif", {"bands": ["x"]}, "Band 'x' not found; available: 'prediction'"),
     ],

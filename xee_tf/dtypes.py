@@ -22,6 +22,7 @@ __all__ = [
     "convert_number",
     "copy_in_range",
     "is_missing",
+    "is_storable",
     "nodata_candidates",
     "parse_dtype",
 ]
@@ -52,6 +53,17 @@ def parse_dtype(value: Any) -> np.dtype[Any] | None:
     except DTYPE_ERRORS:
         return None
     return found
+
+
+def is_storable(dtype: np.dtype[Any]) -> bool:
+    """Return whether GeoTIFFs and Zarr stores can have bands of a dtype: real numbers of at most 64 bits.
+
+    Examples
+    --------
+    >>> [is_storable(np.dtype(name)) for name in ("bool", "float64", "longdouble", "complex64")]
+    [True, True, False, False]
+    """
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
 
 
 def beyond_float64(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from xee_tf.classes import Classes
 from xee_tf.display import quoted
-from xee_tf.dtypes import nodata_candidates, parse_dtype
+from xee_tf.dtypes import is_storable, nodata_candidates, parse_dtype
 from xee_tf.errors import OptionError, shorten
 from xee_tf.models.earth_engine import function_call
 from xee_tf.options import integer, is_number
@@ -109,8 +109,10 @@ def pixel_type(value: Any, name: str) -> PixelType:
         raise OptionError(f"{name}: {shorten(repr(value))} is not a type. Use {_FORMS}.")
     if dtype.kind in "SUO":
         return PixelType(STRING)
-    if dtype.kind not in "biuf":
-        raise OptionError(f"{name}: {value!r} is not a type of real numbers. Use {_FORMS}.")
+    if not is_storable(dtype):
+        raise OptionError(
+            f"{name}: {value!r} is not a type of real numbers of at most 64 bits. Use {_FORMS}."
+        )
     return PixelType(dtype.newbyteorder("="))
 
 

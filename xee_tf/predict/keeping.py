@@ -21,6 +21,7 @@ from xee_tf.storage import (
     Location,
     Staging,
     begin,
+    clear_leftovers,
     discard,
     disk_usage,
     has_staged,
@@ -174,18 +175,26 @@ def keep_predictions(
 def _discard_empty(file: Location, description: RunIdentity) -> None:
     """Delete what interrupted runs of other predictions left that had finished no chunk: nothing is lost."""
     for run in resumable_runs(file):
-        store = run.folder.child(_STORE)
-        # Runs that write something else have no store.
-        has_nothing = is_empty(store) if store.exists() else not has_staged(run)
-        if has_nothing and not is_store_of(store, description):
+        if _has_nothing(run) and not is_store_of(run.folder.child(_STORE), description):
             discard(run)
+
+
+def _has_nothing(run: Staging) -> bool:
+    store = run.folder.child(_STORE)
+    return is_empty(store) if store.exists() else not has_staged(run)  # runs of another kind have no store
 
 
 def discard_kept(file: Location, description: RunIdentity) -> None:
-    """Delete what a run has kept that was killed when its file was complete; that of other runs stays."""
-    for run in resumable_runs(file):
-        if is_store_of(run.folder.child(_STORE), description):
-            discard(run)
+    """Delete what runs left that were killed when their file was complete.
+
+    Predictions that runs of other predictions have kept stay.
+    """
+    others = [
+        run
+        for run in resumable_runs(file)
+        if not _has_nothing(run) and not is_store_of(run.folder.child(_STORE), description)
+    ]
+    clear_leftovers(file, committing=False, keep=others)
 
 
 def _warn_of_full_disk(kept: KeptPredictions) -> None:

@@ -22,7 +22,7 @@ from xee_tf.signals import if_interrupted, interruptible, was_announced
 from xee_tf.storage import (
     Location,
     PathLike,
-    interruption,
+    recover,
     refuse_resuming,
     require_free,
     require_other,
@@ -261,7 +261,8 @@ def write_cog(
 
 def _origin_of_existing(location: Location, if_exists: IfExists) -> Origin | None:
     """Return what an existing file tells that this run may have written; raise an error about any other."""
-    if if_exists != "resume" or not location.is_file() or interruption(location):
+    # A run that was killed when it had put its file in place, but had not noted it, is complete.
+    if if_exists != "resume" or recover(location) or not location.is_file():
         require_free(location, if_exists)
         return None
     origin = read_origin(location)

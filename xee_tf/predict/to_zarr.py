@@ -369,7 +369,9 @@ def _markers(store: Location) -> Location:
 
 def finished_chunks(store: Location) -> set[str]:
     """Return the names of the finished chunks of an unfinished store."""
-    return set(_markers(store).entries()) if _markers(store).exists() else set()
+    markers = _markers(store)
+    names = markers.entries() if markers.exists() else ()
+    return {name for name in names if not name.startswith(".")}  # without temporary files of a killed run
 
 
 def is_empty(store: Location) -> bool:

@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from xee_tf.dtypes import parse_dtype
+from xee_tf.dtypes import is_storable, parse_dtype
 from xee_tf.errors import OptionError, shorten
 from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
@@ -229,9 +229,10 @@ def _convert(
 
 def _dtype(dtype: Any) -> np.dtype[Any]:
     found = parse_dtype(dtype)
-    if found is None or found.kind not in "iuf":
+    if found is None or found.kind == "b" or not is_storable(found):
         raise OptionError(
-            f"dtype must be an integer or float type, such as 'uint8'; got {shorten(repr(dtype))}."
+            "dtype must be an integer or float type of at most 64 bits, such as 'uint8'; got "
+            f"{shorten(repr(dtype))}."
         )
     return found
 

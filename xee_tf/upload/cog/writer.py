@@ -18,7 +18,7 @@ import xarray as xr
 from rasterio._err import CPLE_BaseError
 
 from xee_tf.classes import Labels, find_labels
-from xee_tf.dtypes import FLOAT64_EXACT
+from xee_tf.dtypes import FLOAT64_EXACT, is_storable
 from xee_tf.errors import DestinationError, OptionError
 from xee_tf.georef import GridLike, image_dataset, raster_variables, read_crs, read_georef
 from xee_tf.graph import BLOCK_TASKS, Counted, on_cluster, reduce_blocks, run_graph
@@ -195,7 +195,7 @@ def write_raster(
         for name, band in raster_variables(raster, georef.x_dim, georef.y_dim)
     }
     for name, band in bands.items():
-        if band.dtype.kind not in "biuf" or band.dtype.itemsize > 8:
+        if not is_storable(band.dtype):
             raise OptionError(
                 f"Band {name!r} has dtype {band.dtype}, which a GeoTIFF cannot store here: convert it with "
                 f"ds[{name!r}].astype('float64'), or select other bands."
