@@ -304,7 +304,9 @@ def test_selected_pixels_without_coordinates_are_refused(selection, message):
     assert read_georef(cropped).affine == NORTH_UP @ Affine.translation(columns, rows)
 
 
-@pytest.mark.parametrize("transform", [[1, 2, 3], "no", [0, 0, 0, 0, 0, 0], None, [1, 0, 0, 0, float("nan"), 0]])
+@pytest.mark.parametrize(
+    "transform", [[1, 2, 3], "no", [0, 0, 0, 0, 0, 0], None, [1, 0, 0, 0, float("nan"), 0]]
+)
 def test_invalid_transforms_are_refused(transform):
     with pytest.raises(GeoreferenceError, match="The attribute 'spatial:transform' must be"):
         read_georef(only_zarr(**{"spatial:transform": transform}))
