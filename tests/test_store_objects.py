@@ -14,6 +14,7 @@ import xee_tf
 from tests.optional import optional
 from tests.rasters import random_band, raster
 from xee_tf import DestinationError, DestinationExistsError, MissingShardError, Model, OptionError
+from xee_tf.sidecars.missing import missing_error
 from xee_tf.storage import Location, bucket_url, storage_errors
 
 stores = optional("obstore.store")
@@ -204,3 +205,12 @@ def test_protocols_of_obstore():
     export = scene().tfexport("memory:///obstore/scene", patch_dimensions=8)
     np.testing.assert_array_equal(xee_tf.open_image("memory://obstore/scene-mixer.json").B4, scene().B4)
     assert xee_tf.verify(export).ok
+
+
+def test_missing_exports_in_web_addresses_of_buckets():
+    found = missing_error(Location.of("https://f.blob.core.windows.net/c/scene"), "No export was found.")
+    assert str(found) == (
+        "No export was found. Folders and private objects of buckets are read from az://c/scene with "
+        "storage_options={'account_name': 'f'}."
+    )
+    assert str(missing_error(Location.of("https://example.com/scene"), "No export.")) == "No export."
