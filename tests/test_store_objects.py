@@ -189,8 +189,12 @@ def test_other_objects_have_no_url():
 )
 def test_web_addresses_of_buckets(address, expected):
     assert bucket_url(address) == expected
-    if not address.startswith("http"):
-        return
+
+
+@pytest.mark.parametrize("address", ["https://b.s3.amazonaws.com/a", "https://example.com/a"])
+def test_errors_name_the_bucket_of_a_web_address(address):
+    pytest.importorskip("aiohttp")
+    expected = bucket_url(address)
     with pytest.raises(DestinationError, match="web servers are read-only") as raised:
         scene().tfexport(address, patch_dimensions=8)
     assert str(raised.value).endswith(f"read-only. Pass {expected}." if expected else "s3://bucket/scene.")
@@ -208,6 +212,7 @@ def test_protocols_of_obstore():
 
 
 def test_missing_exports_in_web_addresses_of_buckets():
+    pytest.importorskip("aiohttp")
     found = missing_error(Location.of("https://f.blob.core.windows.net/c/scene"), "No export was found.")
     assert str(found) == (
         "No export was found. Folders and private objects of buckets are read from az://c/scene with "
