@@ -64,7 +64,7 @@ def test_code_without_extras_runs(path, tmp_path, monkeypatch):
     "path", [p for p in RUN if re.search("# (Extra|This block)", p.read_text())], ids=name_of
 )
 def test_code_runs(path, tmp_path, monkeypatch):
-    for package in ("tensorflow", "pyarrow", "sklearn"):
+    for package in ("obstore", "tensorflow", "pyarrow", "sklearn"):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     run(path, blocks_of(path))

@@ -16,7 +16,7 @@ from xee_tf.classes import Classes, Color
 from xee_tf.connector import Arrays, Connection, Items, Signature, TensorInfo
 from xee_tf.export import BandPlan, ExportOptions, Image, PatchRecords, PatchShards
 from xee_tf.geometry import Edge, PatchAxis
-from xee_tf.georef import Raster
+from xee_tf.georef import Conventions, Raster
 from xee_tf.models import ModelSpec, ModelUnit, PixelType, Projection, Transport
 from xee_tf.options import IfExists
 from xee_tf.pictures import Batch
@@ -53,6 +53,7 @@ __all__ = [
     "Classes",
     "Color",
     "Connection",
+    "Conventions",
     "Credentials",
     "Edge",
     "ExportNames",

@@ -26,6 +26,7 @@ from xee_tf.cli.outcome import Outcome, attributes, grid_values
 from xee_tf.cli.rasters import open_rasters
 from xee_tf.display import counted
 from xee_tf.errors import OptionError
+from xee_tf.georef import Conventions, check_conventions
 from xee_tf.models import ModelUnit
 from xee_tf.options import parse
 from xee_tf.predict import Blend, PredictOptions, Written, write_cog, write_zarr
@@ -63,6 +64,7 @@ def predict(
     augment: Literal["d4"] | None = None,
     nodata: Annotated[int | float | None, Value] = None,
     overview_resampling: Resampling = "nearest",
+    conventions: Conventions = "cf",
     crs: Crs = None,
     chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     payload_format: Annotated[PayloadFormat | None, Parameter(group=_HOSTED)] = None,
@@ -133,6 +135,9 @@ def predict(
     overview_resampling
         How the overviews of a .tif are computed from pixels that are not missing: mean for measurements, mode
         for classes.
+    conventions
+        Conventions of the georeference of a .zarr: cf+zarr adds the attributes of the Zarr conventions proj
+        and spatial to those of CF.
     crs
         CRS of rasters that have none.
     chunk
@@ -166,6 +171,7 @@ def predict(
     """
     location = Location.of(destination)
     output_format = raster_format(location)
+    check_conventions(conventions, zarr=output_format == "zarr")
     if output_format != "tif":
         require_no_overviews(overview_resampling)
         if nodata is not None:
@@ -207,7 +213,7 @@ def predict(
     if output_format == "tif":
         written = write_cog(opened, image, location, choices, **of_file, **to)
     else:
-        written = write_zarr(opened, image, location, choices, **to)
+        written = write_zarr(opened, image, location, choices, conventions=conventions, **to)
     values = {"destination": written.location, **attributes(written, "chunks", "finished")}
     lines = [_describe(written)]
     if is_hosted:

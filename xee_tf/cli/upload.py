@@ -10,6 +10,7 @@ import xee_tf
 from xee_tf.cli.command import command
 from xee_tf.cli.options import Crs, Depths, FilePath, Flag, Name, Names, Size, Value, if_exists, parse_names
 from xee_tf.cli.outcome import Outcome
+from xee_tf.georef import Conventions
 from xee_tf.upload import Resampling
 
 __all__ = ["upload_image", "upload_table"]
@@ -29,6 +30,7 @@ def upload_image(
     kernel_size: Size = None,
     tensor_depths: Depths = None,
     overview_resampling: Resampling = "nearest",
+    conventions: Conventions = "cf",
     overwrite: Flag = False,
     progress: bool = True,
 ) -> Outcome:
@@ -51,6 +53,9 @@ def upload_image(
     overview_resampling
         How the overviews of a GeoTIFF are computed from pixels that are not missing: mean for measurements,
         mode for classes.
+    conventions
+        Conventions of the georeference of a Zarr store: cf+zarr adds the attributes of the Zarr conventions
+        proj and spatial to those of CF.
     overwrite
         Replace an existing destination.
     """
@@ -65,6 +70,7 @@ def upload_image(
         kernel_size=kernel_size,
         tensor_depths=tensor_depths,
         overview_resampling=overview_resampling,
+        conventions=conventions,
         if_exists=if_exists(overwrite),
         progress=progress,
     )

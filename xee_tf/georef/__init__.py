@@ -44,22 +44,26 @@ from xee_tf.georef.region import region_window
 from xee_tf.georef.summary import bands_text, grid_picture, grid_rows, per_pixel, selected_rows
 from xee_tf.georef.units import full_turn
 from xee_tf.georef.warping import BlockWarp, block_warp
+from xee_tf.georef.zarr_conventions import Conventions, add_conventions, check_conventions
 
 __all__ = [
     "GRID_MAPPING",
     "BlockWarp",
+    "Conventions",
     "GeoRef",
     "GridLike",
     "PointTransform",
     "Points",
     "Raster",
     "add_bands",
+    "add_conventions",
     "apply_affine",
     "band_nodata",
     "bands_text",
     "block_warp",
     "bounds",
     "can_mask",
+    "check_conventions",
     "class_map",
     "corner_distance",
     "crs_name",

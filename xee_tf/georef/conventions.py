@@ -17,6 +17,8 @@ __all__ = [
     "AFFINE_ATTRS",
     "CRS_ATTRS",
     "GRID_MAPPING",
+    "PROJ_UUID",
+    "SPATIAL_UUID",
     "Raster",
     "bare_variables",
     "curvilinear",
@@ -28,6 +30,7 @@ __all__ = [
     "raster_variables",
     "spatial_dims",
     "variables",
+    "without_zarr_conventions",
 ]
 
 Raster = xr.Dataset | xr.DataArray
@@ -37,19 +40,28 @@ GRID_MAPPING = "spatial_ref"
 
 # Names in addition to those of rioxarray: used by Xee before version 0.1.
 _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
-# Attributes with a CRS or an affine: of Xee, xarray's former rasterio reader and the Zarr convention.
+# Attributes with a CRS or an affine: of Xee, xarray's former rasterio reader and the Zarr conventions.
 CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
 AFFINE_ATTRS = ("transform", "spatial:transform")
 
+PROJ_UUID = "f17cb550-5864-4468-aeb7-f3180cfb622f"
+SPATIAL_UUID = "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"
+"""What identifies the Zarr conventions "proj" and "spatial" in the attribute ``zarr_conventions``."""
+
+_ZARR_ATTRS = frozenset(
+    {"proj:wkt2", "proj:code", "proj:projjson", "spatial:bbox", "spatial:dimensions", "spatial:registration"}
+    | {"spatial:shape", "spatial:transform", "spatial:transform_type"}
+)
 _STALE_ATTRS = frozenset({*CRS_ATTRS, *AFFINE_ATTRS, "crs_transform", "grid_mapping"})
-"""Attributes that may contradict a georeference written later."""
+"""Attributes that may contradict a georeference written later, in addition to those of Zarr conventions."""
 
 
 def spatial_dims(obj: Raster) -> tuple[str, str]:
     """Return the names of the x and y dimensions, by the rules of rioxarray and a few additional names.
 
     In this order: names set by the user (``.rio.set_spatial_dims``), x/y, longitude/latitude, coordinates
-    with the CF attributes axis or standard_name, lon/lat, X/Y. The order of the dimensions does not matter.
+    with the CF attributes axis or standard_name, ``spatial:dimensions`` of the Zarr convention, lon/lat, X/Y.
+    The order of the dimensions does not matter.
 
     Raises
     ------
@@ -64,7 +76,7 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
     try:
         return str(obj.rio.x_dim), str(obj.rio.y_dim)
     except MissingSpatialDimensionError:
-        for names in _MORE_DIMS:
+        for names in (*_declared_dims(obj), *_MORE_DIMS):
             if set(names) <= set(obj.dims):
                 return names
     if len(obj.dims) < 2:
@@ -79,6 +91,14 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
         "ds.rename(easting='x', northing='y'), or set their names: "
         "ds.rio.set_spatial_dims(x_dim='easting', y_dim='northing')."
     )
+
+
+def _declared_dims(obj: Raster) -> Iterator[tuple[str, str]]:
+    """Yield the x and y dimensions that the Zarr convention "spatial" names; it has y before x."""
+    for attrs in (obj.attrs, *(variable.attrs for variable in variables(obj).values())):
+        declared = attrs.get("spatial:dimensions")
+        if isinstance(declared, list | tuple) and len(declared) == 2:
+            yield str(declared[1]), str(declared[0])
 
 
 def name_dims(obj: RasterT, x_dim: str, y_dim: str) -> RasterT:
@@ -148,8 +168,31 @@ def grid_mappings(obj: Raster, x_dim: str, y_dim: str) -> dict[str, Hashable]:
 
 def drop_georeference(obj: xr.Dataset | xr.DataArray | xr.Variable) -> None:
     """Remove the attributes and the encoding that may contradict a georeference written later, in place."""
-    obj.attrs = {key: value for key, value in obj.attrs.items() if key not in _STALE_ATTRS}
+    kept = without_zarr_conventions(obj.attrs)
+    obj.attrs = {key: value for key, value in kept.items() if key not in _STALE_ATTRS}
     obj.encoding = {key: value for key, value in obj.encoding.items() if key != "grid_mapping"}
+
+
+def without_zarr_conventions(attrs: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return attributes without those of the Zarr conventions "proj" and "spatial" and their declarations.
+
+    Declarations of other conventions are kept.
+
+    Examples
+    --------
+    >>> declared = [{"uuid": PROJ_UUID, "name": "proj"}, {"name": "multiscales"}]
+    >>> without_zarr_conventions({"zarr_conventions": declared, "proj:code": "EPSG:4326"})
+    {'zarr_conventions': [{'name': 'multiscales'}]}
+    """
+    kept = {key: value for key, value in attrs.items() if key not in _ZARR_ATTRS}
+    declared = kept.pop("zarr_conventions", None)
+    if isinstance(declared, list | tuple) and (others := [each for each in declared if not _is_ours(each)]):
+        kept["zarr_conventions"] = others
+    return kept
+
+
+def _is_ours(declared: Any) -> bool:
+    return isinstance(declared, Mapping) and declared.get("uuid") in (PROJ_UUID, SPATIAL_UUID)
 
 
 def is_grid_mapping(variable: Any) -> bool:

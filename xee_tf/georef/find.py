@@ -166,7 +166,8 @@ def find_affine(obj: Raster, x_dim: str, y_dim: str, shape: Size, crs: pyproj.CR
     """
     x, y = (obj.coords[d] if d in obj.coords and obj.coords[d].dims == (d,) else None for d in (x_dim, y_dim))
     needed = any(axis is None or axis.size < 2 for axis in (x, y))
-    stored = _stored_affine(obj, x_dim, y_dim, needed)
+    bare = {dim: obj.sizes[dim] for dim, axis in ((x_dim, x), (y_dim, y)) if axis is None}
+    stored = _stored_affine(obj, x_dim, y_dim, needed, bare)
     if x is None and y is None:
         return _affine_without_axes(obj, stored, x_dim, y_dim, shape, crs)
     if stored is None and (x is None or y is None):
@@ -230,8 +231,10 @@ def _affine_without_axes(
     return stored
 
 
-def _stored_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine | None:
-    """Return the affine in a GeoTransform or an attribute.
+def _stored_affine(
+    obj: Raster, x_dim: str, y_dim: str, needed: bool, bare: Mapping[str, int]
+) -> Affine | None:
+    """Return the affine in a GeoTransform or an attribute; `bare` are the sizes without coordinates.
 
     If the coordinates are sufficient (`needed` is false), attributes that are not an affine are ignored.
     """
@@ -239,6 +242,10 @@ def _stored_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine 
     for attrs, key in _affine_attrs(obj, x_dim, y_dim):
         numbers = _numbers(attrs[key])
         try:
+            if key == "spatial:transform":
+                if attrs.get("spatial:transform_type", "affine") != "affine":
+                    continue
+                return _zarr_affine(attrs, {y_dim: bare.get(y_dim), x_dim: bare.get(x_dim)})
             if key != "GeoTransform":
                 return read_affine(numbers or attrs[key], f"The attribute {key!r}")
             if len(numbers) != 6:
@@ -251,6 +258,27 @@ def _stored_affine(obj: Raster, x_dim: str, y_dim: str, needed: bool) -> Affine 
     if problem is not None:
         raise problem
     return None
+
+
+def _zarr_affine(attrs: Mapping[Any, Any], bare: Mapping[str, int | None]) -> Affine:
+    """Return the affine from pixel corners of the Zarr convention "spatial".
+
+    `bare` are the sizes of y and x if they have no coordinates, which would tell where selected pixels are.
+    """
+    value = attrs["spatial:transform"]
+    affine = read_affine(_numbers(value) or value, "The attribute 'spatial:transform'")
+    written = attrs.get("spatial:shape")
+    if isinstance(written, list | tuple) and len(written) == 2:
+        for (dim, size), before in zip(bare.items(), written, strict=True):
+            if size not in (None, before):
+                raise GeoreferenceError(
+                    f"The attribute 'spatial:transform' is of a raster whose {dim} has length {before}, and "
+                    f"this one has {size}: pixels were selected, and without coordinates it is unknown "
+                    "which. Add x and y coordinates before you select, or pass transform=."
+                )
+    # "node": the transform maps the indices to the centers of pixels.
+    is_node = attrs.get("spatial:registration") == "node"
+    return affine @ Affine.translation(-0.5, -0.5) if is_node else affine
 
 
 def _affine_attrs(obj: Raster, x_dim: str, y_dim: str) -> Iterator[tuple[Mapping[Any, Any], str]]:

@@ -113,14 +113,16 @@ def read_georef(
     crs : optional
         The CRS, in any form that pyproj accepts; it overrides the CRS of the object. By default, the CRS is
         read from these sources, in this order: the CF grid mapping that rioxarray and odc-geo write
-        (``spatial_ref``), ``attrs["crs"]`` of the object and of its variables (Xee), and the ``proj:``
-        attributes of the Zarr convention.
+        (``spatial_ref``), ``attrs["crs"]`` of the object and of its variables (Xee), and the attributes of
+        the Zarr convention proj.
     transform : Affine or sequence of 6 numbers, optional
         The affine ``[a, b, c, d, e, f]``, in the order of rasterio and Earth Engine; it overrides the
         georeference of the object. By default, it is computed from the x and y coordinates (pixel centers,
         ascending or descending), in the units of their attribute ``units`` or else of the CRS. If the
         ``GeoTransform`` of the grid mapping agrees with the coordinates, it is used instead, because it is
-        exact. Without coordinates only the ``GeoTransform`` is used, which may have shear.
+        exact. Without coordinates only the ``GeoTransform`` is used, which may have shear, or else
+        ``spatial:transform`` of the Zarr convention spatial, if the raster has the size for which it was
+        written.
 
     Returns
     -------

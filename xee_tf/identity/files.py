@@ -10,6 +10,8 @@ from typing import Any
 
 import fsspec
 
+from xee_tf.errors import shorten
+
 __all__ = [
     "UnknownContentError",
     "array_state",
@@ -189,12 +191,26 @@ def store_state(store: Any, path: str) -> Iterator[Any]:
         yield from folder_state(os.path.join(str(store.root), path))
     elif kind == "ZipStore":
         yield from file_state(str(store.path))
+    elif kind == "ObjectStore":
+        yield from _listed_objects(store.store, path)
     elif isinstance(content := getattr(store, "_store_dict", None), dict):
         for name in sorted(content):
             if name.startswith(f"{path}/" if path else ""):
                 yield name, content[name].to_bytes()
     else:
         raise UnknownContentError(f"a Zarr store of type {kind} does not tell when its objects changed")
+
+
+def _listed_objects(store: Any, path: str) -> State:
+    """Return the state of the objects of a store of obstore, which lists a thousand in one request."""
+    name = repr(store)  # with the bucket and the prefix
+    try:
+        infos = [each for part in store.list(prefix=path or None) for each in part]
+    except Exception as error:
+        why = shorten(str(error).partition("\n")[0].rstrip("."), 200)
+        raise UnknownContentError(f"{name} cannot be listed: {why}") from error
+    keys = ("path", "size", "e_tag", "last_modified")
+    return sorted((name, *(str(info[key]) for key in keys)) for info in infos)
 
 
 def array_state(array: Any) -> Iterator[Any]:

@@ -15,6 +15,7 @@ import xarray as xr
 from xee_tf.blocks import chunk_edges
 from xee_tf.display import counted
 from xee_tf.errors import DestinationExistsError, OptionError, XeeTFError
+from xee_tf.georef import Conventions, add_conventions, check_conventions
 from xee_tf.graph import Counted, each_chunk, run_graph
 from xee_tf.identity import IdentityOptions, RunIdentity
 from xee_tf.models import ModelSpec
@@ -22,7 +23,7 @@ from xee_tf.names import check_zarr
 from xee_tf.options import IfExists, check_flags, one_of, parse, spelled
 from xee_tf.predict.image import RENAME, Prediction, input_files, predict_image
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
-from xee_tf.predict.resuming import identify_run
+from xee_tf.predict.resuming import identify_run, identify_store, result_georef
 from xee_tf.signals import explain_interruption, if_interrupted, interruptible
 from xee_tf.storage import (
     BEGUN,
@@ -91,6 +92,7 @@ def predict_to_zarr(
     resume: bool = True,
     if_exists: IfExists = "error",
     identity: str | None = None,
+    conventions: Conventions = "cf",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     **options: Unpack[PredictKeywords],
@@ -118,6 +120,9 @@ def predict_to_zarr(
         empty folders and stores that this package wrote: the new store is staged in a hidden folder beside
         the old one, which is kept until the new one is complete. "error" and "resume" are the same here, and
         replace an unfinished prediction only if none of its chunks was finished, unless `resume` is False.
+    conventions : {"cf", "cf+zarr"}, default "cf"
+        Conventions of the georeference. "cf+zarr" adds the attributes of the Zarr conventions proj and
+        spatial (``proj:code``, ``spatial:transform`` and so on) to those of CF.
     progress : bool, default False
         Whether to show a progress bar.
     storage_options : mapping of str to object, optional
@@ -158,7 +163,8 @@ def predict_to_zarr(
 
     A run is continued only if everything that affects its values is the same: the code and weights of the
     model, its options, the options of the prediction, and the bands, nodata values, georeference and arrays
-    of the image; see `identity`. `batch_size` and `skip_masked` may change.
+    of the image; see `identity`. `batch_size` and `skip_masked` may change; `conventions`, which the metadata
+    of a store follow from the beginning, may not.
 
     Values of integer outputs are truncated and clamped to the range of the dtype declared in the model's
     `output_bands`, as in Earth Engine. An output whose dtype is neither declared nor part of the model's
@@ -183,6 +189,7 @@ def predict_to_zarr(
         resume=resume,
         if_exists=if_exists,
         identity=identity,
+        conventions=conventions,
         progress=progress,
         storage_options=storage_options,
     )
@@ -211,12 +218,14 @@ def write_zarr(
     resume: bool = True,
     if_exists: IfExists = "error",
     identity: str | None = None,
+    conventions: Conventions = "cf",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Written:
     """Write predictions and say what an earlier run had finished; see `predict_to_zarr`."""
     one_of("if_exists", if_exists, get_args(IfExists))
     check_flags(resume=resume, progress=progress)
+    check_conventions(conventions)
     if if_exists == "resume" and not resume:
         raise OptionError("if_exists='resume' contradicts resume=False: omit one of them.")
     location = Location.of(destination, storage_options)
@@ -225,9 +234,10 @@ def write_zarr(
     require_other(location, input_files(image))
     identity = IdentityOptions(identity=identity).identity
     prediction = predict_image(model, image, options, merge=False)
-    predicted = prediction.dataset
+    predicted = add_conventions(prediction.dataset, result_georef(prediction.dataset), conventions)
+    prediction = replace(prediction, dataset=predicted)
     check_zarr(predicted.variables, location, RENAME)
-    description = identify_run(model, prediction, identity)
+    description = identify_store(identify_run(model, prediction, identity), conventions=conventions)
     require_writable(location)
     with claim(beside(location)) as run:
         recover(run.destination)

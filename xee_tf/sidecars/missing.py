@@ -8,7 +8,14 @@ import re
 from xee_tf.display import abbreviated
 from xee_tf.errors import MissingShardError, XeeTFError
 from xee_tf.sidecars.names import IMAGE_MANIFEST, MIXER, RECORDS, SHARD, TABLE_MANIFEST, table_location
-from xee_tf.storage import Location, bucket_exists, explain_unfinished, explain_unfinished_in, storage_errors
+from xee_tf.storage import (
+    Location,
+    bucket_exists,
+    bucket_url,
+    explain_unfinished,
+    explain_unfinished_in,
+    storage_errors,
+)
 
 __all__ = ["missing_error"]
 
@@ -37,7 +44,10 @@ def missing_error(location: Location, message: str) -> MissingShardError:
 
 def _look(location: Location) -> str:
     """Describe what is found at a location; empty if this does not help."""
-    if location.is_web or not location.name:
+    if location.is_web:
+        url = bucket_url(location.url)
+        return f"Folders and private objects of buckets are read from {url}." if url else ""
+    if not location.name:
         return ""
     with storage_errors("list", location.url, local=location.is_local):
         exists = bucket_exists(location)

@@ -2,8 +2,9 @@
 
 From the bottom to the top:
 
-* files: `filesystems` (URLs), `address` (names), `local` and `objects` (what disks and stores need),
-  `location` and `store_file` (access to a file); their errors: `failures`, `credentials`
+* files: `filesystems` (URLs), `equivalents` (what to pass for other addresses), `address` (names), `local`
+  and `objects` (what disks and stores need), `location` and `store_file` (access to a file); their errors:
+  `failures`, `credentials`
 * what processes leave for each other: `processes` (is it alive?), `notes` (small files), `staging` (what a
   run has not put in place yet)
 * uploads of an object in parts: `s3`, `azure`, `gcs`, `uploads`
@@ -25,6 +26,7 @@ from xee_tf.storage.destinations import (
     require_reachable,
     require_writable,
 )
+from xee_tf.storage.equivalents import bucket_url
 from xee_tf.storage.failures import NO_TLS, USE_HTTP, disk_usage, is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.notes import DamagedNoteError, read_note, write_note
@@ -78,6 +80,7 @@ __all__ = [
     "begin",
     "beside",
     "bucket_exists",
+    "bucket_url",
     "claim",
     "clear_leftovers",
     "clear_store",

@@ -17,6 +17,7 @@ import fsspec
 
 from xee_tf.errors import DestinationError, OptionError, shorten
 from xee_tf.options import check_storage_options
+from xee_tf.storage.equivalents import explain_object
 from xee_tf.storage.filesystems import (
     BUCKETS,
     WEB,
@@ -89,7 +90,8 @@ class Address:
         options.update(storage_options or {})
         if not isinstance(given, str | os.PathLike) and not hasattr(given, "storage_options"):
             raise OptionError(
-                f"A path must be a string or path-like, such as 'out/scene'; got {shorten(repr(path))}."
+                "A path must be a string or path-like, such as 'out/scene'; got "
+                f"{shorten(repr(path))}. {explain_object(given)}".rstrip()
             )
         # str() of a UPath includes its scheme.
         text = str(path)

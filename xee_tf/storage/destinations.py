@@ -8,6 +8,7 @@ from typing import NoReturn, get_args
 
 from xee_tf.errors import DestinationError, DestinationExistsError, XeeTFError
 from xee_tf.options import IfExists, one_of
+from xee_tf.storage.equivalents import bucket_url
 from xee_tf.storage.failures import is_inaccessible, storage_errors
 from xee_tf.storage.location import Location
 from xee_tf.storage.staging import Staging, remove_leftovers
@@ -181,9 +182,14 @@ def require_reachable(location: Location, *, zarr: bool = False) -> None:
             f"{scheme}://{location.bucket or 'bucket'}/scene."
         )
     if location.is_web:
+        url = bucket_url(location.url)
         raise DestinationError(
-            f"Cannot write {location.url}: web servers are read-only. Choose a local path or an object "
-            "store, such as s3://bucket/scene."
+            f"Cannot write {location.url}: web servers are read-only. "
+            + (
+                f"Pass {url}."
+                if url
+                else "Choose a local path or an object store, such as s3://bucket/scene."
+            )
         )
     with storage_errors("write", location.url, local=False):
         if location.bucket is None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from xee_tf.errors import DestinationError, MissingShardError, OptionError, StorageError, XeeTFError, shorten
+from xee_tf.storage.equivalents import bucket_url
 from xee_tf.storage.processes import TOKEN
 
 __all__ = [
@@ -261,6 +262,8 @@ key does not exist).
             raise
         is_local = "://" not in url if local is None else local
         explained = _explain_disk(error, action, url) if is_local else explain_store(error, action)
+        if action in ("read", "list") and (private := bucket_url(url)):
+            left = f"{left} Private objects are read from {private}."
         shown = url if is_local or action == "delete" else _INTERNAL.sub(r"/\g<name>", url)
         raise _class(error, action)(
             " ".join(f"Cannot {action} {shown}: {explained} {left}".split())

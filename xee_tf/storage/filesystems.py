@@ -93,6 +93,8 @@ def _explain(error: Exception, name: str | None) -> str:
             "the account is not known. Pass storage_options={'account_name': '...'}, or set "
             "AZURE_STORAGE_ACCOUNT_NAME and a key, or AZURE_STORAGE_CONNECTION_STRING."
         )
+    if "Protocol not known: azure" in what:  # of obstore
+        return "fsspec knows its protocol by the name az: pass az://container/scene."
     if "Protocol not known" in what:
         return (
             "fsspec does not know its protocol. Pass a local path, or a URL such as s3://bucket/scene, "

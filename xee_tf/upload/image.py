@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from xee_tf.dtypes import is_storable, parse_dtype
 from xee_tf.errors import OptionError, shorten
+from xee_tf.georef import Conventions, add_conventions, check_conventions, read_georef
 from xee_tf.graph import store_chunks
 from xee_tf.names import check_zarr
 from xee_tf.options import READ_SPELLING, IfExists, check_flags, one_of, spelled
@@ -78,6 +79,7 @@ def upload_image(
     kernel_size: int | Sequence[int] | None = None,
     tensor_depths: Mapping[str, int] | None = None,
     overview_resampling: OverviewResampling = "nearest",
+    conventions: Conventions = "cf",
     if_exists: IfExists = "error",
     progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
@@ -121,6 +123,9 @@ def upload_image(
     overview_resampling : {"nearest", "mean", "mode"} or mapping of str to these, default "nearest"
         How the overviews of a GeoTIFF are computed, for all bands or by band; see `xee_tf.to_cog`. A Zarr
         store has none.
+    conventions : {"cf", "cf+zarr"}, default "cf"
+        Conventions of the georeference of a Zarr store. "cf+zarr" adds the attributes of the Zarr conventions
+        proj and spatial (``proj:code``, ``spatial:transform`` and so on) to those of CF.
     if_exists : {"error", "overwrite", "resume"}, default "error"
         What to do if the destination or one of the side files of a GeoTIFF (``.aux.xml``, ``.ovr``, ``.msk``,
         world files, RPCs) exists. "overwrite" replaces files, with their side files, and Zarr stores that
@@ -176,6 +181,7 @@ def upload_image(
     location = Location.of(destination, storage_options)
     written = raster_format(location)
     one_of("if_exists", if_exists, get_args(IfExists))
+    check_conventions(conventions, zarr=written == "zarr")
     require_reachable(location, zarr=written == "zarr")
     if written == "tif":
         require_free(location, if_exists)
@@ -201,7 +207,7 @@ def upload_image(
         check_zarr(names, location, "Select other bands with bands=[...], or write a .tif.")
     require_writable(location)
     if written == "zarr":
-        _write_zarr(reader, arrays, location, nodata, if_exists, progress)
+        _write_zarr(reader, arrays, location, nodata, conventions, if_exists, progress)
     else:  # each step of an array band becomes a band
         steps = {band.name: step_names(band, reader.coords) for band in reader.bands}
         write_arrays(location, arrays, steps, reader.grid, nodata, overview_resampling, if_exists, progress)
@@ -286,12 +292,14 @@ def _write_zarr(
     arrays: Mapping[str, da.Array],
     location: Location,
     nodata: float | None,
+    conventions: Conventions,
     if_exists: IfExists,
     progress: bool,
 ) -> None:
     """Write a Zarr store with CF coordinates and the chunks of the bands."""
-    description = _describe(reader, arrays, nodata)
+    description = {**_describe(reader, arrays, nodata), "conventions": conventions}
     dataset = lazy_dataset(reader, "trim", {})
+    dataset = add_conventions(dataset, read_georef(dataset), conventions)
     for name, array in arrays.items():
         dataset[name].data = array
     if nodata is not None:
