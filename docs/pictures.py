@@ -1,4 +1,4 @@
-"""Make the pictures of the landing page from the output of the demo: ``python docs/pictures.py``.
+"""Make the pictures of the landing page and of the page Pictures from the demo: ``python docs/pictures.py``.
 
 The results are committed in docs/_static, because they need the demo's data and a minute of training.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import rasterio
+import xarray as xr
 from PIL import Image, ImageDraw
 
 import xee_tf
@@ -24,8 +26,10 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def main() -> None:
-    """Write the three pictures."""
-    scene = demo.open_scene(demo.find_data()).compute()
+    """Write all pictures."""
+    scene = demo.open_scene(demo.find_data())
+    page_pictures(scene)
+    scene = scene.compute()
     with tempfile.TemporaryDirectory() as folder:
         result = demo.run(folder)
         with rasterio.open(next(file for file in result.files if file.suffix == ".tif")) as tif:
@@ -43,6 +47,25 @@ def main() -> None:
     picture(colored(classes)).resize((classes.shape[1] * SCALE, classes.shape[0] * SCALE), 0).save(
         HERE / "landing-map.webp", quality=82
     )
+
+
+def page_pictures(scene: xr.Dataset) -> None:
+    """Draw the pictures of the page about pictures, as its code does."""
+    plan = scene.tfexport.plan(patch_dimensions=demo.PATCH, kernel_size=demo.KERNEL)
+    split = xee_tf.split_patches(plan, {"train": 0.8, "test": 0.2}, seed=1)
+    for name, source in (("plan", plan), ("split", split)):
+        figure, axes = plt.subplots(figsize=(4, 3.6))
+        source.plot(ax=axes)
+        figure.savefig(HERE / f"pictures-{name}.webp", dpi=110, bbox_inches="tight")
+    xee_tf.show_patches(
+        xee_tf.open_patches(scene, patch_dimensions=demo.PATCH, kernel_size=demo.KERNEL),
+        n=6,
+        rgb=list(SHOWN),
+        labels="label",
+        classes={number: name for number, (name, _) in demo.CLASSES.items()},
+        colors={number: color for number, (_, color) in demo.CLASSES.items()},
+    )
+    plt.gcf().savefig(HERE / "pictures-patches.webp", dpi=90, bbox_inches="tight")
 
 
 def stretch(bands: dict[str, npt.NDArray], limits: dict[str, npt.NDArray]) -> Pixels:

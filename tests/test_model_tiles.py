@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ast import literal_eval
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from tests.rasters import random_band, raster
 from tests.strategies import chunkings, examples, sizes
 from tests.test_model_calling import FREE, fake_connector, tensors
-from xee_tf import Model, OptionError
+from xee_tf import Model, OptionError, PredictionError
 
 CALLS: list[int] = []
 
@@ -209,3 +211,33 @@ def test_convolutions_that_leave_out_margins(size: int, fix: str) -> None:
     model = Model.from_keras(keras.Sequential(layers), bands=["B4"])
     with pytest.raises(OptionError, match=f"tiles of {size} x {size} pixels for tiles of 24 x 24 .*{fix}"):
         model.predict_image(raster({"B4": random_band((48, 48), "float32")}))
+
+
+@pytest.mark.parametrize("reach", [(2, 2), (3, 1)])
+def test_error_of_a_network_without_padding_names_the_overlap(reach: tuple[int, int]) -> None:
+    image = raster({"a": random_band((30, 40))})
+
+    def predicted(overlap: Any) -> Any:
+        model = Model.from_function(
+            Weighted(reach, "valid"), input_tile_size=16, input_overlap_size=overlap, output_bands=["b"]
+        )
+        return model.predict_image(image, merge=False)["b"].to_numpy()
+
+    with pytest.raises(PredictionError) as error:
+        predicted(0)
+    [found] = re.findall(r"pass input_overlap_size=(\d+|\(\d+, \d+\))\. Fix", str(error.value))
+    named = literal_eval(found)
+    assert named == (reach if reach[0] != reach[1] else reach[0])
+    expected = (neighbourhoods(image["a"], reach) * weights(reach)).sum((-2, -1))
+    np.testing.assert_allclose(predicted(named), expected, rtol=1e-6)
+    assert "input_overlap_size" not in halved(image)
+
+
+def halved(image: Any) -> str:
+    """Return the error of a model that returns half of the resolution."""
+    model = Model.from_function(
+        lambda tiles: tiles[:, ::2, ::2], bands=["a"], input_tile_size=16, output_bands=["b"]
+    )
+    with pytest.raises(PredictionError) as error:
+        model.predict_image(image, merge=False).compute()
+    return str(error.value)

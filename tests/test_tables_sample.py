@@ -239,7 +239,11 @@ INVALID = {
     ),
     "all points outside": (points([[0, 0]]), {}, "The point is outside the raster: the raster covers"),
     "two points outside": (points([[0, 0], [1, 1]]), {}, "All 2 points are outside the raster"),
-    "a frame": (pd.DataFrame({"x": [1]}), {}, "GeoDataFrame or GeoSeries of .*; got DataFrame"),
+    "a frame": (
+        pd.DataFrame({"x": [1]}),
+        {},
+        r"GeoDataFrame or GeoSeries of .*; got DataFrame\. Make points .* geopandas.GeoDataFrame\(table, ",
+    ),
     "unknown property": (SITE, {"properties": ["id"]}, r"\['id'\] not found; available: \['label'\]"),
     "unknown column": (SITE, {"columns": ["a", "id"]}, r"'id'.*'a', 'b', 'label', 'longitude'"),
     "a property like a band": (SITE.rename(columns={"label": "a"}), {}, r"unique, but \['a'\] appear"),

@@ -1,6 +1,6 @@
 """Georeferencing of xarray objects: CRS, affine transform and spatial dimensions."""
 
-from xee_tf.georef.bands import add_bands, image_dataset, plane_array, whole_image
+from xee_tf.georef.bands import add_bands, image_dataset, plane_array, require_image, whole_image
 from xee_tf.georef.class_maps import class_map
 from xee_tf.georef.conventions import (
     GRID_MAPPING,
@@ -91,6 +91,7 @@ __all__ = [
     "read_crs",
     "read_georef",
     "region_window",
+    "require_image",
     "same_crs",
     "same_grid",
     "selected_rows",

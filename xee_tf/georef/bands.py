@@ -24,7 +24,7 @@ from xee_tf.georef.conventions import (
 from xee_tf.georef.masks import nodata_of_band, with_own_nodata, with_set_nodata
 from xee_tf.georef.reference import GeoRef, read_georef, same_grid, write_georef
 
-__all__ = ["add_bands", "band_names", "image_dataset", "plane_array", "whole_image"]
+__all__ = ["add_bands", "band_names", "image_dataset", "plane_array", "require_image", "whole_image"]
 
 _BAND = "band"
 _STEP = "_step"
@@ -160,8 +160,7 @@ def image_dataset(image: Raster, *, split: bool = True) -> xr.Dataset:
                 for name, bands in names.items()
             }
         return _split_bands(image, names, x_dim, y_dim)
-    if not isinstance(image, xr.DataArray):
-        raise OptionError(f"An image must be an xarray Dataset or DataArray; got {type(image).__name__}.")
+    require_image(image)
     x_dim, y_dim = spatial_dims(image)
     image = with_set_nodata(image)
     named = "The image" if image.name is None else f"Band {str(image.name)!r}"
@@ -309,12 +308,41 @@ def _images(image: Any) -> list[Raster]:
         images = list(image)
     if wrong := [each for each in images if not isinstance(each, xr.Dataset | xr.DataArray)]:
         item = "" if wrong[0] is image else f" with an item of type {type(wrong[0]).__name__}"
-        hint = " Open the file first, with xr.open_dataset." if isinstance(image, str | os.PathLike) else ""
         raise OptionError(
             "image must be a Dataset, a DataArray or a sequence of them; got "
-            f"{type(image).__name__}{item}.{hint}"
+            f"{type(image).__name__}{item}.{_open_hint(wrong[0])}"
         )
     return images
+
+
+def require_image(image: Any) -> None:
+    """Raise an error if `image` is not an xarray object.
+
+    Examples
+    --------
+    >>> require_image("scene.zarr")
+    Traceback (most recent call last):
+    xee_tf.errors.OptionError: An image must be an xarray Dataset or DataArray; got str. Open the file ...
+    """
+    if not isinstance(image, xr.Dataset | xr.DataArray):
+        raise OptionError(
+            f"An image must be an xarray Dataset or DataArray; got {type(image).__name__}.{_open_hint(image)}"
+        )
+
+
+def _open_hint(image: Any) -> str:
+    """Return a sentence that tells how to open a file that was passed in place of an image."""
+    if not isinstance(image, str | os.PathLike):
+        return ""
+    path = os.fsdecode(image)
+    suffix = os.path.splitext(path.rstrip("/"))[1].lower()
+    if suffix == ".zarr":
+        call = f"xr.open_zarr({path!r}, decode_coords='all')"
+    elif suffix in (".nc", ".nc4", ".h5", ".hdf5"):
+        call = f"xr.open_dataset({path!r}, decode_coords='all', chunks={{}})"
+    else:
+        call = f"rioxarray.open_rasterio({path!r}, masked=True, chunks=1024)"
+    return f" Open the file first: {call}."
 
 
 def _require_free(name: str, coords: Collection[Hashable], bands: Collection[Hashable]) -> None:

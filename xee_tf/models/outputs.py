@@ -117,7 +117,7 @@ class Output:
             channels = "" if channel is None else f", a channel for each of {self.channels} declared outputs"
             raise PredictionError(
                 f"{connector} returned {name!r} with shape {values.shape}; expected {allowed} for "
-                f"{self.name!r}{channels}. Fix {_options(lead)}, or the model."
+                f"{self.name!r}{channels}. {_cropped(values.shape, lead)}Fix {_options(lead)}, or the model."
             )
         if channel is not None:
             values = values[..., channel]
@@ -170,6 +170,30 @@ class Output:
             f"{connector} returned NaN for {self.name!r}, which is declared as {self.dtype}{where}. Integers "
             "cannot be NaN: declare a float type, or fix the model."
         )
+
+
+def _cropped(shape: Shape, lead: Sequence[Shape]) -> str:
+    """Return a sentence for a model that gets more pixels than it returns, as without padding; or nothing.
+
+    Examples
+    --------
+    >>> _cropped((4, 112, 112, 5), [(4, 128, 128)])
+    'If it needs 8 pixels around a tile, as a network without padding does, pass input_overlap_size=8. '
+    >>> _cropped((4, 64, 64, 5), [(4, 128, 128)])  # half of the resolution
+    ''
+    """
+    sent = max(lead)
+    if len(sent) != 3 or len(shape) < 3:
+        return ""
+    (y, odd_y), (x, odd_x) = (divmod(a - b, 2) for a, b in zip(sent[1:], shape[1:3], strict=True))
+    if y <= 0 or x <= 0 or odd_y or odd_x or not all(shape[1:3]) or 2 * y >= shape[1] or 2 * x >= shape[2]:
+        return ""
+    size = y if x == y else (x, y)
+    around = f"{y}" if x == y else f"{x} x {y}"
+    return (
+        f"If it needs {around} pixels around a tile, as a network without padding does, pass "
+        f"input_overlap_size={size}. "
+    )
 
 
 def _options(lead: Sequence[Shape]) -> str:

@@ -29,6 +29,7 @@ from xee_tf.georef import (
     plane_array,
     raster_variables,
     read_georef,
+    require_image,
     write_georef,
 )
 from xee_tf.graph import ArraySpec, arrays_of_blocks, centered_axes, chunk_grids, for_xarray
@@ -352,6 +353,7 @@ def _check_names(outputs: Sequence[OutputBand], dataset: xr.Dataset, place: GeoR
 
 def input_files(image: xr.Dataset | xr.DataArray) -> list[Any]:
     """Return the files and stores from which an image was opened, as far as xarray knows them."""
+    require_image(image)
     arrays = [image, *(image.data_vars.values() if isinstance(image, xr.Dataset) else ())]
     return [array.encoding.get("source") for array in arrays]
 

@@ -328,7 +328,12 @@ def _read_features(where: Any) -> tuple[Any, Any, pd.DataFrame]:
 
 def _where_error(where: Any) -> OptionError:
     fix = "Convert coordinates to points with geopandas.GeoSeries.from_xy(x, y, crs='EPSG:4326')."
-    if isinstance(where, str | os.PathLike):
+    if isinstance(where, pd.DataFrame):  # its other columns are the labels
+        fix = (
+            "Make points of its coordinates: geopandas.GeoDataFrame(table, "
+            "geometry=geopandas.points_from_xy(table['lon'], table['lat']), crs='EPSG:4326')."
+        )
+    elif isinstance(where, str | os.PathLike):
         fix = f"Open the file first: geopandas.read_file({str(where)!r})."
     return OptionError(
         "where must be a GeoDataFrame or GeoSeries of points or polygons, or None; got "
