@@ -15,8 +15,9 @@ from xee_tf.display import abbreviated
 from xee_tf.errors import OptionError, shorten, warn
 from xee_tf.exploring.chunk_cache import ChunkCache
 from xee_tf.exploring.layers import read_layers
+from xee_tf.exploring.levels import DEEPEST
 from xee_tf.exploring.server import MapServer
-from xee_tf.exploring.tiles import DEEPEST, Tiles
+from xee_tf.exploring.tiles import Tiles
 from xee_tf.georef import Raster
 from xee_tf.options import integer
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from xee_tf.errors import OptionError, shorten
 from xee_tf.exploring.chunk_cache import NotWantedError
-from xee_tf.exploring.tiles import DEEPEST, TileError, Tiles
+from xee_tf.exploring.levels import DEEPEST
+from xee_tf.exploring.tiles import TileError, Tiles
 
 __all__ = ["MapServer"]
 

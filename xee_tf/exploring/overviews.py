@@ -1,0 +1,149 @@
+"""Find the overviews of a raster that is read from a file with GDAL, and read them instead of the raster."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rioxarray
+from affine import Affine
+from rioxarray._io import RasterioArrayWrapper
+from xarray.core import indexing
+
+from xee_tf.blocks import ChunkGrid
+from xee_tf.geometry import Size, Window
+from xee_tf.georef import GeoRef, plane_array
+from xee_tf.graph import ChunkedArray, StoredPart, chunk_grids, stored_part
+
+__all__ = ["find_overviews"]
+
+_LAZY = (
+    indexing.ImplicitToExplicitIndexingAdapter,
+    indexing.CopyOnWriteArray,
+    indexing.MemoryCachedArray,
+    indexing.LazilyIndexedArray,
+)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the pixels of an array are in a file: the number of the band, and the first row and column."""
+
+    file: Any
+    band: int
+    top: int
+    left: int
+
+
+def find_overviews(
+    arrays: Sequence[ChunkedArray], georef: GeoRef, sides: tuple[int, int]
+) -> Iterator[tuple[list[ChunkedArray], GeoRef]]:
+    """Yield the overviews of bands, the finest first, and where they are; no pixel is read.
+
+    Nothing is yielded unless chunks are parts of files, whose values nothing has changed.
+
+    Parameters
+    ----------
+    arrays : sequence of ChunkedArray
+        The pixels of each band, (y, x).
+    georef : GeoRef
+        Their place.
+    sides : (height, width)
+        See `plane_array`.
+    """
+    places = [_place(array) for array in arrays]
+    known = [place for place in places if place is not None]
+    if len(known) < len(places) or len({(place.top, place.left) for place in known}) != 1:
+        return
+    first = known[0]
+    _, height, width = first.file.shape
+    for level in range(min(_overviews(place) for place in known)):
+        opened = [_open(place, level) for place in known]
+        across, down = width / opened[0].sizes["x"], height / opened[0].sizes["y"]
+        if len({band.shape for band in opened}) > 1 or [band.dtype for band in opened] != [
+            array.dtype for array in arrays
+        ]:
+            return
+        right, bottom = first.left + georef.shape.x, first.top + georef.shape.y
+        window = Window(
+            *(math.floor(first.top / down), math.ceil(bottom / down)),
+            *(math.floor(first.left / across), math.ceil(right / across)),
+        ).intersection(Size(y=opened[0].sizes["y"], x=opened[0].sizes["x"]).window)
+        affine = (
+            georef.affine
+            @ Affine.translation(-first.left, -first.top)
+            @ Affine.scale(across, down)
+            @ Affine.translation(window.left, window.top)
+        )
+        rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
+        yield (
+            [plane_array(band.isel(y=rows, x=columns), (), "y", "x", sides=sides) for band in opened],
+            GeoRef(georef.crs, affine, window.size, georef.x_dim, georef.y_dim),
+        )
+
+
+def _place(array: ChunkedArray) -> _Place | None:
+    """Return where the pixels are; None if they are not those of a file, according to three chunks."""
+    [grid] = chunk_grids([array])
+    last_y, last_x = len(grid.y) - 2, len(grid.x) - 2
+    found = {
+        _place_of_chunk(array, grid, iy, ix)
+        for iy, ix in {(0, 0), (last_y // 2, last_x // 2), (last_y, last_x)}
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _place_of_chunk(array: ChunkedArray, grid: ChunkGrid, iy: int, ix: int) -> _Place | None:
+    part = stored_part(array, iy, ix, _stored)
+    if part is None:
+        return None
+    band, rows, columns = part.axes
+    if not isinstance(band, int) or isinstance(rows, int) or isinstance(columns, int):
+        return None
+    chunk = grid.window(iy, ix)
+    top, left = int(rows[0]) - chunk.top, int(columns[0]) - chunk.left
+    expected = np.arange(chunk.top, chunk.bottom) + top, np.arange(chunk.left, chunk.right) + left
+    if not all(map(np.array_equal, (rows, columns), expected)):  # every second row, or from south to north
+        return None
+    return _Place(part.source, band, top, left)
+
+
+def _stored(value: Any) -> StoredPart | None:
+    """Return the part of a file that a lazy array of xarray is."""
+    keys = []
+    while isinstance(value, _LAZY):
+        if isinstance(value, indexing.LazilyIndexedArray):
+            keys.append(value.key.tuple)
+        value = value.array
+    if not isinstance(value, RasterioArrayWrapper) or value.vrt_params is not None:
+        return None
+    part = StoredPart.whole(value, value.shape)
+    for key in reversed(keys):
+        part = part[key]
+    return part
+
+
+def _overviews(place: _Place) -> int:
+    """Return the number of overviews."""
+    with place.file.manager.acquire_context() as file:
+        return len(file.overviews(place.band + 1))
+
+
+def _open(place: _Place, level: int) -> Any:
+    """Return an overview of a band, with the values that the band itself has: masked and scaled or not."""
+    with place.file.manager.acquire_context() as file, warnings.catch_warnings(action="ignore"):
+        found: Any = rioxarray.open_rasterio(
+            file.name,
+            overview_level=level,
+            masked=place.file.masked,
+            mask_and_scale=place.file.mask_and_scale,
+            parse_coordinates=False,
+            cache=False,
+            lock=False,
+        )
+    band_dim, *_ = found.dims
+    return found.isel({band_dim: place.band}).drop_vars(list(found.coords))
