@@ -75,7 +75,7 @@ def explore(
         The color map of a band without classes: a name of matplotlib. Default: "viridis".
     vmin, vmax : float or sequence of float, optional
         The values of the first and the last color; for `rgb`, also one for each band. Default: the
-        percentiles 2 and 98 of a sample, a few chunks in and around the middle.
+        percentiles 2 and 98 of a sample: a few chunks in and around the middle, or of an overview.
     opacity : float, optional
         From 0 to 1. Default: 1. The map has a slider for it.
     resampling : {"nearest", "bilinear"}, optional
@@ -85,8 +85,9 @@ def explore(
         a provider of xyzservices. Default: none; then nothing is fetched from the internet.
     max_pixels : int, default 262144
         Maximum number of pixels of a raster in one tile of 256 x 256 pixels of the screen. A view has about
-        30 tiles. Where it is zoomed out further, the map shows only the outline, and asks to zoom in. Tiles
-        need whole chunks: if these are large, more is computed.
+        30 tiles. Where it is zoomed out further, the map shows the overviews of a raster that is read from a
+        GeoTIFF with overviews; of other rasters, it shows only the outline, and asks to zoom in. Tiles need
+        whole chunks: if these are large, more is computed.
     cache_bytes : int, default 268435456
         Maximum size of the chunks that are kept in memory, including the results of a model of which they are
         assembled.

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,23 @@ class _Place:
     top: int
     left: int
 
+    @property
+    def size(self) -> Size:
+        """The size of the file in pixels."""
+        _, height, width = self.file.shape
+        return Size(x=width, y=height)
+
+    @property
+    def origin(self) -> tuple[int, int, Size]:
+        """What bands of one raster have in common."""
+        return self.top, self.left, self.size
+
+    @cached_property
+    def factors(self) -> tuple[int, ...]:
+        """How many times as large as those of the file the pixels of each overview are."""
+        with self.file.manager.acquire_context() as file:
+            return tuple(file.overviews(_number(self, file) + 1))
+
 
 def find_overviews(
     arrays: Sequence[ChunkedArray], georef: GeoRef, sides: tuple[int, int]
@@ -57,32 +75,33 @@ def find_overviews(
     """
     places = [_place(array) for array in arrays]
     known = [place for place in places if place is not None]
-    if len(known) < len(places) or len({(place.top, place.left) for place in known}) != 1:
+    if len(known) < len(places) or len({(*each.origin, each.factors) for each in known}) != 1:
         return
-    first = known[0]
-    _, height, width = first.file.shape
-    for level in range(min(_overviews(place) for place in known)):
-        opened = [_open(place, level) for place in known]
-        across, down = width / opened[0].sizes["x"], height / opened[0].sizes["y"]
-        if len({band.shape for band in opened}) > 1 or [band.dtype for band in opened] != [
-            array.dtype for array in arrays
-        ]:
+    first, dtypes = known[0], [array.dtype for array in arrays]
+    for level, factor in enumerate(first.factors):
+        bands = [_open(place, level) for place in known]
+        size = Size(x=bands[0].sizes["x"], y=bands[0].sizes["y"])
+        across, down = first.size.x / size.x, first.size.y / size.y
+        planes = [
+            _scaled(place, plane_array(band, (), "y", "x", sides=sides))
+            for place, band in zip(known, bands, strict=True)
+        ]
+        # The file was itself opened as an overview, for example.
+        if round(across) != factor or [plane.dtype for plane in planes] != dtypes:
             return
-        right, bottom = first.left + georef.shape.x, first.top + georef.shape.y
-        window = Window(
-            *(math.floor(first.top / down), math.ceil(bottom / down)),
-            *(math.floor(first.left / across), math.ceil(right / across)),
-        ).intersection(Size(y=opened[0].sizes["y"], x=opened[0].sizes["x"]).window)
+        part = Window(
+            *(math.floor(first.top / down), math.ceil((first.top + georef.shape.y) / down)),
+            *(math.floor(first.left / across), math.ceil((first.left + georef.shape.x) / across)),
+        ).intersection(size.window)
         affine = (
             georef.affine
             @ Affine.translation(-first.left, -first.top)
             @ Affine.scale(across, down)
-            @ Affine.translation(window.left, window.top)
+            @ Affine.translation(part.left, part.top)
         )
-        rows, columns = slice(window.top, window.bottom), slice(window.left, window.right)
         yield (
-            [plane_array(band.isel(y=rows, x=columns), (), "y", "x", sides=sides) for band in opened],
-            GeoRef(georef.crs, affine, window.size, georef.x_dim, georef.y_dim),
+            [plane[part.top : part.bottom, part.left : part.right] for plane in planes],
+            GeoRef(georef.crs, affine, part.size, georef.x_dim, georef.y_dim),
         )
 
 
@@ -127,23 +146,30 @@ def _stored(value: Any) -> StoredPart | None:
     return part
 
 
-def _overviews(place: _Place) -> int:
-    """Return the number of overviews."""
-    with place.file.manager.acquire_context() as file:
-        return len(file.overviews(place.band + 1))
-
-
 def _open(place: _Place, level: int) -> Any:
-    """Return an overview of a band, with the values that the band itself has: masked and scaled or not."""
+    """Return an overview of a band, which is masked if the band is."""
     with place.file.manager.acquire_context() as file, warnings.catch_warnings(action="ignore"):
         found: Any = rioxarray.open_rasterio(
             file.name,
             overview_level=level,
             masked=place.file.masked,
-            mask_and_scale=place.file.mask_and_scale,
             parse_coordinates=False,
             cache=False,
             lock=False,
         )
+        number = _number(place, file)
     band_dim, *_ = found.dims
-    return found.isel({band_dim: place.band}).drop_vars(list(found.coords))
+    return found.isel({band_dim: number}).drop_vars(list(found.coords))
+
+
+def _number(place: _Place, file: Any) -> int:
+    """Return the number of a band in its file, of which rioxarray may show only this band."""
+    return int(getattr(file, "_bidx", place.band))
+
+
+def _scaled(place: _Place, values: Any) -> Any:
+    """Scale an overview like the band: GDAL does not tell the scale of overviews."""
+    if not place.file.mask_and_scale:
+        return values
+    with place.file.manager.acquire_context() as file:
+        return values * file.scales[place.band] + file.offsets[place.band]
