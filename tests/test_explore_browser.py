@@ -160,6 +160,28 @@ def test_the_screen_shows_the_prediction(browser: Any, scene: xr.Dataset, tmp_pa
         assert severe == []
 
 
+def test_a_saved_map_opens_without_a_server(browser: Any, scene: xr.Dataset, tmp_path: Any) -> None:
+    model = xee_tf.Model.from_function(
+        probabilities, bands=demo.BANDS, input_tile_size=64, output_bands=NAMES, input_overlap_size=16
+    )
+    colors = dict(demo.CLASSES.values())
+    predicted = model.predict_image(scene, merge=False)
+    classes = xee_tf.class_map(predicted, values=list(demo.CLASSES), colors=colors, nodata=0)
+    with xee_tf.explore({"scene": scene, "land cover": classes}, rgb={"scene": demo.BANDS[:3]}) as shown:
+        shown.save(tmp_path / "map.html")
+    browser.get((tmp_path / "map.html").as_uri())
+    wait(browser)
+    by_number = {number: color for number, (_, color) in demo.CLASSES.items()}
+    assert compare(browser, classes.compute(), by_number) >= 4
+    panel = browser.find_element(By.CSS_SELECTOR, ".layers").text.split("\n")
+    assert panel == ["scene", "land cover", *NAMES]
+    above = screen(browser)[400, 500]
+    browser.find_elements(By.CSS_SELECTOR, "input[type=checkbox]")[1].click()
+    wait(browser)
+    assert (screen(browser)[400, 500] != above).any()
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_notes_of_a_large_raster_and_of_errors(browser: Any) -> None:
     n = 20_000
     loads: list[tuple[int, int]] = []

@@ -100,6 +100,11 @@ class Level:
             self.georef, target, block, self._move, resampling=colors.resampling, fill=colors.fill
         )
 
+    def pixels_in(self, target: GeoRef, block: Window) -> int:
+        """Return the number of pixels that a block of a grid in Web Mercator needs."""
+        found = self.warp(target, block)
+        return 0 if found is None else found[0].size.pixels
+
     def read(self, window: Window, is_wanted: Callable[[], bool]) -> Planes:
         """Return the pixels of a window of each band."""
         rows = overlapping(self._grid.y, window.top, window.bottom)
@@ -143,10 +148,11 @@ class Level:
         points = apply_affine(georef.affine, inside)
         places = finite_points(point_transformer(georef.crs, WEB_MERCATOR)(points))
         places = places[(np.abs(places[:, 1]) < HALF)]
+        whole = Size(x=TILE, y=TILE).window
         for zoom in range(DEEPEST, -1, -1):
             side = 2 * HALF / (1 << zoom)
             tiles = np.floor((places * (1, -1) + HALF) / side).astype(int).tolist()
-            sizes = [self._pixels_in(tile_grid(zoom, x, y)) for x, y in tiles]
+            sizes = [self.pixels_in(tile_grid(zoom, x, y), whole) for x, y in tiles]
             # Not the largest: a tile across the sides of a global raster needs whole rows.
             pixels = int(np.quantile(sizes, 0.75)) if sizes else 0
             if pixels > max_pixels:
@@ -159,10 +165,6 @@ class Level:
                     )
                 return zoom + 1
         return 0
-
-    def _pixels_in(self, target: GeoRef) -> int:
-        found = self.warp(target, target.shape.window)
-        return 0 if found is None else found[0].size.pixels
 
 
 def read_levels(layer: Layer, cache: ChunkCache, max_pixels: int) -> list[Level]:

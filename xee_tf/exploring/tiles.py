@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pyproj
+from affine import Affine
 from numpy.typing import NDArray
 
 from xee_tf.errors import GeoreferenceError, XeeTFError
 from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError, Planes
 from xee_tf.exploring.colors import BandColors, ClassColors, png
 from xee_tf.exploring.layers import Layer, robust_limits
-from xee_tf.exploring.levels import TILE, Level, finite_points, read_levels, tile_grid
+from xee_tf.exploring.levels import HALF, TILE, Level, finite_points, read_levels, tile_grid
 from xee_tf.geometry import Window
 from xee_tf.georef import (
     BlockWarp,
@@ -28,15 +30,18 @@ from xee_tf.georef import (
     unwrap_outline,
 )
 
-__all__ = ["TileError", "Tiles"]
+__all__ = ["NORTH", "TileError", "Tiles"]
 
 _LON_LAT = pyproj.CRS("EPSG:4326")
-_NORTH = 85.0511  # degrees; the world is a square in Web Mercator
+NORTH = 85.0511
+"""Northern end of the map in degrees: the world is a square in Web Mercator."""
+
 _AROUND = 361.0  # degrees; the outline of a wider raster cannot be drawn
 _SAMPLE = 1 << 20  # pixels of the chunks from which the values of colors are estimated
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25))
 _STRIDED = 1 << 18  # pixels of these chunks that are used
 _UNEVEN = 4  # how many times as many pixels as most tiles may a tile have elsewhere
+_BLOCK = 512  # side of the parts of a picture that are drawn one after another
 _EMPTY = png(np.zeros((TILE, TILE, 4), np.uint8))
 
 
@@ -81,10 +86,15 @@ class Tiles:
         """Size of the largest chunk of the raster, with all bands."""
         return self._levels[0].chunk_bytes
 
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of the layer, in degrees."""
+        (west, south), (east, north) = self._outline.min(axis=0), self._outline.max(axis=0)
+        return float(west), float(south), float(east), float(north)
+
     def describe(self) -> dict[str, Any]:
         """Return what the page must know before any pixel is read, for JSON."""
-        west, south = self._outline.min(axis=0).tolist()
-        east, north = self._outline.max(axis=0).tolist()
+        west, south, east, north = self.extent
         return {
             "name": self.layer.name,
             "opacity": self.layer.opacity,
@@ -119,6 +129,36 @@ class Tiles:
             return _EMPTY
         level, window, warp = found
         return png(self._paint(level.read(window, is_wanted), warp, is_wanted))
+
+    def picture(self, target: GeoRef) -> NDArray[np.uint8]:
+        """Return a picture of any size, as pixels (y, x, 4); see `pixels_in`.
+
+        Parameters
+        ----------
+        target : GeoRef
+            The pixels in Web Mercator, which may be beyond 180 degrees.
+        """
+        level = self._picture_level(target)[0]
+        found = np.zeros((*target.shape.shape, 4), np.uint8)
+        for block, shifted in _blocks(target, _BLOCK):
+            if (needed := level.warp(shifted, block)) is not None:
+                window, warp = needed
+                pixels = self._paint(level.read(window, lambda: True), warp, lambda: True)
+                found[block.top : block.bottom, block.left : block.right] = pixels
+        return found
+
+    def pixels_in(self, target: GeoRef) -> tuple[int, int]:
+        """Return how many pixels of the raster or of an overview a picture needs, and how many it may."""
+        return self._picture_level(target)[1:]
+
+    def _picture_level(self, target: GeoRef) -> tuple[Level, int, int]:
+        limit = self._max_pixels * target.shape.pixels // TILE**2
+        parts = list(_blocks(target, max(target.shape.xy)))
+        for level in self._levels:
+            pixels = sum(level.pixels_in(shifted, part) for part, shifted in parts)
+            if pixels <= limit:
+                break
+        return level, pixels, limit
 
     def _level_for(self, zoom: int, target: GeoRef) -> tuple[Level, Window, BlockWarp] | None:
         """Return the finest resolution at which a tile has few enough pixels, and those that it needs."""
@@ -200,9 +240,9 @@ def _outline(layer: Layer) -> Points:
         point_transformer(georef.crs, _LON_LAT)(apply_affine(georef.affine, np.concatenate(edges)))
     )
     points, around = unwrap_outline(points, 360.0) if len(points) else (points, False)
-    if not len(points) or points[:, 1].min() >= _NORTH or points[:, 1].max() <= -_NORTH:
+    if not len(points) or points[:, 1].min() >= NORTH or points[:, 1].max() <= -NORTH:
         raise GeoreferenceError(
-            f"{layer.name!r} is not within the latitudes of the map, {-_NORTH:.0f} to {_NORTH:.0f} degrees. "
+            f"{layer.name!r} is not within the latitudes of the map, {-NORTH:.0f} to {NORTH:.0f} degrees. "
             f"Its bounds are {georef.bounds} in {describe_crs(georef.crs)}; check its georeference."
         )
     if around or np.ptp(points[:, 0]) > _AROUND:
@@ -210,5 +250,18 @@ def _outline(layer: Layer) -> Points:
         if around:  # the raster contains a pole
             south, north = (south, 90) if north > 0 else (-90, north)
         points = np.array([(-180, north), (180, north), (180, south), (-180, south), (-180, north)], float)
-    points[:, 1] = np.clip(points[:, 1], -_NORTH, _NORTH)
+    points[:, 1] = np.clip(points[:, 1], -NORTH, NORTH)
     return points
+
+
+def _blocks(target: GeoRef, side: int) -> Iterator[tuple[Window, GeoRef]]:
+    """Yield blocks of a grid in Web Mercator, and the grid where it is within 180 degrees for this block."""
+    (left, _, right, _), (width, height) = target.bounds, target.shape.xy
+    turns = range(math.ceil(left / HALF / 2 - 0.5), math.ceil(right / HALF / 2 + 0.5))
+    ends = [round(((2 * turn + 1) * HALF - left) / target.affine.a) for turn in turns]
+    columns = sorted({*range(0, width, side), *(end for end in ends if 0 < end < width), width})
+    rows = [*range(0, height, side), height]
+    for (first, last), (top, bottom) in product(pairwise(columns), pairwise(rows)):
+        turn = round((left + (first + last) / 2 * target.affine.a) / HALF / 2)
+        shift = Affine.translation(-2 * HALF * turn, 0)
+        yield Window(top, bottom, first, last), replace(target, affine=shift @ target.affine)
