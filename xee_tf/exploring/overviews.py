@@ -12,22 +12,18 @@ from typing import Any
 import numpy as np
 import rioxarray
 from affine import Affine
-from rioxarray._io import RasterioArrayWrapper
-from xarray.core import indexing
 
-from xee_tf.blocks import ChunkGrid
 from xee_tf.geometry import Size, Window
 from xee_tf.georef import GeoRef, plane_array
-from xee_tf.graph import ChunkedArray, StoredPart, chunk_grids, stored_part
+from xee_tf.graph import ChunkedArray, StoredPart, chunk_grids, stored_parts
 
 __all__ = ["find_overviews"]
 
-_LAZY = (
-    indexing.ImplicitToExplicitIndexingAdapter,
-    indexing.CopyOnWriteArray,
-    indexing.MemoryCachedArray,
-    indexing.LazilyIndexedArray,
+# Private classes, by name: in versions in which these differ, maps have no overviews.
+_LAZY = frozenset(
+    {"CopyOnWriteArray", "ImplicitToExplicitIndexingAdapter", "LazilyIndexedArray", "MemoryCachedArray"}
 )
+_FILE = "RasterioArrayWrapper"
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def find_overviews(
     sides : (height, width)
         See `plane_array`.
     """
-    places = [_place(array) for array in arrays]
+    places = _places(arrays)
     known = [place for place in places if place is not None]
     if len(known) < len(places) or len({(*each.origin, each.factors) for each in known}) != 1:
         return
@@ -105,25 +101,24 @@ def find_overviews(
         )
 
 
-def _place(array: ChunkedArray) -> _Place | None:
-    """Return where the pixels are; None if they are not those of a file, according to three chunks."""
-    [grid] = chunk_grids([array])
+def _places(arrays: Sequence[ChunkedArray]) -> list[_Place | None]:
+    """Return where the pixels of arrays are; None if three chunks are not all parts of a file."""
+    grid = chunk_grids(arrays[:1])[0]
     last_y, last_x = len(grid.y) - 2, len(grid.x) - 2
-    found = {
-        _place_of_chunk(array, grid, iy, ix)
-        for iy, ix in {(0, 0), (last_y // 2, last_x // 2), (last_y, last_x)}
-    }
-    return found.pop() if len(found) == 1 else None
+    chunks = list({(0, 0), (last_y // 2, last_x // 2), (last_y, last_x)})
+    found = [
+        {_place_of_chunk(part, grid.window(*at)) for part, at in zip(parts, chunks, strict=True)}
+        for parts in stored_parts(arrays, chunks, _stored)
+    ]
+    return [each.pop() if len(each) == 1 else None for each in found]
 
 
-def _place_of_chunk(array: ChunkedArray, grid: ChunkGrid, iy: int, ix: int) -> _Place | None:
-    part = stored_part(array, iy, ix, _stored)
+def _place_of_chunk(part: StoredPart | None, chunk: Window) -> _Place | None:
     if part is None:
         return None
     band, rows, columns = part.axes
     if not isinstance(band, int) or isinstance(rows, int) or isinstance(columns, int):
         return None
-    chunk = grid.window(iy, ix)
     top, left = int(rows[0]) - chunk.top, int(columns[0]) - chunk.left
     expected = np.arange(chunk.top, chunk.bottom) + top, np.arange(chunk.left, chunk.right) + left
     if not all(map(np.array_equal, (rows, columns), expected)):  # every second row, or from south to north
@@ -134,11 +129,11 @@ def _place_of_chunk(array: ChunkedArray, grid: ChunkGrid, iy: int, ix: int) -> _
 def _stored(value: Any) -> StoredPart | None:
     """Return the part of a file that a lazy array of xarray is."""
     keys = []
-    while isinstance(value, _LAZY):
-        if isinstance(value, indexing.LazilyIndexedArray):
+    while type(value).__name__ in _LAZY:
+        if hasattr(value, "key"):
             keys.append(value.key.tuple)
         value = value.array
-    if not isinstance(value, RasterioArrayWrapper) or value.vrt_params is not None:
+    if type(value).__name__ != _FILE or value.vrt_params is not None:
         return None
     part = StoredPart.whole(value, value.shape)
     for key in reversed(keys):

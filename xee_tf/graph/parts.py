@@ -18,7 +18,7 @@ from xee_tf.chunks import checks_chunks
 from xee_tf.graph.sources import Sources
 from xee_tf.graph.tasks import ChunkedArray, Key
 
-__all__ = ["StoredPart", "stored_part"]
+__all__ = ["StoredPart", "stored_parts"]
 
 _SELECT = (getitem, operator.getitem, getter, getter_inline, getter_nofancy)
 
@@ -63,27 +63,30 @@ def _select(axis: NDArray[np.intp], index: Any) -> int | NDArray[np.intp]:
     return found if found.ndim else int(found)
 
 
-def stored_part(
-    array: ChunkedArray, iy: int, ix: int, stored: Callable[[Any], StoredPart | None]
-) -> StoredPart | None:
-    """Return the part of a stored array that a chunk of an array (y, x) is.
+def stored_parts(
+    arrays: Sequence[ChunkedArray],
+    chunks: Sequence[tuple[int, int]],
+    stored: Callable[[Any], StoredPart | None],
+) -> list[list[StoredPart | None]]:
+    """Return the parts of stored arrays that some chunks of arrays (y, x) are.
 
     Parameters
     ----------
-    array : ChunkedArray
-        The array.
-    iy, ix : int
-        The chunk. Nothing is loaded.
+    arrays : sequence of ChunkedArray
+        The arrays.
+    chunks : sequence of (iy, ix)
+        The chunks of each array. Nothing is loaded.
     stored : callable
         Returns the part of a stored array that an object in the graph is, or None.
 
     Returns
     -------
-    StoredPart or None
-        None if tasks do anything else than read and select, such as to compute.
+    list
+        For each array, the part of each chunk; None if tasks do anything else than read and select, such as
+        to compute.
     """
-    sources = Sources.of_planes([array], [[(iy, ix)]])
-    return _part(sources.keys[0][iy, ix], sources.graph, stored)
+    sources = Sources.of_planes(arrays, [chunks] * len(arrays))
+    return [[_part(keys[at], sources.graph, stored) for at in chunks] for keys in sources.keys]
 
 
 def _part(
