@@ -23,6 +23,7 @@ from xee_tf.display.svg import DROPPED, MARGIN, PATCH, grid_svg, patches_per_cel
 from xee_tf.display.text import truncate
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.georef.summary import grid_picture
+from xee_tf.sidecars import TableColumn, TableManifest, read_manifest
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -199,10 +200,30 @@ def test_result_html_is_well_formed_and_bounded(scene, tmp_path):
     root = ElementTree.fromstring(result._repr_html_())
     assert len(list(root.iter("tr"))) < 20
     assert "... and 187 more" in "".join(root.itertext())
-    assert [found.text for found in root.iter("summary")] == ["195 files"]
+    assert [found.text for found in root.iter("summary")] == ["2 bands", "195 files"]
     result = scene.tfexport(tmp_path / "one", patch_dimensions=32)
     root = ElementTree.fromstring(result._repr_html_())
-    assert [found.text for found in root.iter("summary")] == ["1 file"]
+    assert [found.text for found in root.iter("summary")] == ["2 bands", "1 file"]
+
+
+def test_result_html_has_all_bands(scene, tmp_path):
+    names = [f"b{number}" for number in range(12)]
+    many = raster({name: np.full((64, 64), number, "f4") for number, name in enumerate(names)})
+    result = many.tfexport(tmp_path / "many", patch_dimensions=32)
+    found = [result, xee_tf.inspect(result), read_manifest(result.manifest)]
+    for each in found:
+        values, _ = ElementTree.fromstring(each._repr_html_()).iter("details")
+        assert (values.find("summary").text, values.get("open")) == ("12 bands", None)  # folded
+        assert [row[0].text for row in values.iter("tr")] == names
+        assert "11 to 11, mean 11, std 0" in "".join(values.itertext())
+    for each in (result, read_manifest(result.manifest)):
+        lines = repr(each).splitlines()
+        [first] = [number for number, line in enumerate(lines) if line.startswith("  values ")]
+        assert lines[first + 5].strip() == "... and 7 more"
+        assert "b5" not in "".join(lines[first:])
+    result = scene.tfexport(tmp_path / "few", patch_dimensions=128)
+    values, _ = ElementTree.fromstring(result._repr_html_()).iter("details")
+    assert (values.find("summary").text, values.get("open")) == ("2 bands", "")
 
 
 def test_warnings_and_an_object_without_facts():
@@ -218,7 +239,19 @@ HOSTILE = "<script>alert('x')</script>"
 
 
 @pytest.fixture(
-    params=["mixer", "prepared", "server", "stats", "checked", "patches", "split", "model", "found"]
+    params=[
+        "mixer",
+        "manifest",
+        "table manifest",
+        "prepared",
+        "server",
+        "stats",
+        "checked",
+        "patches",
+        "split",
+        "model",
+        "found",
+    ]
 )
 def hostile(request, scene, tmp_path):
     """An object whose text is under the control of a user or of a file, and a part of its HTML."""
@@ -227,6 +260,11 @@ def hostile(request, scene, tmp_path):
     if request.param == "mixer":
         mixer = xee_tf.Mixer.from_grid(grid)
         return replace(mixer, crs=HOSTILE, extra={HOSTILE: 1}), "9 = 3 rows × 3 columns"
+    if request.param == "manifest":
+        result = scene.tfexport(tmp_path / "scene", patch_dimensions=128)
+        return read_manifest(result.manifest), "9 = 3 rows × 3 columns"
+    if request.param == "table manifest":
+        return TableManifest((TableColumn(HOSTILE), TableColumn("patch", shape=(4, 4)))), "2 columns"
     if request.param == "prepared":
         return xee_tf.PreparedModel(f"models/{HOSTILE}", (HOSTILE,), ("ndvi",)), "models/"
     if request.param == "server":

@@ -705,7 +705,8 @@ def test_matplotlib_is_needed_only_for_color_maps(monkeypatch: pytest.MonkeyPatc
         xee_tf.explore(SCENE)
 
 
-def test_code_of_the_page_runs(data_dir: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_the_page_runs(data_dir: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XEE_TF_DATA", str(data_dir))
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "maps.md").read_text(), flags=re.DOTALL)
     before, after = "\n".join(blocks).split("shown  #")

@@ -160,6 +160,33 @@ def test_the_screen_shows_the_prediction(browser: Any, scene: xr.Dataset, tmp_pa
         assert severe == []
 
 
+def test_a_saved_map_opens_without_a_server(browser: Any, scene: xr.Dataset, tmp_path: Any) -> None:
+    model = xee_tf.Model.from_function(
+        probabilities, bands=demo.BANDS, input_tile_size=64, output_bands=NAMES, input_overlap_size=16
+    )
+    colors = dict(demo.CLASSES.values())
+    predicted = model.predict_image(scene, merge=False)
+    classes = xee_tf.class_map(predicted, values=list(demo.CLASSES), colors=colors, nodata=0)
+    with xee_tf.explore({"scene": scene, "land cover": classes}, rgb={"scene": demo.BANDS[:3]}) as shown:
+        shown.save(tmp_path / "map.html", size=3000)
+    browser.get((tmp_path / "map.html").as_uri())
+    wait(browser)
+    panel = browser.find_element(By.CSS_SELECTOR, ".layers").text.split("\n")
+    assert panel == ["scene", "land cover", *NAMES]
+    both = screen(browser)[200:600, 300:700]
+    assert len(np.unique(both.reshape(-1, 3), axis=0)) > len(NAMES)
+    browser.find_elements(By.CSS_SELECTOR, "input[type=checkbox]")[0].click()
+    for _ in range(3):  # Leaflet rounds the place of a picture to pixels of the screen
+        browser.find_element(By.CSS_SELECTOR, ".leaflet-control-zoom-in").click()
+    wait(browser)
+    by_number = {number: color for number, (_, color) in demo.CLASSES.items()}
+    assert compare(browser, classes.compute(), by_number) >= 4
+    browser.find_elements(By.CSS_SELECTOR, "input[type=checkbox]")[1].click()
+    wait(browser)
+    assert len(np.unique(screen(browser)[200:600, 300:700].reshape(-1, 3), axis=0)) < 4  # nothing is left
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_notes_of_a_large_raster_and_of_errors(browser: Any) -> None:
     n = 20_000
     loads: list[tuple[int, int]] = []

@@ -30,11 +30,17 @@ class Listing:
         Cells of each item; the first cell is its name.
     most : int
         Maximum number of items in the text.
+    noun : str, optional
+        Singular noun for the items in HTML. Default: the title without its s.
+    is_whole : bool
+        Whether HTML has all items, folded if they are many, instead of the first ones.
     """
 
     title: str
     rows: Sequence[Sequence[str]]
     most: int
+    noun: str = ""
+    is_whole: bool = False
 
     def text_rows(self) -> Facts:
         """Return the first items as rows of text."""
@@ -46,11 +52,13 @@ class Listing:
         return [("" if number else self.title, line) for number, line in enumerate(lines)]
 
     def html(self) -> str:
-        """Return the first items as a collapsible HTML section, with their total number as its title."""
+        """Return the items as a collapsible HTML section, with their total number as its title."""
         shown, more = truncate(self.rows, _LISTED)
-        body = [*shown, *([(f"... and {more:,} more",)] if more else [])]
-        total = counted(len(self.rows), self.title.removesuffix("s"))
-        return f'<details open="" style="margin-top:6px"><summary>{total}</summary>{_table(body)}</details>'
+        is_open = not more or not self.is_whole
+        body = self.rows if self.is_whole else [*shown, *([(f"... and {more:,} more",)] if more else [])]
+        total = counted(len(self.rows), self.noun or self.title.removesuffix("s"))
+        opened = ' open=""' if is_open else ""
+        return f'<details{opened} style="margin-top:6px"><summary>{total}</summary>{_table(body)}</details>'
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Summary:
         Labels and values.
     warnings : sequence of str
         Warnings to show below the rows.
-    listing : Listing, optional
+    listings : sequence of Listing
         Items of the object.
     picture : GridPicture or SidesPicture, optional
         Drawing of the patch grid, or of the sides of a split.
@@ -85,14 +93,14 @@ class Summary:
     detail: str
     rows: Facts
     warnings: Sequence[str] = ()
-    listing: Listing | None = None
+    listings: Sequence[Listing] = ()
     picture: GridPicture | SidesPicture | None = field(default=None, repr=False)
 
     def text(self) -> str:
         """Return the summary as plain text."""
         rows = [*self.rows, *(("warning", text) for text in self.warnings)]
-        if self.listing is not None:
-            rows += self.listing.text_rows()
+        for listing in self.listings:
+            rows += listing.text_rows()
         head = f"<xee_tf.{self.name} {self.detail}".rstrip() + ">"
         return f"{head}\n{aligned(rows)}" if rows else head
 
@@ -108,8 +116,7 @@ class Summary:
                 f'<p style="margin:6px 0;padding:4px 10px;max-width:34em;border-left:3px solid {DROPPED}">'
                 f"{escape(text)}</p>"
             )
-        if self.listing is not None and self.listing.rows:
-            body += self.listing.html()
+        body += "".join(listing.html() for listing in self.listings if listing.rows)
         if self.picture is None:
             return f'<div style="margin:6px 0">{body}</div>'
         if isinstance(self.picture, SidesPicture):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from html import escape
 from types import TracebackType
 from typing import Any, Literal
@@ -15,10 +16,14 @@ from xee_tf.display import abbreviated
 from xee_tf.errors import OptionError, shorten, warn
 from xee_tf.exploring.chunk_cache import ChunkCache
 from xee_tf.exploring.layers import read_layers
+from xee_tf.exploring.levels import DEEPEST
+from xee_tf.exploring.saving import SAVED_SIZE, read_extent, saved_page
 from xee_tf.exploring.server import MapServer
-from xee_tf.exploring.tiles import DEEPEST, Tiles
+from xee_tf.exploring.tiles import Tiles
 from xee_tf.georef import Raster
-from xee_tf.options import integer
+from xee_tf.options import integer, one_of
+from xee_tf.signals import interruptible
+from xee_tf.storage import Location, PathLike, require_free
 
 __all__ = ["Explorer", "explore"]
 
@@ -74,7 +79,7 @@ def explore(
         The color map of a band without classes: a name of matplotlib. Default: "viridis".
     vmin, vmax : float or sequence of float, optional
         The values of the first and the last color; for `rgb`, also one for each band. Default: the
-        percentiles 2 and 98 of a sample, a few chunks in and around the middle.
+        percentiles 2 and 98 of a sample: a few chunks in and around the middle, or of an overview.
     opacity : float, optional
         From 0 to 1. Default: 1. The map has a slider for it.
     resampling : {"nearest", "bilinear"}, optional
@@ -84,8 +89,9 @@ def explore(
         a provider of xyzservices. Default: none; then nothing is fetched from the internet.
     max_pixels : int, default 262144
         Maximum number of pixels of a raster in one tile of 256 x 256 pixels of the screen. A view has about
-        30 tiles. Where it is zoomed out further, the map shows only the outline, and asks to zoom in. Tiles
-        need whole chunks: if these are large, more is computed.
+        30 tiles. Where it is zoomed out further, the map shows the overviews of a raster that is read from a
+        GeoTIFF with overviews; of other rasters, it shows only the outline, and asks to zoom in. Tiles need
+        whole chunks: if these are large, more is computed.
     cache_bytes : int, default 268435456
         Maximum size of the chunks that are kept in memory, including the results of a model of which they are
         assembled.
@@ -149,13 +155,14 @@ def explore(
                 f"A chunk of {each.layer.name!r} has {each.chunk_bytes:,} bytes, more than cache_bytes="
                 f"{kept:,}. It is computed again for every tile. Use smaller chunks, or raise cache_bytes."
             )
-    server = MapServer(tiles, {"basemap": background, "deepest": DEEPEST}, port)
+    config = {"basemap": background, "deepest": DEEPEST}
+    server = MapServer(tiles, config, port)
     stack = ExitStack()
     stack.callback(cache.clear)
     stack.callback(server.close)
     names = tuple(each.layer.name for each in tiles)
     page = f"{address.format(port=server.port)}/{server.secret}/"
-    return Explorer(names, page, height, server.problems, stack)
+    return Explorer(names, page, height, server.problems, stack, partial(saved_page, tiles, config))
 
 
 def _basemap(value: Any) -> dict[str, Any] | None:
@@ -208,6 +215,8 @@ class Explorer(AbstractContextManager["Explorer"]):
         The last error of each layer that had one.
     stack : contextlib.ExitStack
         Resources to release when the map is closed.
+    page : callable, optional
+        Returns the page that `save` writes, from an extent and a size.
 
     Examples
     --------
@@ -216,10 +225,16 @@ class Explorer(AbstractContextManager["Explorer"]):
     """
 
     def __init__(
-        self, layers: tuple[str, ...], url: str, height: int, problems: Mapping[str, str], stack: ExitStack
+        self,
+        layers: tuple[str, ...],
+        url: str,
+        height: int,
+        problems: Mapping[str, str],
+        stack: ExitStack,
+        page: Callable[[tuple[float, float, float, float] | None, int], str] | None = None,
     ) -> None:
         self.layers, self.url, self.problems = layers, url, problems
-        self._height = height
+        self._height, self._page = height, page
         # Also closes a map that is garbage-collected, or is still open when the process ends.
         self._close = weakref.finalize(self, stack.close)
 
@@ -237,6 +252,69 @@ class Explorer(AbstractContextManager["Explorer"]):
             f'style="width:100%;height:{self._height}px;border:1px solid #8888;box-sizing:border-box" '
             'allowfullscreen=""></iframe>'
         )
+
+    @interruptible()
+    def save(
+        self,
+        path: PathLike,
+        *,
+        bounds: Sequence[float] | None = None,
+        size: int = 2048,
+        if_exists: Literal["error", "overwrite"] = "error",
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> Location:
+        """Write the map to one HTML file, which opens without a server.
+
+        The page has a picture of each layer, in the resolution of `size`, with the legends, the switches and
+        the opacities of the map. Rasters, and the results of models, are computed for the pictures. Nothing
+        is fetched from the internet unless the map has a base map.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A local path or an fsspec URL that ends with ``.html``. The file appears when it is complete.
+        bounds : sequence of float, optional
+            West, south, east and north of what is saved, in degrees. Default: all of each layer.
+        size : int, default 2048
+            The longer side of the pictures in pixels, from 64 to 8192.
+        if_exists : {"error", "overwrite"}, default "error"
+            Whether an existing file may be replaced.
+        storage_options : mapping of str to object, optional
+            Options for fsspec.
+
+        Returns
+        -------
+        Location
+            The file.
+
+        Raises
+        ------
+        OptionError
+            If a layer has more pixels than `max_pixels` of `explore` allows for a picture: choose a smaller
+            extent or a larger size. If an option is not valid, or the map is closed.
+        DestinationExistsError
+            If the file exists and ``if_exists="error"``.
+
+        Examples
+        --------
+        >>> import numpy as np, tempfile, xarray as xr, xee_tf
+        >>> attrs = {"flag_values": [1, 2], "flag_meanings": "forest open", "crs": "EPSG:32633"}
+        >>> coords = {"y": 5e6 - 30 * np.arange(300.0), "x": 7e5 + 30 * np.arange(300.0)}
+        >>> classes = xr.DataArray(np.ones((300, 300), "uint8"), coords, ("y", "x"), attrs=attrs)
+        >>> with xee_tf.explore(classes) as shown:
+        ...     shown.save(tempfile.mkdtemp() + "/map.html", size=512).name
+        'map.html'
+        """
+        location = Location.of(path, storage_options)
+        if not location.name.lower().endswith((".html", ".htm")):
+            raise OptionError(f"path must be the name of an HTML file, such as map.html; got {location}.")
+        one_of("if_exists", if_exists, ("error", "overwrite"))
+        extent, pixels = read_extent(bounds), integer(*SAVED_SIZE)(size, "size")
+        if self._page is None or not self._close.alive:
+            raise OptionError("The map is closed: save it before close(), or make it again with explore.")
+        require_free(location, if_exists)
+        location.write_bytes(self._page(extent, pixels).encode())
+        return location
 
     def close(self) -> None:
         """Stop the server of the map, and free its memory.

@@ -26,9 +26,11 @@ from xee_tf.georef import (
 from xee_tf.graph import ChunkedArray
 from xee_tf.options import did_you_mean, is_number, number, one_of, read_names
 
-__all__ = ["Layer", "read_layers", "robust_limits"]
+__all__ = ["CHUNK", "Layer", "read_layers", "robust_limits"]
 
-_CHUNK = (256, 256)  # least sides of the chunks of arrays without chunks
+CHUNK = (256, 256)
+"""Least sides of the chunks of arrays without chunks."""
+
 _RGB = ("red", "green", "blue")
 _NAME = "raster"  # of a layer whose raster has no name
 
@@ -55,6 +57,8 @@ class Layer:
         For each band, the values of the first and the last color; what is None is estimated from a sample.
     opacity : float
         From 0 to 1.
+    is_stored : bool
+        Whether all bands may be read from files; the values need not be those of the files.
     """
 
     name: str
@@ -65,6 +69,7 @@ class Layer:
     colors: ClassColors | BandColors
     limits: tuple[tuple[float | None, float | None], ...]
     opacity: float
+    is_stored: bool
 
     @property
     def needs_limits(self) -> bool:
@@ -153,7 +158,7 @@ def _read_layer(name: str, raster: Raster, crs: Any, transform: Any, options: _O
         )
     bands = _bands(variables, options)
     chosen = [_checked(variables[band], band, georef) for band in bands]
-    arrays = [plane_array(band, (), georef.y_dim, georef.x_dim, sides=_CHUNK) for band in chosen]
+    arrays = [plane_array(band, (), georef.y_dim, georef.x_dim, sides=CHUNK) for band in chosen]
     arrays = [
         array if array.chunks == arrays[0].chunks else array.rechunk(arrays[0].chunks) for array in arrays
     ]
@@ -167,6 +172,7 @@ def _read_layer(name: str, raster: Raster, crs: Any, transform: Any, options: _O
         _colors(chosen, bands, options),
         _limits(chosen, options),
         1.0 if opacity is None else number(0, 1)(opacity, options.label("opacity")),
+        all("source" in variable.encoding for variable in chosen),
     )
 
 

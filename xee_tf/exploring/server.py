@@ -16,7 +16,9 @@ from typing import Any
 
 from xee_tf.errors import OptionError, shorten
 from xee_tf.exploring.chunk_cache import NotWantedError
-from xee_tf.exploring.tiles import DEEPEST, TileError, Tiles
+from xee_tf.exploring.levels import DEEPEST
+from xee_tf.exploring.saving import page_html
+from xee_tf.exploring.tiles import TileError, Tiles
 
 __all__ = ["MapServer"]
 
@@ -119,10 +121,7 @@ class MapServer:
             return _json(500, {"error": text})
 
     def _html(self) -> bytes:
-        config = {**self._page, "layers": [tiles.describe() for tiles in self._tiles]}
-        text = json.dumps(config).replace("<", "\\u003c")  # which could end the script
-        page = (files("xee_tf.exploring") / "page" / "page.html").read_text("utf-8")
-        return page.replace("CONFIG", text).encode()
+        return page_html({**self._page, "layers": [tiles.describe() for tiles in self._tiles]}).encode()
 
 
 def _legend(tiles: Tiles) -> Answer:

@@ -1,10 +1,11 @@
-"""Compute the tiles of a layer in Web Mercator, from the chunks that they need."""
+"""Draw the tiles of a layer in Web Mercator, from the pixels that they need."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -13,59 +14,39 @@ import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 
-from xee_tf.blocks import ChunkGrid, overlapping
-from xee_tf.errors import GeoreferenceError, OptionError, XeeTFError
-from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError, Planes, Results
+from xee_tf.errors import GeoreferenceError, XeeTFError
+from xee_tf.exploring.chunk_cache import ChunkCache, NotWantedError, Planes
 from xee_tf.exploring.colors import BandColors, ClassColors, png
 from xee_tf.exploring.layers import Layer, robust_limits
-from xee_tf.geometry import Size, Window
+from xee_tf.exploring.levels import HALF, TILE, Level, finite_points, read_levels, tile_grid
+from xee_tf.geometry import Window
 from xee_tf.georef import (
+    BlockWarp,
     GeoRef,
     Points,
     apply_affine,
-    block_warp,
     describe_crs,
-    pixels_between,
     point_transformer,
     unwrap_outline,
 )
-from xee_tf.graph import chunk_grids, load_chunks
 
-__all__ = ["DEEPEST", "TILE", "TileError", "Tiles", "tile_grid"]
+__all__ = ["NORTH", "TileError", "Tiles"]
 
-TILE = 256
-"""Side of a tile in pixels of the screen."""
+_LON_LAT = pyproj.CRS("EPSG:4326")
+NORTH = 85.0511
+"""Northern end of the map in degrees: the world is a square in Web Mercator."""
 
-DEEPEST = 22
-"""The largest zoom."""
-
-_WEB_MERCATOR, _LON_LAT = pyproj.CRS("EPSG:3857"), pyproj.CRS("EPSG:4326")
-_HALF = math.pi * 6_378_137.0  # half the width of the world in Web Mercator
-_NORTH = 85.0511  # degrees; the world is a square in Web Mercator
 _AROUND = 361.0  # degrees; the outline of a wider raster cannot be drawn
 _SAMPLE = 1 << 20  # pixels of the chunks from which the values of colors are estimated
 _PLACES = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.75), (0.25, 0.75), (0.75, 0.25))
 _STRIDED = 1 << 18  # pixels of these chunks that are used
-_POINTS = 5  # points along each axis of a raster at which the sizes of tiles are compared
-_UNEVEN = 4  # how many times as many pixels as these may a tile have elsewhere
+_UNEVEN = 4  # how many times as many pixels as most tiles may a tile have elsewhere
+_BLOCK = 512  # side of the parts of a picture that are drawn one after another
 _EMPTY = png(np.zeros((TILE, TILE, 4), np.uint8))
 
 
 class TileError(XeeTFError):
     """A tile cannot be drawn at this zoom."""
-
-
-def tile_grid(zoom: int, x: int, y: int) -> GeoRef:
-    """Return the pixels of a tile of the usual scheme (XYZ, row 0 in the north).
-
-    Examples
-    --------
-    >>> [round(end) for end in tile_grid(1, 1, 0).bounds]
-    [0, 0, 20037508, 20037508]
-    """
-    side = 2 * _HALF / (1 << zoom)
-    affine = Affine(side / TILE, 0, x * side - _HALF, 0, -side / TILE, _HALF - y * side)
-    return GeoRef(_WEB_MERCATOR, affine, Size(x=TILE, y=TILE))
 
 
 class Tiles:
@@ -89,24 +70,31 @@ class Tiles:
     """
 
     def __init__(self, layer: Layer, cache: ChunkCache, max_pixels: int) -> None:
-        self.layer, self._cache, self._max_pixels = layer, cache, max_pixels
-        self._move = point_transformer(_WEB_MERCATOR, layer.georef.crs)
-        self._grid: ChunkGrid = chunk_grids(layer.arrays[:1])[0]
+        self.layer, self._max_pixels = layer, max_pixels
         self._outline = _outline(layer)
-        self.least_zoom = self._least_zoom()
+        self._levels = read_levels(layer, cache, max_pixels)
         self._colors: ClassColors | BandColors | None = None
         self._estimating = threading.Lock()
 
     @property
+    def least_zoom(self) -> int:
+        """The smallest zoom at which the layer can be drawn."""
+        return min(level.least_zoom for level in self._levels)
+
+    @property
     def chunk_bytes(self) -> int:
-        """Size of the largest chunk, with all bands."""
-        sides = (max(end - start for start, end in pairwise(edges)) for edges in (self._grid.y, self._grid.x))
-        return math.prod(sides) * sum(array.dtype.itemsize for array in self.layer.arrays)
+        """Size of the largest chunk of the raster, with all bands."""
+        return self._levels[0].chunk_bytes
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of the layer, in degrees."""
+        (west, south), (east, north) = self._outline.min(axis=0), self._outline.max(axis=0)
+        return float(west), float(south), float(east), float(north)
 
     def describe(self) -> dict[str, Any]:
         """Return what the page must know before any pixel is read, for JSON."""
-        west, south = self._outline.min(axis=0).tolist()
-        east, north = self._outline.max(axis=0).tolist()
+        west, south, east, north = self.extent
         return {
             "name": self.layer.name,
             "opacity": self.layer.opacity,
@@ -136,49 +124,59 @@ class Tiles:
             If it has too many pixels of the raster.
         """
         target = tile_grid(zoom, x, y)
-        layer, block = self.layer, target.shape.window
-        prepared = layer.colors
-        found = block_warp(
-            layer.georef, target, block, self._move, resampling=prepared.resampling, fill=prepared.fill
-        )
+        found = self._level_for(zoom, target)
         if found is None:
             return _EMPTY
-        window, warp = found
-        if zoom < self.least_zoom or window.size.pixels > _UNEVEN * self._max_pixels:
-            raise TileError(
-                f"Zoom in to see {layer.name!r}: the tile has {window.size.pixels:,} of its pixels."
-            )
-        planes = self._read(window, is_wanted)
-        warped = warp(prepared.prepare(planes, layer.nodata))
-        return png(self._with_limits(is_wanted).paint(warped))
+        level, window, warp = found
+        return png(self._paint(level.read(window, is_wanted), warp, is_wanted))
 
-    def _read(self, window: Window, is_wanted: Callable[[], bool]) -> Planes:
-        """Return the pixels of a window of each band."""
-        rows = overlapping(self._grid.y, window.top, window.bottom)
-        columns = overlapping(self._grid.x, window.left, window.right)
-        chunks = self._load(list(product(rows, columns)), is_wanted)
-        planes = [np.empty(window.shape, array.dtype) for array in self.layer.arrays]
-        for (iy, ix), values in chunks.items():
-            chunk = self._grid.window(iy, ix)
-            part = chunk.intersection(window)
-            for plane, loaded in zip(planes, values, strict=True):
-                plane[_within(part, window)] = loaded[_within(part, chunk)]
-        return planes
+    def picture(self, target: GeoRef) -> NDArray[np.uint8]:
+        """Return a picture of any size, as pixels (y, x, 4); see `pixels_in`.
 
-    def _load(
-        self, places: list[tuple[int, int]], is_wanted: Callable[[], bool]
-    ) -> dict[tuple[int, int], Planes]:
-        keys = [(id(self), *place) for place in places]
-        found = self._cache.get(keys, self._load_chunks, is_wanted)
-        return {(iy, ix): planes for (_, iy, ix), planes in found.items()}
+        Parameters
+        ----------
+        target : GeoRef
+            The pixels in Web Mercator, which may be beyond 180 degrees.
+        """
+        level = self._picture_level(target)[0]
+        found = np.zeros((*target.shape.shape, 4), np.uint8)
+        for block, shifted in _blocks(target, _BLOCK):
+            if (needed := level.warp(shifted, block)) is not None:
+                window, warp = needed
+                pixels = self._paint(level.read(window, lambda: True), warp, lambda: True)
+                found[block.top : block.bottom, block.left : block.right] = pixels
+        return found
 
-    def _load_chunks(self, keys: Sequence[Any], results: Results) -> dict[Any, Planes]:
-        """Load chunks of all bands together: a model predicts them with one call."""
-        arrays = self.layer.arrays
-        planes = range(len(arrays))
-        chunks = [(plane, iy, ix) for plane in planes for _, iy, ix in keys]
-        loaded = load_chunks(arrays, self.layer.bands, chunk_grids(arrays), chunks, results)
-        return {(own, iy, ix): [loaded[plane, iy, ix] for plane in planes] for own, iy, ix in keys}
+    def pixels_in(self, target: GeoRef) -> tuple[int, int]:
+        """Return how many pixels of the raster or of an overview a picture needs, and how many it may."""
+        return self._picture_level(target)[1:]
+
+    def _picture_level(self, target: GeoRef) -> tuple[Level, int, int]:
+        limit = self._max_pixels * target.shape.pixels // TILE**2
+        parts = list(_blocks(target, max(target.shape.xy)))
+        for level in self._levels:
+            pixels = sum(level.pixels_in(shifted, part) for part, shifted in parts)
+            if pixels <= limit:
+                break
+        return level, pixels, limit
+
+    def _level_for(self, zoom: int, target: GeoRef) -> tuple[Level, Window, BlockWarp] | None:
+        """Return the finest resolution at which a tile has few enough pixels, and those that it needs."""
+        for level in self._levels:
+            found = level.warp(target, target.shape.window)
+            if found is None:
+                return None
+            window, warp = found
+            if zoom >= level.least_zoom and window.size.pixels <= _UNEVEN * self._max_pixels:
+                return level, window, warp
+        raise TileError(
+            f"Zoom in to see {self.layer.name!r}: the tile has {window.size.pixels:,} of its pixels."
+        )
+
+    def _paint(self, planes: Planes, warp: BlockWarp, is_wanted: Callable[[], bool]) -> NDArray[np.uint8]:
+        layer = self.layer
+        warped = warp(layer.colors.prepare(planes, layer.nodata))
+        return self._with_limits(is_wanted).paint(warped)
 
     def _with_limits(self, is_wanted: Callable[[], bool]) -> ClassColors | BandColors:
         """Return the colors; the first call estimates what is not given."""
@@ -200,20 +198,22 @@ class Tiles:
             return self._colors
 
     def _sample(self, is_wanted: Callable[[], bool]) -> Planes:
-        """Return pixels of the chunk in the middle and of a few around it; some may fail, but not all."""
-        shape = self.layer.georef.shape
-        found: dict[tuple[int, int], Planes] = {}
+        """Return pixels of the chunk in the middle and of a few around it; some may fail, but not all.
+
+        They are those of the coarsest overview, if there is one.
+        """
+        level = self._levels[-1]
+        shape = level.georef.shape
+        found: dict[Window, Planes] = {}
         problem: Exception | None = None
         pixels = 0
         for down, across in _PLACES:
-            y, x = int(shape.y * down), int(shape.x * across)
-            place = (overlapping(self._grid.y, y, y + 1)[0], overlapping(self._grid.x, x, x + 1)[0])
-            size = self._grid.window(*place).size.pixels
-            if place in found or (found and pixels + size > _SAMPLE):
+            chunk = level.chunk_at(int(shape.y * down), int(shape.x * across))
+            if chunk in found or (found and pixels + chunk.size.pixels > _SAMPLE):
                 continue
             try:
-                found |= self._load([place], is_wanted)
-                pixels += size
+                found[chunk] = level.read(chunk, is_wanted)
+                pixels += chunk.size.pixels
             except NotWantedError:
                 raise
             except Exception as error:
@@ -228,38 +228,6 @@ class Tiles:
             for number in range(len(self.layer.arrays))
         ]
 
-    def _least_zoom(self) -> int:
-        """Return the smallest zoom at which tiles have few enough pixels, in most of the raster."""
-        georef = self.layer.georef
-        if georef.shape.pixels <= self._max_pixels:
-            return 0
-        inside = 0.1 * np.array(georef.shape.xy) + 0.8 * pixels_between(georef.shape.window, _POINTS)
-        points = apply_affine(georef.affine, inside)
-        places = _finite(point_transformer(georef.crs, _WEB_MERCATOR)(points))
-        places = places[(np.abs(places[:, 1]) < _HALF)]
-        for zoom in range(DEEPEST, -1, -1):
-            side = 2 * _HALF / (1 << zoom)
-            tiles = np.floor((places * (1, -1) + _HALF) / side).astype(int).tolist()
-            sizes = [self._pixels_in(tile_grid(zoom, x, y)) for x, y in tiles]
-            # Not the largest: a tile across the sides of a global raster needs whole rows.
-            pixels = int(np.quantile(sizes, 0.75)) if sizes else 0
-            if pixels > self._max_pixels:
-                if zoom == DEEPEST:
-                    raise OptionError(
-                        f"{self.layer.name!r} cannot be shown at any zoom: a tile of zoom {DEEPEST}, the "
-                        f"deepest, has {pixels:,} of its pixels, and max_pixels is {self._max_pixels:,}. "
-                        "Coarsen it, for example with ds.coarsen(x=8, y=8, boundary='trim').mean(), or raise "
-                        "max_pixels."
-                    )
-                return zoom + 1
-        return 0
-
-    def _pixels_in(self, target: GeoRef) -> int:
-        found = block_warp(
-            self.layer.georef, target, target.shape.window, self._move, resampling="nearest", fill=0
-        )
-        return 0 if found is None else found[0].size.pixels
-
 
 def _outline(layer: Layer) -> Points:
     """Return the outline of a raster in degrees, unwrapped."""
@@ -268,13 +236,13 @@ def _outline(layer: Layer) -> Points:
     along = np.linspace(0, 1, 33)
     corners = np.array([(0, 0), (right, 0), (right, bottom), (0, bottom), (0, 0)])
     edges = [start + along[:, np.newaxis] * (end - start) for start, end in pairwise(corners)]
-    points = _finite(
+    points = finite_points(
         point_transformer(georef.crs, _LON_LAT)(apply_affine(georef.affine, np.concatenate(edges)))
     )
     points, around = unwrap_outline(points, 360.0) if len(points) else (points, False)
-    if not len(points) or points[:, 1].min() >= _NORTH or points[:, 1].max() <= -_NORTH:
+    if not len(points) or points[:, 1].min() >= NORTH or points[:, 1].max() <= -NORTH:
         raise GeoreferenceError(
-            f"{layer.name!r} is not within the latitudes of the map, {-_NORTH:.0f} to {_NORTH:.0f} degrees. "
+            f"{layer.name!r} is not within the latitudes of the map, {-NORTH:.0f} to {NORTH:.0f} degrees. "
             f"Its bounds are {georef.bounds} in {describe_crs(georef.crs)}; check its georeference."
         )
     if around or np.ptp(points[:, 0]) > _AROUND:
@@ -282,17 +250,18 @@ def _outline(layer: Layer) -> Points:
         if around:  # the raster contains a pole
             south, north = (south, 90) if north > 0 else (-90, north)
         points = np.array([(-180, north), (180, north), (180, south), (-180, south), (-180, north)], float)
-    points[:, 1] = np.clip(points[:, 1], -_NORTH, _NORTH)
+    points[:, 1] = np.clip(points[:, 1], -NORTH, NORTH)
     return points
 
 
-def _finite(points: Points) -> Points:
-    kept: NDArray[np.float64] = points[np.isfinite(points).all(axis=1)]
-    return kept
-
-
-def _within(part: Window, whole: Window) -> tuple[slice, slice]:
-    return (
-        slice(part.top - whole.top, part.bottom - whole.top),
-        slice(part.left - whole.left, part.right - whole.left),
-    )
+def _blocks(target: GeoRef, side: int) -> Iterator[tuple[Window, GeoRef]]:
+    """Yield blocks of a grid in Web Mercator, and the grid where it is within 180 degrees for this block."""
+    (left, _, right, _), (width, height) = target.bounds, target.shape.xy
+    turns = range(math.ceil(left / HALF / 2 - 0.5), math.ceil(right / HALF / 2 + 0.5))
+    ends = [round(((2 * turn + 1) * HALF - left) / target.affine.a) for turn in turns]
+    columns = sorted({*range(0, width, side), *(end for end in ends if 0 < end < width), width})
+    rows = [*range(0, height, side), height]
+    for (first, last), (top, bottom) in product(pairwise(columns), pairwise(rows)):
+        turn = round((left + (first + last) / 2 * target.affine.a) / HALF / 2)
+        shift = Affine.translation(-2 * HALF * turn, 0)
+        yield Window(top, bottom, first, last), replace(target, affine=shift @ target.affine)

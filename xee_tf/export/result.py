@@ -104,13 +104,15 @@ class ExportResult(Summarized):
             ("records", f"{self.records:,}{per_pixel(self.records_per_patch)}{omitted}"),
             ("bytes", f"{format_bytes(self.bytes)} in {counted(len(self.files), 'shard')}"),
         ]
-        rows += Listing("values", statistics_cells(self._statistics or {}), most=5).text_rows()
         if self.resumed:
             rows.append(("resumed", self._resumed_text()))
         sidecars = (("mixer", self.mixer), ("manifest", self.manifest), ("index", self.index))
         rows += [(label, str(location)) for label, location in sidecars if location is not None]
+        values = Listing(
+            "values", statistics_cells(self._statistics or {}), most=5, noun="band", is_whole=True
+        )
         files = Listing("files", [_cells(file) for file in self.files], most=5)
-        return Summary("ExportResult", "", rows, listing=files, picture=grid_picture(self.grid))
+        return Summary("ExportResult", "", rows, listings=[values, files], picture=grid_picture(self.grid))
 
     def _resumed_text(self) -> str:
         if self.resumed == len(self.files):

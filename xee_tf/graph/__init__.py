@@ -4,6 +4,7 @@ from xee_tf.graph.arrays import ArraySpec, arrays_of_blocks, arrays_of_boxes, fo
 from xee_tf.graph.blocks import BlockJob, chunk_grids, order_blocks, work_on_blocks
 from xee_tf.graph.loading import load_chunks
 from xee_tf.graph.memory import memory_warning
+from xee_tf.graph.parts import StoredPart, stored_parts
 from xee_tf.graph.placing import centered_axes, cluster_client, on_cluster
 from xee_tf.graph.progress import Counted
 from xee_tf.graph.pyramid import BLOCK_TASKS, PyramidWork, reduce_blocks
@@ -37,6 +38,7 @@ __all__ = [
     "PyramidWork",
     "Ref",
     "Sources",
+    "StoredPart",
     "TaskRef",
     "Tasks",
     "add_task",
@@ -60,5 +62,6 @@ __all__ = [
     "shared_array",
     "shared_value",
     "store_chunks",
+    "stored_parts",
     "work_on_blocks",
 ]

@@ -169,13 +169,13 @@ def _inspect_export(path: str, export: OpenedExport) -> Inspection:
         ("bands", _bands(export)),
         *_steps(export),
         ("records", f"{held}; {counted(len(export.shards), 'shard')}, {size}"),
-        *Listing("values", statistics_cells(export.statistics or {}), most=20).text_rows(),
     ]
     shards = [
         (f"{shard.location.name}  {counted(shard.records, 'record')}  {format_bytes(shard.size)}",)
         for shard in export.shards
     ]
-    listing = Listing("shards", shards, most=5)
+    values = Listing("values", statistics_cells(export.statistics or {}), most=20, noun="band", is_whole=True)
+    listings = [values, Listing("shards", shards, most=5)]
     return Inspection(
         path,
         kind,
@@ -183,7 +183,7 @@ def _inspect_export(path: str, export: OpenedExport) -> Inspection:
         tuple(str(shard.location) for shard in export.shards),
         grid,
         records,
-        Summary("Inspection", path, rows, listing=listing, picture=grid_picture(grid)),
+        Summary("Inspection", path, rows, listings=listings, picture=grid_picture(grid)),
     )
 
 

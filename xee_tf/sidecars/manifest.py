@@ -8,14 +8,17 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+from dask.utils import format_bytes
 
+from xee_tf.display import Facts, Listing, Summarized, Summary, abbreviated, by, counted
 from xee_tf.geometry import PatchGrid, Size
+from xee_tf.georef import grid_picture, grid_rows
 from xee_tf.records import Feature, Kind
 from xee_tf.sidecars.bands import BandSpec, Record, dim_lengths
 from xee_tf.sidecars.coordinates import coordinate_document, read_coordinate
@@ -30,7 +33,7 @@ from xee_tf.sidecars.documents import (
     statistics_of,
 )
 from xee_tf.sidecars.packing import read_count, read_number, read_size, read_text, render, write_number
-from xee_tf.statistics import BandStatistics
+from xee_tf.statistics import BandStatistics, statistics_cells
 from xee_tf.version import __version__
 
 __all__ = [
@@ -45,8 +48,8 @@ __all__ = [
 FORMAT_VERSION = "1.0"  # readers reject other major versions and ignore unknown keys
 
 
-@dataclass(frozen=True, eq=False)
-class ImageManifest:
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageManifest(Summarized):
     """The manifest of an image export.
 
     Parameters
@@ -141,6 +144,21 @@ class ImageManifest:
         if self.identity is not None:
             document["identity"] = self.identity
         return render(document)
+
+    def _summary(self) -> Summary:
+        names = [f"{band.name} ({', '.join(band.dims)})" if band.dims else band.name for band in self.bands]
+        rows = [
+            *(grid_rows(self.grid) if self.grid is not None else []),
+            ("bands", f"{len(names):,}: {abbreviated(names)}"),
+            *((dim, counted(length, "step")) for dim, length in dim_lengths(self.bands).items()),
+            ("records", self.record),
+            *_written(self.shards, self.version),
+        ]
+        values = Listing(
+            "values", statistics_cells(self.statistics or {}), most=5, noun="band", is_whole=True
+        )
+        picture = None if self.grid is None else grid_picture(self.grid)
+        return Summary("ImageManifest", "", rows, listings=[values, _files(self.shards)], picture=picture)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ImageManifest:
@@ -276,8 +294,8 @@ class SampleCounts:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class TableManifest:
+@dataclass(frozen=True, eq=False, repr=False)
+class TableManifest(Summarized):
     """The manifest of a table export.
 
     Parameters
@@ -353,6 +371,14 @@ class TableManifest:
                 document["defaultValue"] = write_number(self.patches.default)
         return render(document)
 
+    def _summary(self) -> Summary:
+        rows = _written(self.shards, self.version)
+        if self.patches is not None:
+            rows.append(("patches", f"{by(*self.patches.size.xy)} px"))
+        cells = [(column.name, str(column)) for column in self.columns]
+        columns = Listing("columns", cells, most=12, is_whole=True)
+        return Summary("TableManifest", "", rows, listings=[columns, _files(self.shards)])
+
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> TableManifest:
         """Create a manifest from the parsed output of `text`; see `ImageManifest.of`."""
@@ -392,3 +418,20 @@ Manifest = ImageManifest | TableManifest
 
 def _head(kind: str, version: str) -> dict[str, Any]:
     return {"format": f"xee_tf {kind}", "formatVersion": FORMAT_VERSION, "version": version}
+
+
+def _written(shards: Sequence[ManifestShard], version: str) -> Facts:
+    size = format_bytes(sum(shard.file.bytes for shard in shards))
+    held = counted(sum(shard.file.records for shard in shards), "record")
+    return [
+        ("content", f"{held} of {size} in {counted(len(shards), 'shard')}"),
+        ("written by", f"xee_tf {version}"),
+    ]
+
+
+def _files(shards: Sequence[ManifestShard]) -> Listing:
+    cells = [
+        (shard.file.path, counted(shard.file.records, "record"), format_bytes(shard.file.bytes))
+        for shard in shards
+    ]
+    return Listing("files", cells, most=5)

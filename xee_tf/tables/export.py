@@ -128,7 +128,7 @@ class TableResult(Summarized):
         if self.resumed:
             rows.append(("resumed", "the table was already complete"))
         columns = Listing("columns", [_describe_column(column) for column in self.columns], most=12)
-        return Summary("TableResult", self.path, rows, listing=columns)
+        return Summary("TableResult", self.path, rows, listings=[columns])
 
     @property
     def path(self) -> str:

@@ -1,5 +1,6 @@
 "use strict";
 // The page of xee_tf.explore. All addresses are relative, so that it also works behind a proxy.
+// A page that was saved has a picture and the legend of each layer, and asks no server.
 
 const config = JSON.parse(document.getElementById("config").textContent);
 
@@ -71,16 +72,17 @@ function showLegend(box, name, legend) {
 }
 
 const layers = config.layers.map((layer, number) => {
-  const tiles = L.tileLayer(`tiles/${number}/{z}/{x}/{y}.png`, {
-    minZoom: layer.least_zoom,
-    maxZoom: config.deepest,
-    bounds: layer.bounds,
-    opacity: layer.opacity,
-    className: layer.pixelated ? "pixelated" : "",
-    updateWhenZooming: false,
-    keepBuffer: 1,
-    zIndex: number + 2,
-  });
+  const style = { opacity: layer.opacity, className: layer.pixelated ? "pixelated" : "", zIndex: number + 2 };
+  const tiles = layer.image
+    ? L.imageOverlay(layer.image, layer.bounds, style)
+    : L.tileLayer(`tiles/${number}/{z}/{x}/{y}.png`, {
+        ...style,
+        minZoom: layer.least_zoom,
+        maxZoom: config.deepest,
+        bounds: layer.bounds,
+        updateWhenZooming: false,
+        keepBuffer: 1,
+      });
   tiles.on("loading", () => busy.add(number) && showNote());
   tiles.on("load", () => busy.delete(number) && showNote());
   tiles.on("tileerror", readProblems);
@@ -102,6 +104,10 @@ const layers = config.layers.map((layer, number) => {
   async function readLegend() {
     if (asked || map.getZoom() < layer.least_zoom) return;
     asked = true;
+    if (layer.legend) {
+      showLegend(legend, layer.name, layer.legend);
+      return;
+    }
     const answer = await fetch(`legends/${number}`);
     if (answer.ok) showLegend(legend, layer.name, await answer.json());
     else readProblems();
