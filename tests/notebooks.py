@@ -67,7 +67,8 @@ def _without_logs(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None
         output.text = "".join(lines)
         return output if output.text.strip() else None
     if picture := output.get("data", {}).get("image/png"):
-        image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(256)
+        image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)  # keeps the colors of small parts
         buffer = io.BytesIO()
         image.save(buffer, "PNG", optimize=True)
         output.data["image/png"] = base64.b64encode(buffer.getvalue()).decode()
