@@ -81,9 +81,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="names of notebooks without suffix; all by default")
     parser.add_argument("--data", type=Path, default=os.environ.get("XEE_TF_DATA", ".data"))
     arguments = parser.parse_args()
-    paths = [FOLDER / f"{name}.ipynb" for name in arguments.names] or sorted(
-        path for path in FOLDER.glob("*.ipynb") if path.stem != "main_job"
-    )
+    paths = [FOLDER / f"{name}.ipynb" for name in arguments.names] or sorted(FOLDER.glob("*.ipynb"))
     for path in paths:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.notebooks import FOLDER, execute, for_storage
 
-TUTORIALS = sorted(path.stem for path in FOLDER.glob("*.ipynb") if path.stem != "main_job")
+TUTORIALS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
 def read(name):
@@ -43,7 +43,7 @@ def test_quickstart_runs(tmp_path, data_dir):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in TUTORIALS if name != "quickstart"])
+@pytest.mark.parametrize("name", sorted({*TUTORIALS} - {"quickstart", "main_job"}))
 def test_tutorial_runs(name, tmp_path, data_dir):
     for module in ("tensorflow", "geopandas", "sklearn", "h5netcdf"):
         pytest.importorskip(module)
