@@ -89,7 +89,7 @@ def show_dashboard() -> None:
     finally:
         done.set()
         watcher.join()
-    save(shots[len(shots) * 3 // 4], "dashboard", 48, 700)  # without the menu
+    save(shots[len(shots) * 3 // 4], "dashboard", 48, 715)  # without the menu
     browser.quit()
     client.close()
 
