@@ -67,7 +67,8 @@ def _without_logs(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None
         output.text = "".join(lines)
         return output if output.text.strip() else None
     if picture := output.get("data", {}).get("image/png"):
-        image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(256)
+        image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+        image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2)  # keeps the colors of small parts
         buffer = io.BytesIO()
         image.save(buffer, "PNG", optimize=True)
         output.data["image/png"] = base64.b64encode(buffer.getvalue()).decode()
@@ -80,9 +81,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="names of notebooks without suffix; all by default")
     parser.add_argument("--data", type=Path, default=os.environ.get("XEE_TF_DATA", ".data"))
     arguments = parser.parse_args()
-    paths = [FOLDER / f"{name}.ipynb" for name in arguments.names] or sorted(
-        path for path in FOLDER.glob("*.ipynb") if path.stem != "main_job"
-    )
+    paths = [FOLDER / f"{name}.ipynb" for name in arguments.names] or sorted(FOLDER.glob("*.ipynb"))
     for path in paths:
         begin = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("nbclient")
 pytest.importorskip("matplotlib")
 
 import nbformat
+from PIL import Image
 
 from tests.notebooks import FOLDER, execute, for_storage
 
-TUTORIALS = sorted(path.stem for path in FOLDER.glob("*.ipynb") if path.stem != "main_job")
+TUTORIALS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
 def read(name):
@@ -39,7 +43,7 @@ def test_quickstart_runs(tmp_path, data_dir):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in TUTORIALS if name != "quickstart"])
+@pytest.mark.parametrize("name", sorted({*TUTORIALS} - {"quickstart", "main_job"}))
 def test_tutorial_runs(name, tmp_path, data_dir):
     for module in ("tensorflow", "geopandas", "sklearn", "h5netcdf"):
         pytest.importorskip(module)
@@ -85,3 +89,19 @@ def test_stored_outputs_have_no_logs_paths_and_random_ids():
     [stored] = for_storage(nbformat.v4.new_notebook(cells=[cell]), Path("/tmp/x")).cells
     assert [output.get("text") for output in stored.outputs] == ["UserWarning: 3 points are omitted.\n", None]
     assert stored.outputs[1].data["text/html"] == "id-0 id-1 id-0 out/a"
+
+
+def test_stored_pictures_have_the_colors_of_legends():
+    scene = np.random.default_rng(0).integers(0, 256, (200, 300, 3), "uint8")
+    scene[..., 1:] = scene[..., :1] // 2  # many shades of red
+    legend = {"agriculture": (237, 174, 73), "herbaceous": (200, 217, 111), "water": (46, 126, 191)}
+    for at, color in enumerate(legend.values()):
+        scene[190:196, 20 * at : 20 * at + 12] = color
+    buffer = io.BytesIO()
+    Image.fromarray(scene).save(buffer, "PNG")
+    picture = {"image/png": base64.b64encode(buffer.getvalue()).decode()}
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data=picture)])
+    [stored] = for_storage(nbformat.v4.new_notebook(cells=[cell]), Path("/tmp/x")).cells
+    found = Image.open(io.BytesIO(base64.b64decode(stored.outputs[0].data["image/png"]))).convert("RGB")
+    for at, color in enumerate(legend.values()):
+        assert np.abs(np.subtract(found.getpixel((20 * at + 5, 193)), color)).max() <= 8
