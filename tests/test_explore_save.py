@@ -45,6 +45,13 @@ def place(layer: dict[str, Any]) -> Affine:
     return from_bounds(left, bottom, right, top, width, height)
 
 
+def test_pictures_of_small_rasters_are_small(tmp_path: Path) -> None:
+    with xee_tf.explore({"small": classes(200, 300), "tiny": classes(8, 9)}) as shown:
+        small, tiny = (max(layer["pixels"].shape) for layer in saved(shown, tmp_path / "map.html"))
+    assert 550 < small < 650  # about twice 300; the grids are turned and scaled
+    assert tiny == 64
+
+
 def test_the_picture_is_that_of_a_warp(tmp_path: Path) -> None:
     image = classes(200, 300)
     with xee_tf.explore({"cover": image}, opacity=0.4) as shown:

@@ -231,7 +231,7 @@ class Explorer(AbstractContextManager["Explorer"]):
         height: int,
         problems: Mapping[str, str],
         stack: ExitStack,
-        page: Callable[[tuple[float, float, float, float] | None, int], str] | None = None,
+        page: Callable[[tuple[float, float, float, float] | None, int | None], str] | None = None,
     ) -> None:
         self.layers, self.url, self.problems = layers, url, problems
         self._height, self._page = height, page
@@ -259,15 +259,15 @@ class Explorer(AbstractContextManager["Explorer"]):
         path: PathLike,
         *,
         bounds: Sequence[float] | None = None,
-        size: int = 2048,
+        size: int | None = None,
         if_exists: Literal["error", "overwrite"] = "error",
         storage_options: Mapping[str, Any] | None = None,
     ) -> Location:
         """Write the map to one HTML file, which opens without a server.
 
-        The page has a picture of each layer, in the resolution of `size`, with the legends, the switches and
-        the opacities of the map. Rasters, and the results of models, are computed for the pictures. Nothing
-        is fetched from the internet unless the map has a base map.
+        The page has a picture of each layer, with the legends, the switches and the opacities of the map.
+        Rasters, and the results of models, are computed for the pictures. Nothing is fetched from the
+        internet unless the map has a base map.
 
         Parameters
         ----------
@@ -275,8 +275,9 @@ class Explorer(AbstractContextManager["Explorer"]):
             A local path or an fsspec URL that ends with ``.html``. The file appears when it is complete.
         bounds : sequence of float, optional
             West, south, east and north of what is saved, in degrees. Default: all of each layer.
-        size : int, default 2048
-            The longer side of the pictures in pixels, from 64 to 8192.
+        size : int, optional
+            The longer side of the pictures in pixels, from 64 to 8192. Default: 2048, or less for small
+            rasters: twice their size.
         if_exists : {"error", "overwrite"}, default "error"
             Whether an existing file may be replaced.
         storage_options : mapping of str to object, optional
@@ -309,7 +310,7 @@ class Explorer(AbstractContextManager["Explorer"]):
         if not location.name.lower().endswith((".html", ".htm")):
             raise OptionError(f"path must be the name of an HTML file, such as map.html; got {location}.")
         one_of("if_exists", if_exists, ("error", "overwrite"))
-        extent, pixels = read_extent(bounds), integer(*SAVED_SIZE)(size, "size")
+        extent, pixels = read_extent(bounds), None if size is None else integer(*SAVED_SIZE)(size, "size")
         if self._page is None or not self._close.alive:
             raise OptionError("The map is closed: save it before close(), or make it again with explore.")
         require_free(location, if_exists)

@@ -28,6 +28,8 @@ __all__ = ["SAVED_SIZE", "page_html", "picture_grid", "read_extent", "saved_page
 SAVED_SIZE = (64, 8192)
 """Least and largest size of the longer side of a picture, in pixels."""
 
+_SIZE, _FINER = 2048, 2  # by default: the longer side, and pixels for each pixel of the raster along a side
+
 Extent = tuple[float, float, float, float]
 """West, south, east and north, in degrees."""
 
@@ -49,7 +51,9 @@ def page_html(config: Mapping[str, Any]) -> str:
     return page.replace("CONFIG", text)
 
 
-def saved_page(layers: Sequence[Tiles], config: Mapping[str, Any], extent: Extent | None, size: int) -> str:
+def saved_page(
+    layers: Sequence[Tiles], config: Mapping[str, Any], extent: Extent | None, size: int | None
+) -> str:
     """Return a page that needs no server: it contains Leaflet, and a picture of each layer.
 
     Parameters
@@ -60,15 +64,15 @@ def saved_page(layers: Sequence[Tiles], config: Mapping[str, Any], extent: Exten
         What the page must know, in addition to the layers.
     extent : Extent, optional
         Where; by default, all of each layer.
-    size : int
-        The longer side of the pictures, in pixels.
+    size : int, optional
+        The longer side of the pictures, in pixels; by default, see `_grid`.
 
     Raises
     ------
     OptionError
         If no layer is there, or one has too many pixels for a picture.
     """
-    grids = {layer: picture_grid(shown, size) for layer in layers if (shown := _shared(layer.extent, extent))}
+    grids = {layer: _grid(layer, shown, size) for layer in layers if (shown := _shared(layer.extent, extent))}
     if not grids:
         held = "; ".join(f"{layer.layer.name!r} is in {_text(layer.extent)}" for layer in layers)
         raise OptionError(
@@ -130,6 +134,15 @@ def picture_grid(extent: Extent, size: int) -> GeoRef:
     side = max(right - left, top - bottom) / size
     shape = Size(x=max(1, round((right - left) / side)), y=max(1, round((top - bottom) / side)))
     return GeoRef(WEB_MERCATOR, Affine(side, 0, left, 0, -side, top), shape)
+
+
+def _grid(layer: Tiles, extent: Extent, size: int | None) -> GeoRef:
+    """Return the pixels of the picture of a layer: by default, not many more than the layer has."""
+    grid = picture_grid(extent, _SIZE if size is None else size)
+    if size is not None:
+        return grid
+    share = _FINER * math.sqrt(layer.pixels_in(grid)[0] / grid.shape.pixels)
+    return picture_grid(extent, min(_SIZE, max(SAVED_SIZE[0], math.ceil(share * _SIZE))))
 
 
 def _extent(grid: GeoRef) -> Extent:
