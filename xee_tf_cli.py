@@ -52,7 +52,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 upload = App(name="upload", help="Convert TFRecords to GeoTIFF or Zarr, or to GeoParquet or GeoPackage.")
-plan = App(name="plan", help="Show what an export or a prediction would do, without reading pixels.")
+plan = App(name="plan", help="Show what an export or a prediction would do, and write nothing.")
 model = App(name="model", help="Inspect models, prepare them for Earth Engine's payloads, or serve them.")
 
 app.command("xee_tf.cli.export:export", name="export", help="Export rasters as TFRecord patches and a mixer.")
@@ -88,8 +88,9 @@ app.command(
     help="Show rasters and a prediction on a map in a browser.",
 )
 app.command(plan)
-plan.command("xee_tf.cli.export:plan", name="export", help='Show what "xee-tf export" would do.')
-plan.command("xee_tf.cli.predict:plan", name="predict", help='Show what "xee-tf predict" would do.')
+plan.command("xee_tf.cli.export:plan_export", name="export", help='Show what "xee-tf export" would do.')
+plan.command("xee_tf.cli.export:plan_split", name="split", help='Show what "xee-tf split" would do.')
+plan.command("xee_tf.cli.predict:plan_predict", name="predict", help='Show what "xee-tf predict" would do.')
 app.command(model)
 model.command("xee_tf.cli.model:inspect", name="inspect", help="Show the inputs and outputs of a model.")
 model.command(

@@ -199,18 +199,61 @@ def test_what_libraries_print_is_not_in_the_json(monkeypatch, capsys):
 # -- Plans, samples and splits -------------------------------------------------------------------------
 
 
-def test_plan_is_the_same_as_the_option(source, tmp_path, capsys):
-    tokens = [source, str(tmp_path / "out" / "s"), *PATCH, "--overwrite"]
-    assert main(["export", *tokens, "--plan"]) == 0
-    text = re.sub("memory .*", "", capsys.readouterr().out)
-    assert main(["plan", "export", *tokens]) == 0
-    assert re.sub("memory .*", "", capsys.readouterr().out) == text
-    assert main(["plan", "export", *tokens, "--json"]) == 0
-    found = read_json(capsys)
-    assert (found["patches"], found["shards"], found["bands"]) == (24, 1, ["red", "nir"])
+@pytest.mark.parametrize("command", ["export", "split"])
+def test_plan_says_what_the_command_then_writes(command, source, tmp_path, capsys):
+    tokens = [command, source, str(tmp_path / "out" / "s"), "--patch-dimensions", "6", "--kernel-size", "2"]
+    assert main(["plan", *tokens]) == 0
+    text = capsys.readouterr().out
+    assert main(["plan", *tokens, "--json"]) == 0
+    planned = read_json(capsys)
     assert not (tmp_path / "out").exists()
-    assert main(["plan", "export", *tokens, "--plan"]) == 2
-    assert "Unknown option --plan" in capsys.readouterr().err
+    assert main([*tokens, "--json"]) == 0
+    written = read_json(capsys)
+    for name in ("rows", "columns", "patch_dimensions", "size_with_margin", "crs", "bounds"):
+        assert all(each[name] == planned[name] for each in written["exports"])
+    assert planned["exports"] == len(written["exports"])
+    assert planned["records"] == written["exports"][0]["records"]
+    assert planned["bands"] == ["red", "nir"]
+    assert re.search(rf"(patches|selected) +{planned['patches']} ", text)
+    if command == "split":
+        assert text.startswith("<xee_tf.PatchSplit")
+        assert (planned["sides"], planned["left_out"]) == (written["sides"], written["left_out"])
+
+
+@pytest.mark.parametrize("command", ["export", "split"])
+def test_every_option_of_an_export_arrives(command, monkeypatch, tmp_path, source, capsys):
+    """Each is passed on to the function of Python with its name."""
+    given = {}
+    plan_export = xee_tf.plan_export
+
+    def recorded(image, *args, **options):
+        given.update(options, bands=list(image))
+        return plan_export(image, *args, **options)
+
+    monkeypatch.setattr(xee_tf, "plan_export", recorded)
+    values = {
+        "bands": ("nir", ["nir"]),
+        "patch_dimensions": ("5 4", (5, 4)),
+        "kernel_size": ("3 5", (3, 5)),
+        "region": ("700300 4998980 701500 4999700", (700300, 4998980, 701500, 4999700)),
+        "region_crs": ("EPSG:32633", "EPSG:32633"),
+        "compressed": (None, False),
+        "max_file_size": ("12345", 12345),
+        "default_value": ("7", 7),
+        "masked_threshold": ("0.5", 0.5),
+        "index": ("", True),
+        "statistics": (None, False),
+        "feature_types": ("band", "band"),
+        "crs": ("EPSG:32633", "EPSG:32633"),
+        "resume": ("", "resume"),
+    }
+    flags = []
+    for name, (text, _) in values.items():
+        flag = {"compressed": "compress"}.get(name, name.replace("_", "-"))
+        flags += [f"--{'no-' if text is None else ''}{flag}", *(text or "").split()]
+    assert main(["plan", command, source, str(tmp_path / "s"), *flags]) == 0
+    found = given | {"resume": given["if_exists"]}
+    assert {name: found[name] for name in values} == {name: value for name, (_, value) in values.items()}
 
 
 def test_sample_at_points(source, points, tmp_path, capsys):
@@ -280,7 +323,7 @@ def test_split_by_shares(source, scene, tmp_path, capsys):
     assert [each["records"] for each in found["exports"]] == [len(chosen) for chosen in split.values()]
     assert main(["export", source, str(tmp_path / "e"), *options[:2], "--split", "train=0.6,test=0.4"]) == 0
     assert re.search("2 exports, .*\n +train +.*e-train-image.tfexport", capsys.readouterr().out)
-    assert main(["split", source, prefix, *options, "--overwrite", "--plan"]) == 0
+    assert main(["plan", "split", source, prefix, *options, "--overwrite"]) == 0
     out = capsys.readouterr().out
     assert "left out" in out
     assert "exports" in out
@@ -444,7 +487,7 @@ def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     (tmp_path / "scene.tif").touch()
-    lines = {"pl": "plan", "plan ": "export predict", "export --pat": "--patch-dimensions"}
+    lines = {"pl": "plan", "plan ": "export split predict", "export --pat": "--patch-dimensions"}
     lines |= {"export --edge ": "drop pad", "export sc": "scene.tif", "predict m sc": "scene.tif"}
     for line in lines:
         empty = "''" if line.endswith(" ") else ""
@@ -479,6 +522,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         "split": [source, prefix, "--patch-dimensions", "5"],
         "sample": [source, prefix, "--n", "2"],
         "plan export": [source, prefix],
+        "plan split": [source, prefix, "--patch-dimensions", "5"],
         "plan predict": [model, source, str(tmp_path / "p.zarr"), *one],
         "predict": [model, source, str(tmp_path / "p.zarr"), *one],
         "inspect": [f"{prefix}-mixer.json"],
@@ -496,8 +540,8 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         name = f"`{re.sub('upload .*', 'upload', command)}`"
         [row] = [row for names, row in rows.items() if name in names.split(", ")]
         documented = set(re.findall(r"`(\w+)`", row))
-        if command == "split":
-            documented |= set(re.findall(r"`(\w+)`", rows["`export`"]))
+        if command.endswith("split"):
+            documented |= set(re.findall(r"`(\w+)`", rows[name.replace("split", "export")]))
         found = read_json(capsys)
         assert set(found) <= documented, command
         for each in found.get("exports") or [] if isinstance(found.get("exports"), list) else []:

@@ -26,8 +26,6 @@ _USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
 _SPELLINGS: Mapping[str, Spelling] = {
     "export": IMAGE_SPELLING,
     "inspect": READ_SPELLING,
-    "plan export": IMAGE_SPELLING,
-    "plan predict": HOSTED_SPELLING,
     "predict": HOSTED_SPELLING,
     "sample": SAMPLE_SPELLING,
     "split": IMAGE_SPELLING,
@@ -118,7 +116,7 @@ def find_replacement(command: Sequence[str], flag: str) -> str:
     >>> find_replacement(["export"], "--if-exists")
     'use --overwrite to replace existing files'
     """
-    if (spelling := _SPELLINGS.get(" ".join(command))) is None:
+    if (spelling := _SPELLINGS.get(" ".join(command).removeprefix("plan "))) is None:
         return ""
     replaced = {**spelling.replaced, **_NO_OPTIONS}
     return next((_PYTHON.get(name, why) for name, why in replaced.items() if _flag(name) == flag), "")
