@@ -202,8 +202,8 @@ def collect_stats(connector: Hashable) -> PredictionStats:
     if (client := cluster_client()) is not None:
         if client.asynchronous:
             raise OptionError(
-                "The current Dask client is asynchronous, so that this call cannot wait for the statistics of "
-                "its workers. Use a synchronous client."
+                "The current Dask client is asynchronous, so that this call cannot wait for the statistics "
+                "of its workers. Use a synchronous client."
             )
         # Workers that are threads of this process have the same key and count once.
         found.update(client.run(_process_stats, connector).values())
