@@ -136,9 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _sigterm_raises(), _announcing(names, apps, tokens):
             app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
-        # `xee_tf.signals.announce_stop` has said how to go on, if it had to wait.
-        otherwise = [] if getattr(error, "_announced", False) else ["Run it again."]
-        message = " ".join(["Interrupted.", *getattr(error, "__notes__", otherwise)])
+        message = " ".join(["Interrupted.", *getattr(error, "__notes__", ["Run it again."])])
         if apps:
             from xee_tf.cli.errors import options_to_flags
 
