@@ -6,7 +6,9 @@ does not need it.
 
 from __future__ import annotations
 
+import codecs
 import gc
+import io
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 from cyclopts import App, Argument, CycloptsError, Group, Parameter, UnknownCommandError
 
@@ -124,7 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "no-such-mixer.json"])
     1
     """
-    typed = sys.argv[1:] if argv is None else argv
+    with _usable_streams():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(typed: Sequence[str]) -> int:
     tokens = _normalize_flags(typed)
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
@@ -142,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             message = options_to_flags(message, _arguments(apps), tokens)
         return _fail(names, message, 130 if type(error) is KeyboardInterrupt else 143)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # whoever reads the help wants no more of it
+            return 0
+        raise
     except CycloptsError as error:
         return _fail(
             names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2
@@ -158,6 +168,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         warnings.formatwarning = format_warning
     return 0
+
+
+_SIMILAR = {"×": "x", "…": "...", "–": "-", "─": "-", "│": "|"}
+"""Characters of results, and what to print if the encoding of a stream lacks them."""
+
+
+@contextmanager
+def _usable_streams() -> Iterator[None]:
+    """Let no command fail because standard output or standard error is closed, or lacks a character.
+
+    What is printed to a closed stream is dropped. Python would print to standard output what is meant for a
+    closed standard error, and the next file that is opened would get the number of the closed stream.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    before = sys.stdout, sys.stderr
+    codecs.register_error("xee-tf", _replace_character)
+    changed = []
+    opened = ExitStack()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))
+        elif isinstance(stream, io.TextIOWrapper):
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors="xee-tf")
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        opened.close()
+        for stream, errors in changed:
+            stream.reconfigure(errors=errors)
+
+
+def _replace_character(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Print a similar character, the bytes of a name of a file that are no characters, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, end = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("utf-8", "surrogateescape"), end
+    return _SIMILAR.get(character) or character.encode("ascii", "backslashreplace").decode(), end
 
 
 @contextmanager
@@ -291,7 +347,8 @@ def _warning_formatter(
 
 
 def _fail(names: Sequence[str], message: str, status: int) -> int:
-    print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr, flush=True)
     return status
 
 

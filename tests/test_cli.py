@@ -403,6 +403,14 @@ def test_damaged_rasters_are_named(size, files, tmp_path, capsys):
     assert "damaged or incomplete" in error
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_raster_whose_name_is_no_text(files, tmp_path, capsys):
+    name = str(tmp_path / "re\udcff.tif")
+    os.rename(files[0], name)
+    assert main(["export", name, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 1
+    assert "cannot be opened as a raster: its name is no text in UTF-8. Rename it" in capsys.readouterr().err
+
+
 def test_names_of_bands(files, scene, tmp_path, capsys):
     def bands_of(*arguments):
         assert main(["plan", "export", *arguments, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -9,7 +10,8 @@ import re
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
+import sys
+from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import dask
 import numpy as np
@@ -194,6 +196,77 @@ def test_what_libraries_print_is_not_in_the_json(monkeypatch, capsys):
     assert main(["verify", "s", "--json"]) == 0
     captured = capsys.readouterr()
     assert (json.loads(captured.out)["ok"], captured.err) == (True, "loud\n")
+
+
+# -- Standard output and standard error --------------------------------------------------------------------
+
+
+@pytest.fixture
+def gone():
+    """Return a stream whose reader has gone, as ``head`` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with suppress(BrokenPipeError), open(writer, "w") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_reader_that_has_gone_is_no_error(flags, source, tmp_path, gone, capsys):
+    """The command does its work, and its status is that of the work."""
+    prefix = str(tmp_path / "s")
+    with redirect_stdout(gone):
+        assert main(["export", source, prefix, *PATCH, *flags]) == 0
+    assert main(["verify", prefix, "--quiet"]) == 0
+    with open(f"{prefix}-00000.tfrecord.gz", "ab") as damaged:
+        damaged.write(b"x")
+    with redirect_stderr(gone):
+        assert main(["verify", prefix, "--quiet"]) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["inspect", "--help"]])
+def test_reader_of_the_help_that_has_gone(command, gone):
+    with redirect_stdout(gone):
+        assert main(command) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_result_that_cannot_be_printed_is_an_error(source, tmp_path, capsys):
+    with open("/dev/full", "w") as full, redirect_stdout(full):
+        assert main(["export", source, str(tmp_path / "s"), *PATCH]) == 1
+    message = (
+        "cannot be printed to standard output: No space left on device. If the command writes files, they"
+    )
+    assert message in capsys.readouterr().err
+    assert xee_tf.verify(tmp_path / "s").ok
+
+
+@pytest.mark.parametrize(("encoding", "size"), [("ascii", b"20 x 10"), ("utf-8", "20 × 10".encode())])
+def test_characters_that_a_terminal_lacks(encoding, size, source, tmp_path):
+    """Names of files that are no text are printed as they are."""
+    with io.TextIOWrapper(io.BytesIO(), encoding) as stream, redirect_stdout(stream):
+        assert main(["plan", "export", source, str(tmp_path / "a\udcff\u0416"), *PATCH]) == 0
+        assert stream.errors == "strict"
+        printed = stream.buffer.getvalue()
+    assert size in printed
+    name = "\u0416".encode(encoding, "backslashreplace")
+    assert os.fsencode(tmp_path) + b"/a\xff" + name in printed
+
+
+def test_what_is_meant_for_a_closed_standard_error_is_not_printed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["inspect", str(tmp_path / "nothing")]) == 1
+    assert sys.stderr is None
+    assert capsys.readouterr().out == ""
+
+
+def test_files_do_not_get_the_numbers_of_closed_streams():
+    code = (
+        "import os, sys, xee_tf_cli\nfor number in range(3): os.close(number)\n"
+        "status = xee_tf_cli.main(['--version-of-nothing'])\n"
+        "os._exit(10 * status + (open(os.devnull).fileno() < 3))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 20
 
 
 # -- Plans, samples and splits -------------------------------------------------------------------------

@@ -23,6 +23,7 @@ __all__ = [
     "explain_interruption",
     "if_interrupted",
     "interruptible",
+    "print_line",
     "sigterm_raises",
     "speaking",
 ]
@@ -143,8 +144,8 @@ def announce_stop(error: BaseException) -> None:
     expected = _outlook.get()
     outlook = (expected() if expected else "") or _NOTHING_KEPT
     if getattr(sys.stderr, "isatty", bool)():
-        _print("")  # after the ^C of the terminal
-    say = _say.get() or _print
+        print_line("")  # after the ^C of the terminal
+    say = _say.get() or print_line
     say(f"Interrupted: stopping as soon as the tasks that are running have ended. {outlook}")
 
 
@@ -155,7 +156,7 @@ def _interruptible() -> Iterator[None]:
             yield
         except Terminated as error:
             if received:  # else this is inside another `sigterm_raises`, which ends the process
-                _print(" ".join(["Terminated.", *getattr(error, "__notes__", ["Run it again."])]))
+                print_line(" ".join(["Terminated.", *getattr(error, "__notes__", ["Run it again."])]))
             raise
         finally:
             if received:
@@ -183,7 +184,8 @@ def explain_interruption(error: BaseException, advice: str, *, instead: bool = F
         error.add_note(advice)
 
 
-def _print(line: str) -> None:
+def print_line(line: str) -> None:
+    """Print a line to standard error, if somebody can read it."""
     with suppress(OSError, ValueError):  # standard error may be closed
         sys.stdout.flush()
         print(line, file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.graph import cluster_client
 from xee_tf.options import integer
+from xee_tf.signals import print_line
 
 __all__ = ["computing_on"]
 
@@ -46,13 +46,15 @@ def computing_on(
     if scheduler is not None:
         with _connected(scheduler) as client:
             if not quiet and not client.nthreads():
-                _say(f"The scheduler at {scheduler} has no workers yet: waiting for one.")
+                print_line(f"The scheduler at {scheduler} has no workers yet: waiting for one.")
             yield
     elif workers is not None:
         with _started(integer(1)(workers, "--workers")) as client:
             if not quiet:
                 link = client.dashboard_link if find_spec("bokeh") else ""
-                _say(f"Started {counted(workers, 'worker')}" + (f"; dashboard: {link}" if link else "."))
+                print_line(
+                    f"Started {counted(workers, 'worker')}" + (f"; dashboard: {link}" if link else ".")
+                )
             yield
     else:
         yield
@@ -132,7 +134,3 @@ def _ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

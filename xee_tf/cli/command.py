@@ -7,15 +7,16 @@ import json as json_format
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TextIO, get_type_hints
 
 from cyclopts import Group, Parameter
 
 from xee_tf.cli.cluster import computing_on
 from xee_tf.cli.options import Flag, inherit_descriptions
 from xee_tf.cli.outcome import Outcome
+from xee_tf.errors import StorageError
 
 __all__ = ["command", "planned"]
 
@@ -87,9 +88,9 @@ def command(
                 outcome = function(*arguments, **options)
                 for each in [outcome] if isinstance(outcome, Outcome) else outcome:
                     if json:
-                        print(json_format.dumps(each.json()), file=stdout, flush=True)
+                        _print(json_format.dumps(each.json()), stdout)
                     elif each.text:
-                        print(each.text, flush=True)
+                        _print(each.text, sys.stdout)
                     if each.problem is not None:
                         raise each.problem
 
@@ -112,6 +113,21 @@ def command(
         return inherit_descriptions(*groups.values(), *functions, *shared)(run)
 
     return decorate
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a result. If its reader has gone, as ``head`` does, this is no error: the work is done."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        # Drop what is buffered: Python would try again to print it at the end.
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise StorageError(
+                f"The result cannot be printed to standard output: {error.strerror}. If the command writes "
+                "files, they are complete."
+            ) from error
 
 
 @contextmanager

@@ -147,12 +147,13 @@ class Meter:
 
     def _draw(self, number: int, now: float) -> None:
         self._last, self._number, self._shown = now, number, True
-        text = self._text(number, now - self._began)
+        texts = self._texts(number, now - self._began)
         if not self._moves:
-            self._write(f"{text}\n")
+            self._write(f"{texts[0]}\n")
             return
         # A line that is longer than the terminal is wide could not be drawn over.
         room = shutil.get_terminal_size((100, 24)).columns - 1
+        text = next((each for each in texts if len(each) <= room), texts[-1])
         self._length = max(self._length, len(text))
         width = min(_WIDTH, room - self._length - 3)
         if width >= _WIDTH // 3:
@@ -160,18 +161,20 @@ class Meter:
             text = f"[{'#' * filled}{' ' * (width - filled)}] {text}"
         self._write("\r" + text.ljust(self._length + width + 3)[:room])
 
-    def _text(self, number: int, elapsed: float) -> str:
-        """Say how many are done, how fast, and how long the others will take."""
+    def _texts(self, number: int, elapsed: float) -> list[str]:
+        """Say how many are done, how fast, and how long the rest will take; then this in fewer words."""
         own = number - self._counted.before
         what = f"{counted(self._total, self._counted.unit)} {self._counted.done}"
-        parts = [f"{number:,} of {what} ({self._share(number)} %)"]
-        if own and elapsed > 0:
-            parts.append(_rate_text(own / elapsed))
+        share = f"({self._share(number)} %)"
+        done = f"{number:,} of {what} {share}"
+        rate = [_rate_text(own / elapsed)] if own and elapsed > 0 else []
+        time = []
         if number >= self._total:
-            parts.append(f"in {_clock_text(elapsed)}")
+            time = [f"in {_clock_text(elapsed)}"]
         elif own:
-            parts.append(f"about {_clock_text(elapsed * (self._total - number) / own)} left")
-        return ", ".join(parts)
+            time = [f"about {_clock_text(elapsed * (self._total - number) / own)} left"]
+        shorter = [done, *rate, *time], [done, *time], [done], [f"{number:,} of {self._total:,} {share}"]
+        return [", ".join(parts) for parts in shorter]
 
     def _write(self, text: str) -> None:
         try:
