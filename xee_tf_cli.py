@@ -193,7 +193,7 @@ def _usable_streams() -> Iterator[None]:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))
+            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             changed.append((stream, stream.errors))
             stream.reconfigure(errors="xee-tf")

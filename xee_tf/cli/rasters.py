@@ -181,8 +181,8 @@ def _check_encoding(source: str) -> None:
         source.encode()
     except UnicodeEncodeError as error:
         raise StorageError(
-            f"{source} cannot be opened as a raster: its name is no text in UTF-8. Rename it; or, if ls shows "
-            "its name well, set the environment variable PYTHONUTF8=1."
+            f"{source} cannot be opened as a raster: its name is no text in UTF-8. Rename it; or, if ls "
+            "shows its name well, set the environment variable PYTHONUTF8=1."
         ) from error
 
 
