@@ -10,6 +10,7 @@ import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -20,6 +21,9 @@ import rioxarray
 import xarray as xr
 from affine import Affine
 from cyclopts import App
+from distributed import KilledWorker
+from distributed.client import FuturesCancelledError
+from distributed.comm import CommClosedError
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config, set_gdal_config
@@ -1246,6 +1250,13 @@ def test_help_describes_every_option(command, capsys):
         assert (each.name if each.name.startswith("-") else each.name.upper()) in text
 
 
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"completion", "demo"}))
+def test_example_in_the_help_is_a_command_line(command):
+    [example] = re.findall(r"^Example: (.*)$", inspect.getdoc(command_app(command).default_command), re.M)
+    assert example.startswith(f"xee-tf {command} ")
+    app.parse_args(example.split()[1:], exit_on_error=False, print_error=False)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_defaults_match_the_functions(command):
     for function in COMMANDS[command]:
@@ -1301,6 +1312,26 @@ def test_ctrl_c_exits_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(xee_tf, "inspect", interrupted)
     assert main(["inspect", "x"]) == 130
     assert capsys.readouterr().err == "xee-tf inspect: Interrupted. Run it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FuturesCancelledError([]), "The connection to the scheduler was lost: .*run the command again"),
+        (CommClosedError("closed"), "The connection to the scheduler was lost: "),
+        (KilledWorker("task", SimpleNamespace(address="tcp://a"), 3), "Several workers ended while .*pass a smaller --chunk"),
+    ],
+)
+def test_lost_clusters_have_a_message(error, message, monkeypatch, capsys):
+    def lost(*_, **__):
+        error.add_note("2 of 4 chunks are kept.")
+        raise error
+
+    monkeypatch.setattr(xee_tf, "inspect", lost)
+    assert main(["inspect", "x"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.match(f"xee-tf inspect: {message}", line)
+    assert line.endswith("2 of 4 chunks are kept.")
 
 
 def test_bugs_have_a_traceback(monkeypatch):

@@ -59,6 +59,8 @@ def export(
     The files are those that Earth Engine's Export.image(fileFormat='TFRecord') writes. Patches are in
     row-major order, and overlap if `kernel_size` is larger than 1.
 
+    Example: xee-tf export B4.tif B3.tif out/scene --patch-dimensions 256 --kernel-size 64
+
     Parameters
     ----------
     rasters
@@ -111,6 +113,8 @@ plan_export = planned(
 
     The patches, files, bytes, tasks and memory of the export are shown. No pixel is read, and nothing is
     written.
+
+    Example: xee-tf plan export B4.tif B3.tif out/scene --patch-dimensions 256
     """,
 )
 
@@ -136,6 +140,8 @@ def split(
 
     Each side is an export of its own: PREFIX-train, PREFIX-val and PREFIX-test. Patches that have pixels of
     two sides are left out.
+
+    Example: xee-tf split scene.tif out/scene --sides train=0.8,test=0.2 --patch-dimensions 64
 
     Parameters
     ----------
@@ -185,6 +191,8 @@ plan_split = planned(
 
     The sides are shown, and the patches, files, bytes, tasks and memory of the export of the first one.
     Nothing is written, and no pixel is read, except those of the band of labels.
+
+    Example: xee-tf plan split scene.tif out/scene --sides train=0.8,test=0.2
     """,
 )
 

@@ -71,6 +71,8 @@ def predict(
 
     A Zarr store is resumed after an interruption; so is a .tif that was begun with --resume.
 
+    Example: xee-tf predict model.keras scene.tif map.tif --bands B4,B3,B2 --input-tile-size 256
+
     Parameters
     ----------
     model
@@ -201,6 +203,8 @@ plan_predict = planned(
 
     The tiles, requests, bytes, cost, tasks and memory of the prediction are shown. No pixel is read, no tile
     is sent, and nothing is written.
+
+    Example: xee-tf plan predict model.keras scene.tif map.tif --input-tile-size 256
     """,
 )
 

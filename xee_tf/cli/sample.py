@@ -77,6 +77,8 @@ def sample(
     Each row is a pixel, with its value in each band and the properties of its point or polygon; or, with
     `patch_dimensions`, the patch around the pixel.
 
+    Example: xee-tf sample scene.tif out/points --where points.gpkg
+
     Parameters
     ----------
     rasters
