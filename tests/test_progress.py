@@ -210,6 +210,26 @@ def test_progress_adds_no_task(terminal: Terminal, tmp_path: Any) -> None:
     assert counts[0] == counts[1] > BLOCKS
 
 
+def test_cluster_without_workers_is_waited_for(terminal: Terminal, tmp_path: Any) -> None:
+    write = terminal.write
+
+    def watched(text: str) -> int:
+        if "waiting for workers" in text and not cluster.workers:
+            cluster.scale(1)
+        return write(text)
+
+    with (
+        mock.patch.object(terminal, "write", watched),
+        mock.patch("xee_tf.graph.progress._CLUSTER_TICK", 0.05),
+        LocalCluster(n_workers=0, processes=False, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+    ):
+        image().tfexport(tmp_path / "s", patch_dimensions=16, progress=True)
+    states = [state for state in terminal.states if "waiting" in state]
+    assert states[-1].endswith(f"0 of {BLOCKS} blocks exported (0 %), waiting for workers")
+    assert last_state(terminal) == f"{BLOCKS} of {BLOCKS} blocks exported (100 %)"
+
+
 def test_cluster_counts_the_same_units(terminal: Terminal, tmp_path: Any) -> None:
     """Half of the chunks wait until the others are shown."""
     seen = tmp_path / "seen"

@@ -121,10 +121,11 @@ class Meter:
         self._clock, self._began = clock, clock()
         self._last, self._number, self._shown = self._began, counted.before, False
         self._length = 0  # of the longest text
+        self._waiting = False
 
-    def show(self, number: int) -> None:
-        """Show that a number of units are done, with those of an earlier run."""
-        now = self._clock()
+    def show(self, number: int, *, waiting: bool = False) -> None:
+        """Show that a number of units are done, with those of an earlier run; or that no worker is there."""
+        now, self._waiting = self._clock(), waiting
         if self._moves:
             if not self._shown or now - self._last >= _TICK:
                 self._draw(number, now)
@@ -171,6 +172,8 @@ class Meter:
         time = []
         if number >= self._total:
             time = [f"in {_clock_text(elapsed)}"]
+        elif self._waiting:
+            rate, time = [], ["waiting for workers"]
         elif own:
             time = [f"about {_clock_text(elapsed * (self._total - number) / own)} left"]
         shorter = [done, *rate, *time], [done, *time], [done], [f"{number:,} of {self._total:,} {share}"]
@@ -220,24 +223,24 @@ def show_cluster_progress(client: Any, future: Any, progress: Progress) -> None:
     groups = list(progress.names)  # the scheduler groups tasks by the first part of their keys
     seen: dict[str, int] = {}
 
-    def count(dask_scheduler: Any) -> dict[str, int]:
+    def count(dask_scheduler: Any) -> tuple[dict[str, int], int]:
         found = {}
         for name in groups:
             if (group := dask_scheduler.task_groups.get(name)) is not None:
                 # Results that are no longer needed are first released, then forgotten.
                 found[name] = sum(group.states[state] for state in ("memory", "released", "forgotten"))
-        return found
+        return found, len(dask_scheduler.workers)
 
     meter, before = Meter(progress.counted, progress.total), progress.counted.before
-    done = before
+    done, workers = before, 1
     try:
         while not _is_finished(future, _CLUSTER_TICK):
             with suppress(Exception):  # the computation does not depend on what is shown
-                found = client.run_on_scheduler(count)
+                found, workers = client.run_on_scheduler(count)
                 # Groups whose tasks were all forgotten are deleted.
                 seen |= {name: number for name, number in found.items() if number > seen.get(name, 0)}
                 done = max(done, before + sum(seen.values()))
-            meter.show(min(done, progress.total))
+            meter.show(min(done, progress.total), waiting=not workers)
         if future.status == "finished":
             done = progress.total
     finally:
