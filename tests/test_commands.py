@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from select import select
 
 import dask
 import numpy as np
@@ -20,9 +21,10 @@ import rasterio
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
 
 import xee_tf
-from tests.conftest import ROOT
+from tests.conftest import ROOT, needs_posix
 from tests.optional import optional
 from tests.rasters import random_band, raster
+from tests.waiting import wait_until
 from xee_tf import OptionError
 from xee_tf.cli.cluster import computing_on
 from xee_tf.cli.loading import declare_classes, model_at
@@ -556,12 +558,11 @@ def test_class_map_without_a_value():
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
+def test_bash_completes_commands_options_and_choices(tmp_path, capsys):
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
-    (tmp_path / "scene.tif").touch()
     lines = {"pl": "plan", "plan ": "export split predict", "export --pat": "--patch-dimensions"}
-    lines |= {"export --edge ": "drop pad", "export sc": "scene.tif", "predict m sc": "scene.tif"}
+    lines |= {"export --edge ": "drop pad"}
     for line in lines:
         empty = "''" if line.endswith(" ") else ""
         script += f"COMP_WORDS=(xee-tf {line} {empty}); COMPREPLY=()\n"
@@ -570,7 +571,49 @@ def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert run.stdout.splitlines() == list(lines.values())
-    assert "complete -o default -F _xee_tf xee-tf\n" in script
+
+
+@needs_posix
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_files_and_folders(tmp_path, capsys):
+    """As arguments, as values of options and after other words, in a terminal."""
+    import pty
+
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "scene one.tif").touch()
+    (tmp_path / "wide.tif").touch()
+    expected = {
+        "export my\t": r"export my\ data/",
+        "export my\tsc\t": r"export my\ data/scene\ one.tif ",
+        "predict m wi\t": "predict m wide.tif ",
+        "sample a b --where wi\t": "sample a b --where wide.tif ",
+        "sample a b --where=wi\t": "sample a b --where=wide.tif ",
+    }
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+    try:
+        shown = ""
+
+        def reads(text):
+            nonlocal shown
+            shown += os.read(terminal, 1 << 16).decode() if select([terminal], [], [], 0.1)[0] else ""
+            return text in shown
+
+        os.write(terminal, b"bind 'set enable-bracketed-paste off'; PS1='> '; source script; echo re''ady\n")
+        wait_until(lambda: reads("ready"), 20)
+        for typed, completed in expected.items():
+            shown = ""
+            os.write(terminal, b"xee-tf " + typed.encode())
+            wait_until(lambda completed=completed: reads(completed), 20)
+            os.write(terminal, b"\x15")  # delete the line
+    finally:
+        os.close(terminal)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
