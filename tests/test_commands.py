@@ -11,11 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from select import select
 
 import dask
 import numpy as np
+import psutil
 import pytest
 import rasterio
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
@@ -141,6 +143,21 @@ def test_new_workers_are_stopped(how, tmp_path, capsys):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert capsys.readouterr().err.startswith("Started 1 worker")
+
+
+@needs_posix
+def test_ctrl_c_while_workers_start_is_not_lost():
+    """It is raised when they have started, so that they can be stopped."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt), computing_on(workers=1):
+            pytest.fail("The body began.")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    commands = [" ".join(each.cmdline()) for each in psutil.Process().children()]
+    assert not [each for each in commands if "spawn_main" in each]
 
 
 # -- JSON ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import Any
 
 import psutil
@@ -95,7 +96,7 @@ def _started(workers: int) -> Iterator[Any]:
     """Start worker processes, which share the processors."""
     from distributed import Client, LocalCluster
 
-    with _ignoring_interrupts(), warnings.catch_warnings():
+    with _holding_interrupts() as received, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another is chosen
         cluster = LocalCluster(
             n_workers=workers,
@@ -104,6 +105,8 @@ def _started(workers: int) -> Iterator[Any]:
         )
     with cluster, Client(cluster) as client:
         try:
+            if received:
+                raise KeyboardInterrupt
             yield client
         except KeyboardInterrupt:  # the tasks that were running have ended
             _kill_workers(cluster)
@@ -120,17 +123,29 @@ def _kill_workers(cluster: Any) -> None:
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C in the body and, for good, in the processes that are started there.
+def _holding_interrupts() -> Iterator[list[int]]:
+    """Keep Ctrl-C from the body and, for good, from the processes that are started there.
 
     A terminal sends it to all of its processes. Workers would print tracebacks, and the command stops them
     anyway, when it has cleaned up.
+
+    Yields
+    ------
+    received : list of int
+        The signals that were received; complete after the body.
     """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    mask = None
+    if hasattr(signal, "pthread_sigmask"):  # new threads and processes inherit what is blocked
+        resource_tracker.ensure_running()  # otherwise this is started in the body, and then unblocks signals
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        yield received
     finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
