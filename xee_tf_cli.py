@@ -6,7 +6,9 @@ does not need it.
 
 from __future__ import annotations
 
+import codecs
 import gc
+import io
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 from cyclopts import App, Argument, CycloptsError, Group, Parameter, UnknownCommandError
 
@@ -52,7 +54,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 upload = App(name="upload", help="Convert TFRecords to GeoTIFF or Zarr, or to GeoParquet or GeoPackage.")
-plan = App(name="plan", help="Show what an export or a prediction would do, without reading pixels.")
+plan = App(name="plan", help="Show what an export or a prediction would do, and write nothing.")
 model = App(name="model", help="Inspect models, prepare them for Earth Engine's payloads, or serve them.")
 
 app.command("xee_tf.cli.export:export", name="export", help="Export rasters as TFRecord patches and a mixer.")
@@ -88,8 +90,9 @@ app.command(
     help="Show rasters and a prediction on a map in a browser.",
 )
 app.command(plan)
-plan.command("xee_tf.cli.export:plan", name="export", help='Show what "xee-tf export" would do.')
-plan.command("xee_tf.cli.predict:plan", name="predict", help='Show what "xee-tf predict" would do.')
+plan.command("xee_tf.cli.export:plan_export", name="export", help='Show what "xee-tf export" would do.')
+plan.command("xee_tf.cli.export:plan_split", name="split", help='Show what "xee-tf split" would do.')
+plan.command("xee_tf.cli.predict:plan_predict", name="predict", help='Show what "xee-tf predict" would do.')
 app.command(model)
 model.command("xee_tf.cli.model:inspect", name="inspect", help="Show the inputs and outputs of a model.")
 model.command(
@@ -123,7 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "no-such-mixer.json"])
     1
     """
-    typed = sys.argv[1:] if argv is None else argv
+    with _usable_streams():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(typed: Sequence[str]) -> int:
     tokens = _normalize_flags(typed)
     names: Sequence[str] = ()
     apps: Sequence[App] = ()
@@ -135,14 +142,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _sigterm_raises(), _announcing(names, apps, tokens):
             app(tokens, result_action="return_value", exit_on_error=False, print_error=False)
     except KeyboardInterrupt as error:
-        # `xee_tf.signals.announce_stop` has said how to go on, if it had to wait.
-        otherwise = [] if getattr(error, "_announced", False) else ["Run it again."]
-        message = " ".join(["Interrupted.", *getattr(error, "__notes__", otherwise)])
+        message = " ".join(["Interrupted.", *getattr(error, "__notes__", ["Run it again."])])
         if apps:
             from xee_tf.cli.errors import options_to_flags
 
             message = options_to_flags(message, _arguments(apps), tokens)
         return _fail(names, message, 130 if type(error) is KeyboardInterrupt else 143)
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # whoever reads the help wants no more of it
+            return 0
+        raise
     except CycloptsError as error:
         return _fail(
             names, _suggest_commas(_format_usage_error(error, apps, tokens, typed), error, apps, tokens), 2
@@ -159,6 +168,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         warnings.formatwarning = format_warning
     return 0
+
+
+_SIMILAR = {"×": "x", "…": "...", "–": "-", "─": "-", "│": "|"}
+"""Characters of results, and what to print if the encoding of a stream lacks them."""
+
+
+@contextmanager
+def _usable_streams() -> Iterator[None]:
+    """Let no command fail because standard output or standard error is closed, or lacks a character.
+
+    What is printed to a closed stream is dropped. Python would print to standard output what is meant for a
+    closed standard error, and the next file that is opened would get the number of the closed stream.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+    before = sys.stdout, sys.stderr
+    codecs.register_error("xee-tf", _replace_character)
+    changed = []
+    opened = ExitStack()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            changed.append((stream, stream.errors))
+            stream.reconfigure(errors="xee-tf")
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        opened.close()
+        for stream, errors in changed:
+            stream.reconfigure(errors=errors)
+
+
+def _replace_character(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Print a similar character, the bytes of a name of a file that are no characters, or an escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, end = error.object[error.start], error.start + 1
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("utf-8", "surrogateescape"), end
+    return _SIMILAR.get(character) or character.encode("ascii", "backslashreplace").decode(), end
 
 
 @contextmanager
@@ -292,7 +347,8 @@ def _warning_formatter(
 
 
 def _fail(names: Sequence[str], message: str, status: int) -> int:
-    print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        print(f"{' '.join(['xee-tf', *names])}: {_one_line(message)}", file=sys.stderr, flush=True)
     return status
 
 

@@ -10,6 +10,7 @@ import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -20,6 +21,9 @@ import rioxarray
 import xarray as xr
 from affine import Affine
 from cyclopts import App
+from distributed import KilledWorker
+from distributed.client import FuturesCancelledError
+from distributed.comm import CommClosedError
 from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.env import get_gdal_config, set_gdal_config
@@ -98,7 +102,7 @@ def test_export_says_what_was_resumed(files, tmp_path, capsys, monkeypatch):
 
 def test_plan_writes_nothing(files, tmp_path, capsys):
     prefix = tmp_path / "out" / "scene"
-    assert main(["export", *files, str(prefix), "--plan", "--patch-dimensions", "20", "16"]) == 0
+    assert main(["plan", "export", *files, str(prefix), "--patch-dimensions", "20", "16"]) == 0
     assert "patches  12 = 3 rows × 4 columns of 20 × 16 px" in capsys.readouterr().out
     assert not prefix.parent.exists()
 
@@ -120,10 +124,7 @@ def test_export_bands_and_a_region_of_a_zarr_store(scene, tmp_path, capsys):
 def test_bands_of_multi_band_files_are_numbered(scene, files, tmp_path, capsys):
     both = tmp_path / "both.tif"
     scene.to_array("band").rio.write_crs(scene.attrs["crs"]).astype("float32").rio.to_raster(both)
-    assert (
-        main(["export", str(both), files[0], str(tmp_path / "x"), "--plan", "--patch-dimensions", "8", "8"])
-        == 0
-    )
+    assert main(["plan", "export", str(both), files[0], str(tmp_path / "x"), "--patch-dimensions", "8"]) == 0
     assert "3 as float: both_1, both_2, red" in capsys.readouterr().out
 
 
@@ -215,17 +216,9 @@ def test_export_of_array_bands_writes_the_same_files_as_the_function(cube, tmp_p
 
 
 def test_export_split_by_date(cube, tmp_path, capsys):
-    arguments = [
-        "export",
-        cube[0],
-        str(tmp_path / "date"),
-        "--split-dim",
-        "time",
-        "--patch-dimensions",
-        "30",
-        "20",
-    ]
-    assert main([*arguments, "--plan"]) == 0
+    flags = ["--split-dim", "time", "--patch-dimensions", "30", "20"]
+    arguments = ["export", cube[0], str(tmp_path / "date"), *flags]
+    assert main(["plan", *arguments]) == 0
     assert "exports  3, one for each step" in capsys.readouterr().out
     assert main(arguments) == 0
     first, *rows = capsys.readouterr().out.splitlines()
@@ -383,7 +376,7 @@ def write_several(path, *sizes):
 @pytest.mark.filterwarnings("default::rasterio.errors.NotGeoreferencedWarning")  # rioxarray records it
 def test_file_with_several_rasters_on_one_grid(bands, names, tmp_path, capsys):
     source = write_several(tmp_path / "several.gpkg", (bands, 40), (bands, 40))
-    assert main(["export", source, str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]) == 0
+    assert main(["plan", "export", source, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 0
     assert f": {names}" in capsys.readouterr().out
 
 
@@ -397,12 +390,12 @@ def test_file_with_several_rasters_on_one_grid(bands, names, tmp_path, capsys):
 )
 def test_file_with_rasters_that_are_not_one_image(name, second, what, tmp_path, capsys):
     source = write_several(tmp_path / name, (1, 40), second)
-    command = [str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]
-    assert main(["export", source, *command]) == 1
+    command = [str(tmp_path / "x"), "--patch-dimensions", "20"]
+    assert main(["plan", "export", source, *command]) == 1
     found = re.search(
         f"{what}: pass GDAL's name of one of them, such as (.*)\\.$", capsys.readouterr().err.strip()
     )
-    assert main(["export", found[1], *command]) == 0
+    assert main(["plan", "export", found[1], *command]) == 0
 
 
 @pytest.mark.parametrize("size", [100, 500, 1000, 3000])
@@ -414,9 +407,17 @@ def test_damaged_rasters_are_named(size, files, tmp_path, capsys):
     assert "damaged or incomplete" in error
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_raster_whose_name_is_no_text(files, tmp_path, capsys):
+    name = str(tmp_path / "re\udcff.tif")
+    os.rename(files[0], name)
+    assert main(["export", name, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 1
+    assert "cannot be opened as a raster: its name is no text in UTF-8. Rename it" in capsys.readouterr().err
+
+
 def test_names_of_bands(files, scene, tmp_path, capsys):
     def bands_of(*arguments):
-        assert main(["export", *arguments, str(tmp_path / "x"), "--plan", "--patch-dimensions", "20"]) == 0
+        assert main(["plan", "export", *arguments, str(tmp_path / "x"), "--patch-dimensions", "20"]) == 0
         return re.search("bands +.*: (.*)", capsys.readouterr().out)[1]
 
     both = tmp_path / "both.tif"
@@ -503,7 +504,7 @@ def test_predict_to_geotiff_and_zarr(scene, files, tmp_path, capsys, monkeypatch
     tf.saved_model.save(module, tmp_path / "model", signatures=predict)
     flags = ["--input-tile-size", "16", "12", "--output-bands", "total,high=uint8"]
     names = [str(tmp_path / name) for name in ("out.tif", "out.zarr")]
-    assert main(["predict", str(tmp_path / "model"), *files, names[0], *flags, "--plan"]) == 0
+    assert main(["plan", "predict", str(tmp_path / "model"), *files, names[0], *flags]) == 0
     assert "of 16 × 12 px\n" in capsys.readouterr().out
     assert not Path(names[0]).exists()
     for name in names:
@@ -670,7 +671,7 @@ def test_size_is_one_or_two_numbers(flags, size, two_bands, tmp_path, capsys):
         [two_bands, *flags, str(tmp_path / "a")],
         [two_bands, str(tmp_path / "a"), *flags],
     ):
-        assert main(["export", "--plan", *tokens]) == 0
+        assert main(["plan", "export", *tokens]) == 0
         assert f"of {size[0]} × {size[1]} px" in capsys.readouterr().out
 
 
@@ -1036,7 +1037,7 @@ def test_warnings_are_one_line(scene, tmp_path, monkeypatch, capsys):
 
     store = str(tmp_path / "s.zarr")
     scene.rio.write_crs(scene.attrs["crs"]).to_zarr(store, zarr_format=2, consolidated=False)
-    assert main(["export", store, str(tmp_path / "x"), "--patch-dimensions", "8", "--plan"]) == 0
+    assert main(["plan", "export", store, str(tmp_path / "x"), "--patch-dimensions", "8"]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -1075,6 +1076,9 @@ def test_warnings_are_one_line(scene, tmp_path, monkeypatch, capsys):
         (["upload", "image", "--store", "a"], "Unknown option --store: give DESTINATION without an option."),
         (["predict", "--model", "m"], "Unknown option --model: give MODEL without an option."),
         (["predict", "m", "--progress"], "Unknown option --progress: progress is always shown"),
+        (["split", "--plan"], "Unknown option --plan: use xee-tf plan split, with the other options."),
+        (["plan", "export", "--fileNamePrefix=a"], "give PREFIX without an option."),
+        (["plan", "export", "--noData", "9"], "Unknown option --noData: use --default-value, which"),
     ],
 )
 def test_unknown_options_have_an_explanation(arguments, message, capsys):
@@ -1085,7 +1089,7 @@ def test_unknown_options_have_an_explanation(arguments, message, capsys):
 @pytest.mark.parametrize("flag", ["--patchDimensions", "--patch_dimensions", "--patch-dimensions"])
 def test_spellings_of_an_option(flag, two_bands, tmp_path, capsys):
     for tokens in ([flag, "16", "8"], [f"{flag}=16"]):
-        assert main(["export", "--plan", two_bands, *tokens, "--kernelSize", "3", str(tmp_path / "s")]) == 0
+        assert main(["plan", "export", two_bands, *tokens, "--kernelSize", "3", str(tmp_path / "s")]) == 0
         out = capsys.readouterr().out
         assert f"of 16 × {'8' if len(tokens) > 1 else '16'} px" in out
 
@@ -1184,6 +1188,7 @@ COMMANDS = {
     "split": [xee_tf.export_image, xee_tf.split_patches],
     "sample": [xee_tf.sample_table],
     "plan export": [xee_tf.plan_export],
+    "plan split": [xee_tf.plan_export, xee_tf.split_patches],
     "plan predict": [xee_tf.Model.from_saved_model, xee_tf.Model.plan],
     "inspect": [xee_tf.inspect],
     "verify": [xee_tf.verify],
@@ -1210,6 +1215,8 @@ OTHER_DEFAULTS = {
     ("plan predict", "signature"),
     ("split", "sides"),
     ("split", "kernel_size"),
+    ("plan split", "sides"),
+    ("plan split", "kernel_size"),
     ("sample", "where"),
     ("sample", "geometry"),
 }
@@ -1241,6 +1248,13 @@ def test_help_describes_every_option(command, capsys):
     assert not re.search(r" (STR|INT|FLOAT)\b|By default|<destination>|xee_tf\.|\b(in|out)put_\w+_size", text)
     for each in command_app(command).assemble_argument_collection():
         assert (each.name if each.name.startswith("-") else each.name.upper()) in text
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"completion", "demo"}))
+def test_example_in_the_help_is_a_command_line(command):
+    [example] = re.findall(r"^Example: (.*)$", inspect.getdoc(command_app(command).default_command), re.M)
+    assert example.startswith(f"xee-tf {command} ")
+    app.parse_args(example.split()[1:], exit_on_error=False, print_error=False)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -1298,6 +1312,26 @@ def test_ctrl_c_exits_without_a_traceback(monkeypatch, capsys):
     monkeypatch.setattr(xee_tf, "inspect", interrupted)
     assert main(["inspect", "x"]) == 130
     assert capsys.readouterr().err == "xee-tf inspect: Interrupted. Run it again.\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FuturesCancelledError([]), "The connection to the scheduler was lost: .*run the command again"),
+        (CommClosedError("closed"), "The connection to the scheduler was lost: "),
+        (KilledWorker("task", SimpleNamespace(address="a"), 3), "Several workers ended .* smaller --chunk"),
+    ],
+)
+def test_lost_clusters_have_a_message(error, message, monkeypatch, capsys):
+    def lost(*_, **__):
+        error.add_note("2 of 4 chunks are kept.")
+        raise error
+
+    monkeypatch.setattr(xee_tf, "inspect", lost)
+    assert main(["inspect", "x"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.match(f"xee-tf inspect: {message}", line)
+    assert line.endswith("2 of 4 chunks are kept.")
 
 
 def test_bugs_have_a_traceback(monkeypatch):

@@ -34,6 +34,7 @@ from xee_tf.gdal_cache import limit_in_worker
 from xee_tf.geometry import PatchGrid, Size
 from xee_tf.graph import on_cluster
 from xee_tf.graph.placing import _divide
+from xee_tf.remote.statistics import collect_stats, get_recorder
 
 dd = optional("dask.dataframe")
 gpd = optional("geopandas")
@@ -567,6 +568,23 @@ def blocks_of_a_patch(rows, columns):
     return BlockLayout(y, x, ())
 
 
+def test_statistics_are_those_of_the_cluster_that_dask_computes_with(cluster):
+    model = uuid.uuid4().hex
+
+    def send():
+        get_recorder(model).add_success(instances=3)
+
+    def instances():
+        return collect_stats(model).instances
+
+    with Client(cluster) as client:
+        client.run(send)
+        assert instances() == 2 * 3
+        with dask.config.set(scheduler="threads"):
+            assert instances() == 0
+    assert instances() == 0
+
+
 def test_asynchronous_client(tmp_path):
     ds, _ = large(256)
     options = {"patch_dimensions": 32, "kernel_size": 4}
@@ -579,6 +597,8 @@ def test_asynchronous_client(tmp_path):
             assert result.records == 64
             with pytest.raises(OptionError, match=r"client is asynchronous.*compute=False"):
                 ds.tfexport(tmp_path / "again", **options)
+            with pytest.raises(OptionError, match=r"client is asynchronous.*statistics of its workers"):
+                collect_stats("model")
 
     asyncio.run(work())
     assert not list(tmp_path.glob("*again*"))

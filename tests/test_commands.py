@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -9,18 +10,23 @@ import re
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
+import sys
+import threading
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from select import select
 
 import dask
 import numpy as np
+import psutil
 import pytest
 import rasterio
 from distributed import Client, LocalCluster, WorkerPlugin, default_client
 
 import xee_tf
-from tests.conftest import ROOT
+from tests.conftest import ROOT, needs_posix
 from tests.optional import optional
 from tests.rasters import random_band, raster
+from tests.waiting import wait_until
 from xee_tf import OptionError
 from xee_tf.cli.cluster import computing_on
 from xee_tf.cli.loading import declare_classes, model_at
@@ -139,6 +145,21 @@ def test_new_workers_are_stopped(how, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("Started 1 worker")
 
 
+@needs_posix
+def test_ctrl_c_while_workers_start_is_not_lost():
+    """It is raised when they have started, so that they can be stopped."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt), computing_on(workers=1):
+            pytest.fail("The body began.")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    commands = [" ".join(each.cmdline()) for each in psutil.Process().children()]
+    assert not [each for each in commands if "spawn_main" in each]
+
+
 # -- JSON ----------------------------------------------------------------------------------------------
 
 
@@ -196,21 +217,135 @@ def test_what_libraries_print_is_not_in_the_json(monkeypatch, capsys):
     assert (json.loads(captured.out)["ok"], captured.err) == (True, "loud\n")
 
 
+# -- Standard output and standard error --------------------------------------------------------------------
+
+
+@pytest.fixture
+def gone():
+    """Return a stream whose reader has gone, as ``head`` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with suppress(BrokenPipeError), open(writer, "w") as stream:
+        yield stream
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_reader_that_has_gone_is_no_error(flags, source, tmp_path, gone, capsys):
+    """The command does its work, and its status is that of the work."""
+    prefix = str(tmp_path / "s")
+    with redirect_stdout(gone):
+        assert main(["export", source, prefix, *PATCH, *flags]) == 0
+    assert main(["verify", prefix, "--quiet"]) == 0
+    with open(f"{prefix}-00000.tfrecord.gz", "ab") as damaged:
+        damaged.write(b"x")
+    with redirect_stderr(gone):
+        assert main(["verify", prefix, "--quiet"]) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["inspect", "--help"]])
+def test_reader_of_the_help_that_has_gone(command, gone):
+    with redirect_stdout(gone):
+        assert main(command) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
+def test_result_that_cannot_be_printed_is_an_error(source, tmp_path, capsys):
+    with open("/dev/full", "w") as full, redirect_stdout(full):
+        assert main(["export", source, str(tmp_path / "s"), *PATCH]) == 1
+    message = (
+        "cannot be printed to standard output: No space left on device. If the command writes files, they"
+    )
+    assert message in capsys.readouterr().err
+    assert xee_tf.verify(tmp_path / "s").ok
+
+
+@pytest.mark.parametrize(("encoding", "size"), [("ascii", b"20 x 10"), ("utf-8", "20 × 10".encode())])
+def test_characters_that_a_terminal_lacks(encoding, size, source, tmp_path):
+    """Names of files that are no text are printed as they are."""
+    with io.TextIOWrapper(io.BytesIO(), encoding) as stream, redirect_stdout(stream):
+        assert main(["plan", "export", source, str(tmp_path / "a\udcff\u0416"), *PATCH]) == 0
+        assert stream.errors == "strict"
+        printed = stream.buffer.getvalue()
+    assert size in printed
+    name = "\u0416".encode(encoding, "backslashreplace")
+    assert os.fsencode(tmp_path) + b"/a\xff" + name in printed
+
+
+def test_what_is_meant_for_a_closed_standard_error_is_not_printed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["inspect", str(tmp_path / "nothing")]) == 1
+    assert sys.stderr is None
+    assert capsys.readouterr().out == ""
+
+
+def test_files_do_not_get_the_numbers_of_closed_streams():
+    code = (
+        "import os, sys, xee_tf_cli\nfor number in range(3): os.close(number)\n"
+        "status = xee_tf_cli.main(['--version-of-nothing'])\n"
+        "os._exit(10 * status + (open(os.devnull).fileno() < 3))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 20
+
+
 # -- Plans, samples and splits -------------------------------------------------------------------------
 
 
-def test_plan_is_the_same_as_the_option(source, tmp_path, capsys):
-    tokens = [source, str(tmp_path / "out" / "s"), *PATCH, "--overwrite"]
-    assert main(["export", *tokens, "--plan"]) == 0
-    text = re.sub("memory .*", "", capsys.readouterr().out)
-    assert main(["plan", "export", *tokens]) == 0
-    assert re.sub("memory .*", "", capsys.readouterr().out) == text
-    assert main(["plan", "export", *tokens, "--json"]) == 0
-    found = read_json(capsys)
-    assert (found["patches"], found["shards"], found["bands"]) == (24, 1, ["red", "nir"])
+@pytest.mark.parametrize("command", ["export", "split"])
+def test_plan_says_what_the_command_then_writes(command, source, tmp_path, capsys):
+    tokens = [command, source, str(tmp_path / "out" / "s"), "--patch-dimensions", "6", "--kernel-size", "2"]
+    assert main(["plan", *tokens]) == 0
+    text = capsys.readouterr().out
+    assert main(["plan", *tokens, "--json"]) == 0
+    planned = read_json(capsys)
     assert not (tmp_path / "out").exists()
-    assert main(["plan", "export", *tokens, "--plan"]) == 2
-    assert "Unknown option --plan" in capsys.readouterr().err
+    assert main([*tokens, "--json"]) == 0
+    written = read_json(capsys)
+    for name in ("rows", "columns", "patch_dimensions", "size_with_margin", "crs", "bounds"):
+        assert all(each[name] == planned[name] for each in written["exports"])
+    assert planned["exports"] == len(written["exports"])
+    assert planned["records"] == written["exports"][0]["records"]
+    assert planned["bands"] == ["red", "nir"]
+    assert re.search(rf"(patches|selected) +{planned['patches']} ", text)
+    if command == "split":
+        assert text.startswith("<xee_tf.PatchSplit")
+        assert (planned["sides"], planned["left_out"]) == (written["sides"], written["left_out"])
+
+
+@pytest.mark.parametrize("command", ["export", "split"])
+def test_every_option_of_an_export_arrives(command, monkeypatch, tmp_path, source, capsys):
+    """Each is passed on to the function of Python with its name."""
+    given = {}
+    plan_export = xee_tf.plan_export
+
+    def recorded(image, *args, **options):
+        given.update(options, bands=list(image))
+        return plan_export(image, *args, **options)
+
+    monkeypatch.setattr(xee_tf, "plan_export", recorded)
+    values = {
+        "bands": ("nir", ["nir"]),
+        "patch_dimensions": ("5 4", (5, 4)),
+        "kernel_size": ("3 5", (3, 5)),
+        "region": ("700300 4998980 701500 4999700", (700300, 4998980, 701500, 4999700)),
+        "region_crs": ("EPSG:32633", "EPSG:32633"),
+        "compressed": (None, False),
+        "max_file_size": ("12345", 12345),
+        "default_value": ("7", 7),
+        "masked_threshold": ("0.5", 0.5),
+        "index": ("", True),
+        "statistics": (None, False),
+        "feature_types": ("band", "band"),
+        "crs": ("EPSG:32633", "EPSG:32633"),
+        "resume": ("", "resume"),
+    }
+    flags = []
+    for name, (text, _) in values.items():
+        flag = {"compressed": "compress"}.get(name, name.replace("_", "-"))
+        flags += [f"--{'no-' if text is None else ''}{flag}", *(text or "").split()]
+    assert main(["plan", command, source, str(tmp_path / "s"), *flags]) == 0
+    found = given | {"resume": given["if_exists"]}
+    assert {name: found[name] for name in values} == {name: value for name, (_, value) in values.items()}
 
 
 def test_sample_at_points(source, points, tmp_path, capsys):
@@ -280,7 +415,7 @@ def test_split_by_shares(source, scene, tmp_path, capsys):
     assert [each["records"] for each in found["exports"]] == [len(chosen) for chosen in split.values()]
     assert main(["export", source, str(tmp_path / "e"), *options[:2], "--split", "train=0.6,test=0.4"]) == 0
     assert re.search("2 exports, .*\n +train +.*e-train-image.tfexport", capsys.readouterr().out)
-    assert main(["split", source, prefix, *options, "--overwrite", "--plan"]) == 0
+    assert main(["plan", "split", source, prefix, *options, "--overwrite"]) == 0
     out = capsys.readouterr().out
     assert "left out" in out
     assert "exports" in out
@@ -440,12 +575,11 @@ def test_class_map_without_a_value():
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
+def test_bash_completes_commands_options_and_choices(tmp_path, capsys):
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
-    (tmp_path / "scene.tif").touch()
-    lines = {"pl": "plan", "plan ": "export predict", "export --pat": "--patch-dimensions"}
-    lines |= {"export --edge ": "drop pad", "export sc": "scene.tif", "predict m sc": "scene.tif"}
+    lines = {"pl": "plan", "plan ": "export split predict", "export --pat": "--patch-dimensions"}
+    lines |= {"export --edge ": "drop pad"}
     for line in lines:
         empty = "''" if line.endswith(" ") else ""
         script += f"COMP_WORDS=(xee-tf {line} {empty}); COMPREPLY=()\n"
@@ -454,7 +588,49 @@ def test_bash_completes_commands_options_choices_and_files(tmp_path, capsys):
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert run.stdout.splitlines() == list(lines.values())
-    assert "complete -o default -F _xee_tf xee-tf\n" in script
+
+
+@needs_posix
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_files_and_folders(tmp_path, capsys):
+    """As arguments, as values of options and after other words, in a terminal."""
+    import pty
+
+    assert main(["completion", "bash"]) == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "my data").mkdir()
+    (tmp_path / "my data" / "scene one.tif").touch()
+    (tmp_path / "wide.tif").touch()
+    expected = {
+        "export my\t": r"export my\ data/",
+        "export my\tsc\t": r"export my\ data/scene\ one.tif ",
+        "predict m wi\t": "predict m wide.tif ",
+        "sample a b --where wi\t": "sample a b --where wide.tif ",
+        "sample a b --where=wi\t": "sample a b --where=wide.tif ",
+    }
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+    try:
+        shown = ""
+
+        def reads(text):
+            nonlocal shown
+            shown += os.read(terminal, 1 << 16).decode() if select([terminal], [], [], 0.1)[0] else ""
+            return text in shown
+
+        os.write(terminal, b"bind 'set enable-bracketed-paste off'; PS1='> '; source script; echo re''ady\n")
+        wait_until(lambda: reads("ready"), 20)
+        for typed, completed in expected.items():
+            shown = ""
+            os.write(terminal, b"xee-tf " + typed.encode())
+            wait_until(lambda completed=completed: reads(completed), 20)
+            os.write(terminal, b"\x15")  # delete the line
+    finally:
+        os.close(terminal)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
@@ -479,6 +655,7 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         "split": [source, prefix, "--patch-dimensions", "5"],
         "sample": [source, prefix, "--n", "2"],
         "plan export": [source, prefix],
+        "plan split": [source, prefix, "--patch-dimensions", "5"],
         "plan predict": [model, source, str(tmp_path / "p.zarr"), *one],
         "predict": [model, source, str(tmp_path / "p.zarr"), *one],
         "inspect": [f"{prefix}-mixer.json"],
@@ -496,8 +673,8 @@ def test_all_keys_of_json_are_documented(source, tmp_path, capsys):
         name = f"`{re.sub('upload .*', 'upload', command)}`"
         [row] = [row for names, row in rows.items() if name in names.split(", ")]
         documented = set(re.findall(r"`(\w+)`", row))
-        if command == "split":
-            documented |= set(re.findall(r"`(\w+)`", rows["`export`"]))
+        if command.endswith("split"):
+            documented |= set(re.findall(r"`(\w+)`", rows[name.replace("split", "export")]))
         found = read_json(capsys)
         assert set(found) <= documented, command
         for each in found.get("exports") or [] if isinstance(found.get("exports"), list) else []:

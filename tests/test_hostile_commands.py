@@ -30,10 +30,12 @@ TEXTS = [
 ]
 OPTIONS = {
     "export": (
-        "--plan --band-names --bands --patch-dimensions --kernel-size --region --region-crs --compress "
+        "--band-names --bands --patch-dimensions --kernel-size --region --region-crs --compress "
         "--max-file-size --default-value --tensor-depths --sequence-data --collapse-bands "
         "--masked-threshold --resume --overwrite"
     ),
+    "plan export": "--bands --patch-dimensions --kernel-size --region --sample --split --seed",
+    "plan split": "--sides --block --class-band --patch-dimensions --region --edge --index",
     "inspect": "--kernel-size --tensor-depths --verify",
     "upload image": "--bands --nodata --dtype --overwrite --resume",
     "upload table": "--columns --crs --overwrite",
@@ -77,6 +79,8 @@ def arguments(command: str, folder: Path, generator: random.Random) -> list[str]
     small = ["--patch-dimensions", "8"] if generator.random() < 0.7 else []
     positional = {
         "export": [scene, output, *small],
+        "plan export": [scene, output, *small],
+        "plan split": [scene, output, *small],
         "inspect": [image],
         "upload image": [path("image", generator.choice(every)), image, output],
         "upload table": [path("table", generator.choice(every)), output],

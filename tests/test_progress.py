@@ -98,16 +98,19 @@ def test_rate_and_time_do_not_count_what_an_earlier_run_did() -> None:
     assert "95 of 100 chunks predicted (95 %), 30 per minute, about 0:10 left" in states[0]
 
 
-@pytest.mark.parametrize(("columns", "width"), [(140, 30), (80, 12), (60, 0), (20, 0)])
+@pytest.mark.parametrize(
+    ("columns", "width"), [(140, 30), (80, 12), (60, 0), (50, 0), (40, 0), (20, 0), (9, 0)]
+)
 def test_terminal_has_one_line_that_fits(columns: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     text = shown(terminal := Terminal(), 100)
     assert text.count("\n") == 1
     assert text.endswith("\n")
     assert max(map(len, text.split("\r"))) <= columns
-    last = "100 of 100 chunks predicted (100 %), 1 per second, in 1:40"
+    words = ["100 of 100 chunks predicted (100 %)", "1 per second", "in 1:40"]
+    shorter = {50: [words[0], words[2]], 40: words[:1], 20: ["100 of 100 (100 %)"], 9: ["100 of 1"]}
     bar = f"[{'#' * width}] " if width else ""
-    assert terminal.states[-1] == (bar + last)[: columns - 1]
+    assert terminal.states[-1] == bar + ", ".join(shorter.get(columns, words))
     if width == 30:
         assert "[###".ljust(31) + "] 10 of 100 chunks predicted (10 %), 1 per second" in text
 
@@ -205,6 +208,26 @@ def test_progress_adds_no_task(terminal: Terminal, tmp_path: Any) -> None:
             image().tfexport(tmp_path / f"s{progress}", patch_dimensions=16, progress=progress)
         counts.append(len(tasks))
     assert counts[0] == counts[1] > BLOCKS
+
+
+def test_cluster_without_workers_is_waited_for(terminal: Terminal, tmp_path: Any) -> None:
+    write = terminal.write
+
+    def watched(text: str) -> int:
+        if "waiting for workers" in text and not cluster.workers:
+            cluster.scale(1)
+        return write(text)
+
+    with (
+        mock.patch.object(terminal, "write", watched),
+        mock.patch("xee_tf.graph.progress._CLUSTER_TICK", 0.05),
+        LocalCluster(n_workers=0, processes=False, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+    ):
+        image().tfexport(tmp_path / "s", patch_dimensions=16, progress=True)
+    states = [state for state in terminal.states if "waiting" in state]
+    assert states[-1].endswith(f"0 of {BLOCKS} blocks exported (0 %), waiting for workers")
+    assert last_state(terminal) == f"{BLOCKS} of {BLOCKS} blocks exported (100 %)"
 
 
 def test_cluster_counts_the_same_units(terminal: Terminal, tmp_path: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -24,9 +23,9 @@ __all__ = [
     "explain_interruption",
     "if_interrupted",
     "interruptible",
+    "print_line",
     "sigterm_raises",
     "speaking",
-    "was_announced",
 ]
 
 NOTHING_CHANGED = "Temporary files were deleted, and nothing else was changed. Run it again."
@@ -34,8 +33,6 @@ NOTHING_CHANGED = "Temporary files were deleted, and nothing else was changed. R
 
 _TOGETHER = 1.0  # seconds
 _NOTHING_KEPT = "Nothing is kept: run it again to begin anew."
-# How to go on, at the end of what is said about an interruption.
-_HOW = re.compile(r"(?:: run|\. Run) it again\b.*", re.DOTALL)
 
 _outlook: ContextVar[Callable[[], str] | None] = ContextVar("outlook", default=None)
 _say: ContextVar[Callable[[str], object] | None] = ContextVar("say", default=None)
@@ -139,22 +136,17 @@ def speaking(say: Callable[[str], object]) -> Iterator[None]:
 def announce_stop(error: BaseException) -> None:
     """Say at once what becomes of an interrupted computation that waits for the tasks that are running.
 
-    What is said of this interruption later does not repeat it; see `explain_interruption`.
+    What is said at the end, when it is known what was kept, repeats how to go on: it is the last line, and
+    this one may be far above it, or the last one if the process is killed while it waits.
     """
     if not isinstance(error, KeyboardInterrupt):
         return
     expected = _outlook.get()
     outlook = (expected() if expected else "") or _NOTHING_KEPT
     if getattr(sys.stderr, "isatty", bool)():
-        _print("")  # after the ^C of the terminal
-    say = _say.get() or _print
+        print_line("")  # after the ^C of the terminal
+    say = _say.get() or print_line
     say(f"Interrupted: stopping as soon as the tasks that are running have ended. {outlook}")
-    error._announced = True  # type: ignore[attr-defined]
-
-
-def was_announced(error: BaseException) -> bool:
-    """Return whether `announce_stop` has said what becomes of an interrupted computation."""
-    return getattr(error, "_announced", False)
 
 
 @contextmanager
@@ -164,8 +156,7 @@ def _interruptible() -> Iterator[None]:
             yield
         except Terminated as error:
             if received:  # else this is inside another `sigterm_raises`, which ends the process
-                otherwise = [] if was_announced(error) else ["Run it again."]
-                _print(" ".join(["Terminated.", *getattr(error, "__notes__", otherwise)]))
+                print_line(" ".join(["Terminated.", *getattr(error, "__notes__", ["Run it again."])]))
             raise
         finally:
             if received:
@@ -176,8 +167,7 @@ def _interruptible() -> Iterator[None]:
 def explain_interruption(error: BaseException, advice: str, *, instead: bool = False) -> None:
     """Add a sentence to the message of an interruption, unless it has one; other errors do not change.
 
-    With `instead`, replace what it says: the caller has kept more than the function that was interrupted. If
-    `announce_stop` has said how to go on, only the first part of the sentence is added.
+    With `instead`, replace what it says: the caller has kept more than the function that was interrupted.
 
     Examples
     --------
@@ -191,10 +181,11 @@ def explain_interruption(error: BaseException, advice: str, *, instead: bool = F
     if instead:
         error.__notes__ = []
     if not getattr(error, "__notes__", []):
-        error.add_note(_HOW.sub(".", advice) if was_announced(error) else advice)
+        error.add_note(advice)
 
 
-def _print(line: str) -> None:
+def print_line(line: str) -> None:
+    """Print a line to standard error, if somebody can read it."""
     with suppress(OSError, ValueError):  # standard error may be closed
         sys.stdout.flush()
         print(line, file=sys.stderr, flush=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import Any
 
 import psutil
@@ -19,6 +19,7 @@ from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.graph import cluster_client
 from xee_tf.options import integer
+from xee_tf.signals import print_line
 
 __all__ = ["computing_on"]
 
@@ -46,13 +47,15 @@ def computing_on(
     if scheduler is not None:
         with _connected(scheduler) as client:
             if not quiet and not client.nthreads():
-                _say(f"The scheduler at {scheduler} has no workers yet: waiting for one.")
+                print_line(f"The scheduler at {scheduler} has no workers yet: waiting for one.")
             yield
     elif workers is not None:
         with _started(integer(1)(workers, "--workers")) as client:
             if not quiet:
                 link = client.dashboard_link if find_spec("bokeh") else ""
-                _say(f"Started {counted(workers, 'worker')}" + (f"; dashboard: {link}" if link else "."))
+                print_line(
+                    f"Started {counted(workers, 'worker')}" + (f"; dashboard: {link}" if link else ".")
+                )
             yield
     else:
         yield
@@ -93,7 +96,7 @@ def _started(workers: int) -> Iterator[Any]:
     """Start worker processes, which share the processors."""
     from distributed import Client, LocalCluster
 
-    with _ignoring_interrupts(), warnings.catch_warnings():
+    with _holding_interrupts() as received, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another is chosen
         cluster = LocalCluster(
             n_workers=workers,
@@ -102,6 +105,8 @@ def _started(workers: int) -> Iterator[Any]:
         )
     with cluster, Client(cluster) as client:
         try:
+            if received:
+                raise KeyboardInterrupt
             yield client
         except KeyboardInterrupt:  # the tasks that were running have ended
             _kill_workers(cluster)
@@ -118,21 +123,29 @@ def _kill_workers(cluster: Any) -> None:
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C in the body and, for good, in the processes that are started there.
+def _holding_interrupts() -> Iterator[list[int]]:
+    """Keep Ctrl-C from the body and, for good, from the processes that are started there.
 
     A terminal sends it to all of its processes. Workers would print tracebacks, and the command stops them
     anyway, when it has cleaned up.
+
+    Yields
+    ------
+    received : list of int
+        The signals that were received; complete after the body.
     """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    mask = None
+    if hasattr(signal, "pthread_sigmask"):  # new threads and processes inherit what is blocked
+        resource_tracker.ensure_running()  # otherwise this is started in the body, and then unblocks signals
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        yield received
     finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -7,16 +7,18 @@ import json as json_format
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from typing import Annotated, Any, get_type_hints
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, TextIO, get_type_hints
 
 from cyclopts import Group, Parameter
 
 from xee_tf.cli.cluster import computing_on
 from xee_tf.cli.options import Flag, inherit_descriptions
 from xee_tf.cli.outcome import Outcome
+from xee_tf.errors import StorageError
 
-__all__ = ["command", "variant"]
+__all__ = ["command", "planned"]
 
 _OUTPUT = Group("Output", sort_key=5)
 _CLUSTER = Group("Where to compute", sort_key=4)
@@ -60,8 +62,10 @@ def command(
 ) -> Callable[[Callable[..., Outcome | Iterator[Outcome]]], Callable[..., None]]:
     """Make a command of a function that returns its outcome, or yields it and goes on.
 
-    The command also has the options ``--json`` and ``--quiet``, which decide how the outcome is shown and
-    whether the function gets ``progress=True``, if it has this parameter, which is no option.
+    The command also has the options ``--json`` and ``--quiet``, which decide how the outcome is shown. A
+    parameter of the function whose type is a dataclass becomes the options that are the fields of this class,
+    and the function gets an instance. Two parameters are no options: `progress`, which is true without
+    ``--quiet``, and `plan`, which is true in the command that `planned` makes of this one.
 
     Parameters
     ----------
@@ -76,28 +80,54 @@ def command(
             if progress:
                 options["progress"] = not quiet
             where = {name: options.pop(name, None) for name in ("scheduler", "workers")} if cluster else {}
+            for name, group in groups.items():
+                given = {each.name for each in fields(group)} & options.keys()
+                options[name] = group(**{each: options.pop(each) for each in given})
             stdout = sys.stdout
             with _printing(json, quiet), computing_on(**where, quiet=quiet):
                 outcome = function(*arguments, **options)
                 for each in [outcome] if isinstance(outcome, Outcome) else outcome:
                     if json:
-                        print(json_format.dumps(each.json()), file=stdout, flush=True)
+                        _print(json_format.dumps(each.json()), stdout)
                     elif each.text:
-                        print(each.text, flush=True)
+                        _print(each.text, sys.stdout)
                     if each.problem is not None:
                         raise each.problem
 
         shared = [_of_cluster, _of_output] if cluster else [_of_output]
+        groups: dict[str, Any] = {}
         parameters: dict[str, inspect.Parameter] = {}
         for part in (function, *shared):
-            hints = get_type_hints(part, include_extras=True)
-            for name, parameter in inspect.signature(part).parameters.items():
-                parameters[name] = parameter.replace(annotation=hints[name])
+            for name, parameter in _typed_parameters(part).items():
+                if is_dataclass(parameter.annotation):
+                    groups[name] = parameter.annotation
+                    members = _typed_parameters(groups[name]).values()
+                    parameters |= {
+                        each.name: each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in members
+                    }
+                else:
+                    parameters[name] = parameter
         progress = parameters.pop("progress", None) is not None
+        parameters.pop("plan", None)
         _describe_as(run, function, list(parameters.values()))
-        return inherit_descriptions(*functions, *shared)(run)
+        return inherit_descriptions(*groups.values(), *functions, *shared)(run)
 
     return decorate
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a result. If its reader has gone, as ``head`` does, this is no error: the work is done."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        # Drop what is buffered: Python would try again to print it at the end.
+        with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise StorageError(
+                f"The result cannot be printed to standard output: {error.strerror}. If the command writes "
+                "files, they are complete."
+            ) from error
 
 
 @contextmanager
@@ -111,26 +141,32 @@ def _printing(json: bool, quiet: bool) -> Iterator[None]:
             yield
 
 
-def variant(base: Callable[..., None], summary: str, **fixed: Any) -> Callable[..., None]:
-    """Return a command in which options have fixed values, and are no options.
+def planned(base: Callable[..., None], summary: str) -> Callable[..., None]:
+    """Return the command that shows the plan of another command, with the same options.
 
     Parameters
     ----------
     base : callable
-        The command.
+        The command, whose function has a parameter `plan`.
     summary : str
-        Its help, without the options.
-    **fixed : object
-        The values.
+        The help of the new command, without the options.
     """
 
     def run(*arguments: Any, **options: Any) -> None:
-        base(*arguments, **fixed, **options)
+        base(*arguments, plan=True, **options)
 
-    parameters = inspect.signature(base).parameters
-    _describe_as(run, base, [each for name, each in parameters.items() if name not in fixed])
+    _describe_as(run, base, list(inspect.signature(base).parameters.values()))
     run.__doc__ = summary
     return inherit_descriptions(base)(run)
+
+
+def _typed_parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a function or a dataclass, whose annotations are types instead of texts."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
 
 
 def _describe_as(run: Any, function: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:

@@ -26,6 +26,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> Outcome:
     from xee_tf_cli import app
 
     text = app.generate_completion(shell=shell)
-    # The parser completes no other words than those it knows; bash then completes files.
+    # Where the script has no word, bash completes files itself, and escapes spaces in their names.
     text = text.replace("\ncomplete -F ", "\ncomplete -o default -F ")
+    text = text.replace('COMPREPLY=( $(compgen -f -- "${cur}") )', "COMPREPLY=()")
     return Outcome(text.rstrip("\n"), {"shell": shell, "script": text})

@@ -26,8 +26,6 @@ _USER_ERRORS = (XeeTFError, OSError, ModuleNotFoundError)
 _SPELLINGS: Mapping[str, Spelling] = {
     "export": IMAGE_SPELLING,
     "inspect": READ_SPELLING,
-    "plan export": IMAGE_SPELLING,
-    "plan predict": HOSTED_SPELLING,
     "predict": HOSTED_SPELLING,
     "sample": SAMPLE_SPELLING,
     "split": IMAGE_SPELLING,
@@ -75,6 +73,24 @@ _ADVICE = (
 """Python code in messages, as patterns, and what to write instead."""
 
 
+_SCHEDULER_LOST = (
+    "The connection to the scheduler was lost: it has ended, or the network has failed. Check that it is "
+    "running, and run the command again."
+)
+_LOST = {
+    "CancelledError": _SCHEDULER_LOST,
+    "FutureCancelledError": _SCHEDULER_LOST,
+    "FuturesCancelledError": _SCHEDULER_LOST,
+    "CommClosedError": _SCHEDULER_LOST,
+    "KilledWorker": (
+        "Several workers ended while they computed the same part, probably because their memory was not "
+        "sufficient. Look at their logs, give them more memory or pass a smaller --chunk, and run the "
+        "command again."
+    ),
+}
+"""Errors of Dask when a part of a cluster is lost, by the names of their classes."""
+
+
 def describe_error(error: BaseException) -> str | None:
     """Return the message of an error; None for a bug, which has a traceback.
 
@@ -86,6 +102,8 @@ def describe_error(error: BaseException) -> str | None:
 
 
 def _describe(error: BaseException) -> str | None:
+    if (lost := _LOST.get(type(error).__name__)) and not isinstance(error, XeeTFError):
+        return lost
     if isinstance(error, RasterioIOError) and error.__cause__ is not None:
         file, why = "A raster", str(error.__cause__)
     elif found := _file_read(error):
@@ -118,7 +136,7 @@ def find_replacement(command: Sequence[str], flag: str) -> str:
     >>> find_replacement(["export"], "--if-exists")
     'use --overwrite to replace existing files'
     """
-    if (spelling := _SPELLINGS.get(" ".join(command))) is None:
+    if (spelling := _SPELLINGS.get(" ".join(command).removeprefix("plan "))) is None:
         return ""
     replaced = {**spelling.replaced, **_NO_OPTIONS}
     return next((_PYTHON.get(name, why) for name, why in replaced.items() if _flag(name) == flag), "")

@@ -65,6 +65,8 @@ def explore(
     The map is served on 127.0.0.1 until Ctrl-C or SIGTERM. Its tiles are computed when they are looked at,
     and nothing is written. With --model, the prediction is a layer above the rasters.
 
+    Example: xee-tf explore scene.tif --rgb B4,B3,B2
+
     Parameters
     ----------
     rasters

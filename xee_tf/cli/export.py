@@ -1,4 +1,4 @@
-"""``xee-tf export``, ``xee-tf split`` and ``xee-tf plan export``."""
+"""``xee-tf export`` and ``xee-tf split``, and their plans."""
 
 from __future__ import annotations
 
@@ -10,32 +10,26 @@ from cyclopts import Parameter
 from dask.utils import format_bytes
 
 import xee_tf
-from xee_tf.cli.command import command, variant
+from xee_tf.cli.command import command, planned
+from xee_tf.cli.groups import ExistingOptions, PatchOptions, RasterOptions
 from xee_tf.cli.options import (
-    Box,
-    Crs,
     Depths,
     FilePath,
     Flag,
     Name,
-    Names,
     Number,
     Shares,
     Size,
     Value,
-    if_exists,
-    parse_names,
     parse_shares,
     select_bands,
 )
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
-from xee_tf.cli.rasters import open_rasters
 from xee_tf.cli.vectors import read_vectors
 from xee_tf.display import aligned, counted
 from xee_tf.geometry import Edge
-from xee_tf.records import FeatureTypes
 
-__all__ = ["export", "plan", "split"]
+__all__ = ["export", "plan_export", "plan_split", "split"]
 
 
 @command(xee_tf.export_image, cluster=True)
@@ -44,40 +38,28 @@ def export(
     prefix: FilePath,
     /,
     *,
-    plan: Flag = False,
-    band_names: Names = None,
-    bands: Names = None,
-    patch_dimensions: Size = (256, 256),
-    kernel_size: Size = (1, 1),
-    region: Box = None,
-    region_crs: Crs = None,
-    compressed: Annotated[bool, Parameter(name="--compress")] = True,
-    max_file_size: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
-    default_value: Annotated[float, Parameter(metavar="VALUE")] = 0,
+    source: RasterOptions,
+    patches: PatchOptions,
     tensor_depths: Depths = None,
     sequence_data: Flag = False,
     collapse_bands: Flag = False,
     drop_masked_steps: Flag = False,
     split_dim: Annotated[str | None, Name] = None,
-    masked_threshold: Annotated[float, Parameter(metavar="PROPORTION")] = 1.0,
-    index: Flag = False,
-    statistics: Annotated[bool, Parameter(name="--statistics")] = True,
     edge: Edge = "drop",
     sample: Annotated[int | float | None, Value] = None,
     split: Shares = None,
     split_block: Size = None,
     seed: Annotated[int, Number] = 0,
-    feature_types: FeatureTypes = "float",
-    crs: Crs = None,
-    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
-    overwrite: Flag = False,
-    resume: Flag = False,
+    existing: ExistingOptions,
     progress: bool = True,
+    plan: bool = False,
 ) -> Outcome:
     """Export rasters on one grid as TFRecord patches with a mixer.
 
     The files are those that Earth Engine's Export.image(fileFormat='TFRecord') writes. Patches are in
     row-major order, and overlap if `kernel_size` is larger than 1.
+
+    Example: xee-tf export B4.tif B3.tif out/scene --patch-dimensions 256 --kernel-size 64
 
     Parameters
     ----------
@@ -88,21 +70,6 @@ def export(
         NetCDF files keep their names.
     prefix
         Prefix of the output files: PREFIX-00000.tfrecord.gz, ..., PREFIX-mixer.json.
-    plan
-        Show the plan of the export, and write nothing.
-    band_names
-        Other names for all bands, in the order of the files and of their bands.
-    bands
-        Bands to export, in this order. Default: all.
-    region
-        Part of the raster to export, in the CRS of the raster or in `region_crs`. Margins contain the real
-        pixels around it.
-    region_crs
-        CRS of `region`, such as EPSG:4326.
-    default_value
-        Value for pixels of a band that are masked (NaN, _FillValue or nodata) or outside the raster. For
-        integer bands, the value is truncated to an integer and clamped to the range of the dtype; a warning
-        lists the bands that cannot hold it.
     tensor_depths
         Depths of array bands (bands with additional dimensions, such as time). Bands are truncated, or padded
         with `default_value`, to their depth. Default: the length of each band.
@@ -112,8 +79,6 @@ def export(
     index
         Write PREFIX-index.parquet (GeoParquet) with the file, record, patch, row, column, proportion of
         masked pixels and outline of every patch.
-    statistics
-        Take the statistics of every band and store them in the manifest, which takes some CPU time.
     sample
         Write only some patches, chosen at random: a number, such as 1000, or a proportion, such as 0.1. No
         mixer is written; the manifest has the number of the patch of each record.
@@ -122,52 +87,35 @@ def export(
         side, margins included, is in another. "xee-tf split" has more options.
     split_block
         Size in patches of the blocks that belong to one side.
-    crs
-        CRS of rasters that have none.
-    chunk
-        Width and height, in pixels, of the chunks that are read from disk.
-    overwrite
-        Replace an existing export.
-    resume
-        Continue an interrupted export that was also run with this option: its complete shards are kept.
     """
-    image = select_bands(open_rasters(rasters, chunk, crs, parse_names(band_names)), bands)
+    image = select_bands(source.open(rasters), patches.bands)
     options: dict[str, Any] = {
-        "patch_dimensions": patch_dimensions,
-        "kernel_size": kernel_size,
-        "region": region,
-        "region_crs": region_crs,
-        "compressed": compressed,
-        "max_file_size": max_file_size,
-        "default_value": default_value,
+        **patches.keywords(),
         "tensor_depths": tensor_depths,
         "sequence_data": sequence_data,
         "collapse_bands": collapse_bands,
         "drop_masked_steps": drop_masked_steps,
         "split_dim": split_dim,
-        "masked_threshold": masked_threshold,
-        "index": index,
-        "statistics": statistics,
         "edge": edge,
-        "feature_types": feature_types,
         "sample": sample,
         "split": split,
         "split_block": split_block,
         "seed": seed,
-        "crs": crs,
-        "if_exists": if_exists(overwrite, resume),
+        "crs": source.crs,
+        "if_exists": existing.if_exists,
     }
     return _plan(image, prefix, options) if plan else _export(image, prefix, options, progress)
 
 
-plan = variant(
+plan_export = planned(
     export,
     """Show what "xee-tf export" would do with the same options.
 
     The patches, files, bytes, tasks and memory of the export are shown. No pixel is read, and nothing is
     written.
+
+    Example: xee-tf plan export B4.tif B3.tif out/scene --patch-dimensions 256
     """,
-    plan=True,
 )
 
 
@@ -182,30 +130,18 @@ def split(
     column: Annotated[str | None, Name] = None,
     class_band: Annotated[str | None, Name] = None,
     seed: Annotated[int, Number] = 0,
-    plan: Flag = False,
-    band_names: Names = None,
-    bands: Names = None,
-    patch_dimensions: Size = (256, 256),
-    kernel_size: Size = (1, 1),
-    region: Box = None,
-    region_crs: Crs = None,
-    compressed: Annotated[bool, Parameter(name="--compress")] = True,
-    max_file_size: Annotated[int, Parameter(metavar="BYTES")] = 2**30,
-    default_value: Annotated[float, Parameter(metavar="VALUE")] = 0,
-    masked_threshold: Annotated[float, Parameter(metavar="PROPORTION")] = 1.0,
-    index: Flag = False,
-    statistics: Annotated[bool, Parameter(name="--statistics")] = True,
-    feature_types: FeatureTypes = "float",
-    crs: Crs = None,
-    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
-    overwrite: Flag = False,
-    resume: Flag = False,
+    source: RasterOptions,
+    patches: PatchOptions,
+    existing: ExistingOptions,
     progress: bool = True,
+    plan: bool = False,
 ) -> Outcome:
     """Export rasters in parts without a common pixel, such as for training, validation and testing.
 
     Each side is an export of its own: PREFIX-train, PREFIX-val and PREFIX-test. Patches that have pixels of
     two sides are left out.
+
+    Example: xee-tf split scene.tif out/scene --sides train=0.8,test=0.2 --patch-dimensions 64
 
     Parameters
     ----------
@@ -220,51 +156,19 @@ def split(
         or less if there would be fewer than about 30 blocks.
     class_band
         A band of labels. Each side then has about its proportion of the pixels of each class.
-    plan
-        Show the sides and the plan of the export, and write nothing.
-    band_names
-        Other names for all bands, in the order of the files and of their bands.
-    bands
-        Bands to export, in this order. Default: all.
-    region
-        Part of the raster to export, in the CRS of the raster or in `region_crs`.
-    region_crs
-        CRS of `region`, such as EPSG:4326.
-    default_value
-        Value for pixels of a band that are masked (NaN, _FillValue or nodata) or outside the raster.
+    seed
+        Random seed.
     index
         Write a GeoParquet file of the patches of each side.
-    statistics
-        Take the statistics of every band and store them in the manifest, which takes some CPU time.
-    crs
-        CRS of rasters that have none.
-    chunk
-        Width and height, in pixels, of the chunks that are read from disk.
     overwrite
         Replace existing exports.
-    resume
-        Continue an interrupted export that was also run with this option: its complete shards are kept.
     """
-    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
+    image = source.open(rasters)
     labels = None
     if class_band is not None:
         labels = select_bands(image, [class_band])[class_band]
-    image = select_bands(image, bands)
-    options: dict[str, Any] = {
-        "patch_dimensions": patch_dimensions,
-        "kernel_size": kernel_size,
-        "region": region,
-        "region_crs": region_crs,
-        "compressed": compressed,
-        "max_file_size": max_file_size,
-        "default_value": default_value,
-        "masked_threshold": masked_threshold,
-        "index": index,
-        "statistics": statistics,
-        "feature_types": feature_types,
-        "crs": crs,
-        "if_exists": if_exists(overwrite, resume),
-    }
+    image = select_bands(image, patches.bands)
+    options = {**patches.keywords(), "crs": source.crs, "if_exists": existing.if_exists}
     chosen = xee_tf.split_patches(
         xee_tf.plan_export(image, prefix, **options),
         parse_shares([sides]) if column is None else read_vectors(sides, "sides"),
@@ -274,14 +178,23 @@ def split(
         seed=seed,
         progress=progress,
     )
-    outcome = (
-        _plan(image, prefix, options | {"split": chosen})
-        if plan
-        else _export(image, prefix, options | {"split": chosen}, progress)
-    )
+    options["split"] = chosen
+    outcome = _plan(image, prefix, options) if plan else _export(image, prefix, options, progress)
     parts = {name: len(selected) for name, selected in chosen.items()}
     values = {**outcome.values, "sides": parts, "left_out": len(chosen.lost)}
     return Outcome(f"{chosen}\n{outcome.text}", values)
+
+
+plan_split = planned(
+    split,
+    """Show what "xee-tf split" would do with the same options.
+
+    The sides are shown, and the patches, files, bytes, tasks and memory of the export of the first one.
+    Nothing is written, and no pixel is read, except those of the band of labels.
+
+    Example: xee-tf plan split scene.tif out/scene --sides train=0.8,test=0.2
+    """,
+)
 
 
 def _plan(image: xr.Dataset, prefix: str, options: Mapping[str, Any]) -> Outcome:

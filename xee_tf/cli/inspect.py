@@ -15,6 +15,8 @@ __all__ = ["inspect", "verify"]
 def inspect(path: FilePath, /, *, kernel_size: Size = None, tensor_depths: Depths = None) -> Outcome:
     """Show the patches, georeference, bands and shards of an export, and check that it is complete.
 
+    Example: xee-tf inspect out/scene
+
     Parameters
     ----------
     path
@@ -30,6 +32,8 @@ def verify(path: FilePath, /) -> Outcome:
     """Read all files of an export, and compare them with its manifest.
 
     The exit status is 1 if a file is missing, damaged or from another export.
+
+    Example: xee-tf verify out/scene
 
     Parameters
     ----------

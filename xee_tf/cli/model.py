@@ -32,6 +32,8 @@ def inspect(
 
     A Keras or ONNX file is loaded, and a server is asked for its metadata.
 
+    Example: xee-tf model inspect model.keras
+
     Parameters
     ----------
     model
@@ -77,6 +79,8 @@ def prepare(
 
     These are URL-safe base64 strings of serialized TensorProtos. The options are those of "earthengine model
     prepare".
+
+    Example: xee-tf model prepare --source-dir out/model --dest-dir out/prepared
 
     Parameters
     ----------
@@ -126,6 +130,8 @@ def serve(
 
     The server runs until Ctrl-C or SIGTERM, and completes pending requests before it stops. It has no
     authentication.
+
+    Example: xee-tf model serve out/model --port 8501
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""``xee-tf predict`` and ``xee-tf plan predict``."""
+"""``xee-tf predict`` and its plan."""
 
 from __future__ import annotations
 
@@ -8,22 +8,11 @@ from cyclopts import Group, Parameter
 from dask.utils import format_bytes
 
 import xee_tf
-from xee_tf.cli.command import command, variant
+from xee_tf.cli.command import command, planned
+from xee_tf.cli.groups import ExistingOptions, RasterOptions
 from xee_tf.cli.loading import model_at, model_options
-from xee_tf.cli.options import (
-    Crs,
-    FilePath,
-    Flag,
-    Name,
-    Names,
-    Number,
-    Size,
-    Value,
-    if_exists,
-    parse_names,
-)
+from xee_tf.cli.options import FilePath, Flag, Name, Names, Number, Size, Value
 from xee_tf.cli.outcome import Outcome, attributes, grid_values
-from xee_tf.cli.rasters import open_rasters
 from xee_tf.display import counted
 from xee_tf.errors import OptionError
 from xee_tf.georef import Conventions, check_conventions
@@ -35,7 +24,7 @@ from xee_tf.remote.payloads import PayloadFormat
 from xee_tf.storage import Location
 from xee_tf.upload import Resampling, raster_format, require_no_overviews
 
-__all__ = ["plan", "predict"]
+__all__ = ["plan_predict", "predict"]
 
 _HOSTED = Group("Models on servers", sort_key=3)
 
@@ -47,8 +36,7 @@ def predict(
     destination: FilePath,
     /,
     *,
-    plan: Flag = False,
-    band_names: Names = None,
+    source: RasterOptions,
     bands: Names = None,
     input_name: Annotated[str | None, Name] = None,
     array_dims: Annotated[Names, Parameter(negative="--no-array-dims")] = None,
@@ -65,8 +53,6 @@ def predict(
     nodata: Annotated[int | float | None, Value] = None,
     overview_resampling: Resampling = "nearest",
     conventions: Conventions = "cf",
-    crs: Crs = None,
-    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
     payload_format: Annotated[PayloadFormat | None, Parameter(group=_HOSTED)] = None,
     route: Annotated[Route | None, Parameter(group=_HOSTED)] = None,
     b64: Annotated[Flag, Parameter(group=_HOSTED)] = False,
@@ -79,13 +65,15 @@ def predict(
         float | None,
         Parameter(name=("--price-per-million-requests", "--price"), metavar="PRICE", group=_HOSTED),
     ] = None,
-    overwrite: Flag = False,
-    resume: Flag = False,
+    existing: ExistingOptions,
     progress: bool = True,
+    plan: bool = False,
 ) -> Outcome:
     """Predict every pixel of rasters on one grid with a model on disk, in a bucket or on a server.
 
     A Zarr store is resumed after an interruption; so is a .tif that was begun with --resume.
+
+    Example: xee-tf predict model.keras scene.tif map.tif --bands B4,B3,B2 --input-tile-size 256
 
     Parameters
     ----------
@@ -102,10 +90,6 @@ def predict(
         NetCDF files keep their names.
     destination
         Output: a .tif file (a cloud-optimized GeoTIFF) or a .zarr folder.
-    plan
-        Show the plan of the prediction, and predict and write nothing.
-    band_names
-        Other names for all bands, in the order of the files and of their bands.
     input_name
         The input in which the bands are stacked, for a model with several inputs, and for one on a server
         that does not say the names of its inputs, such as Vertex AI.
@@ -138,10 +122,6 @@ def predict(
     conventions
         Conventions of the georeference of a .zarr: cf+zarr adds the attributes of the Zarr conventions proj
         and spatial to those of CF.
-    crs
-        CRS of rasters that have none.
-    chunk
-        Width and height, in pixels, of the chunks that are read from disk.
     payload_format
         Format of the requests, as in Earth Engine. Default: depends on the server.
     route
@@ -176,7 +156,7 @@ def predict(
         require_no_overviews(overview_resampling)
         if nodata is not None:
             raise OptionError("nodata is for a .tif; a Zarr store has a value for each band. Omit it.")
-    image = open_rasters(rasters, chunk, crs, parse_names(band_names))
+    image = source.open(rasters)
     options = model_options(
         image,
         bands=bands,
@@ -202,11 +182,11 @@ def predict(
     if credentials is not None:
         hosted["credentials"] = None if credentials == "none" else credentials
     opened = model_at(model, signature=signature, hosted=hosted, **options)
-    how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": crs}
+    how: dict[str, Any] = {"batch_size": batch_size, "blend": blend, "augment": augment, "crs": source.crs}
     if plan:
         return _plan(opened.plan(image, price_per_million_requests=price_per_million_requests, **how))
     of_file: dict[str, Any] = {"nodata": nodata, "overview_resampling": overview_resampling}
-    to: dict[str, Any] = {"if_exists": if_exists(overwrite, resume), "progress": progress}
+    to: dict[str, Any] = {"if_exists": existing.if_exists, "progress": progress}
     choices = parse(PredictOptions, how)
     is_hosted = isinstance(opened.connector, RemoteConnector)
     before = opened.stats() if is_hosted else PredictionStats()
@@ -223,14 +203,15 @@ def predict(
     return Outcome("\n".join(lines), values)
 
 
-plan = variant(
+plan_predict = planned(
     predict,
     """Show what "xee-tf predict" would do with the same options.
 
     The tiles, requests, bytes, cost, tasks and memory of the prediction are shown. No pixel is read, no tile
     is sent, and nothing is written.
+
+    Example: xee-tf plan predict model.keras scene.tif map.tif --input-tile-size 256
     """,
-    plan=True,
 )
 
 

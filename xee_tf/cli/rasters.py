@@ -134,6 +134,7 @@ def _with_paths(paths: Sequence[str], images: Sequence[Any], crs: str | None) ->
 
 def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     Location.of(source)  # raises an error if it looks like a URL with one slash
+    _check_encoding(source)
     path = PurePosixPath(source.rstrip("/"))
     if _is_local(source) and not os.path.exists(source):
         if any(os.path.exists(f"{source}-{name}") for name in (MIXER, IMAGE_MANIFEST, TABLE_MANIFEST)):
@@ -172,6 +173,17 @@ def _open_raster(source: str, chunk: int, *, alone: bool) -> Any:
     if alone or isinstance(raster, xr.Dataset):
         return raster
     return raster.assign_coords(band=[f"{path.stem}_{number}" for number in raster.band.values])
+
+
+def _check_encoding(source: str) -> None:
+    """Raise an error if the libraries that read rasters cannot be given a name."""
+    try:
+        source.encode()
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            f"{source} cannot be opened as a raster: its name is no text in UTF-8. Rename it; or, if ls "
+            "shows its name well, set the environment variable PYTHONUTF8=1."
+        ) from error
 
 
 def _check_parts(source: str) -> None:

@@ -10,6 +10,7 @@ from cyclopts import Parameter, Token
 
 import xee_tf
 from xee_tf.cli.command import command
+from xee_tf.cli.groups import ExistingOptions, RasterOptions
 from xee_tf.cli.options import (
     Crs,
     FilePath,
@@ -18,13 +19,11 @@ from xee_tf.cli.options import (
     Names,
     Number,
     Size,
-    if_exists,
     parse_names,
     parse_pairs,
     select_bands,
 )
 from xee_tf.cli.outcome import Outcome, attributes
-from xee_tf.cli.rasters import open_rasters
 from xee_tf.cli.vectors import read_vectors
 from xee_tf.errors import OptionError
 
@@ -68,18 +67,17 @@ def sample(
     geometry: bool = True,
     patch_dimensions: Size = None,
     default_value: Annotated[float, Parameter(metavar="VALUE")] = 0,
-    band_names: Names = None,
+    source: RasterOptions,
     bands: Names = None,
-    crs: Crs = None,
-    chunk: Annotated[int, Parameter(metavar="PIXELS")] = 1024,
-    overwrite: Flag = False,
-    resume: Flag = False,
+    existing: ExistingOptions,
     progress: bool = True,
 ) -> Outcome:
     """Write a table of the pixels of rasters: at points, in polygons, or chosen at random.
 
     Each row is a pixel, with its value in each band and the properties of its point or polygon; or, with
     `patch_dimensions`, the patch around the pixel.
+
+    Example: xee-tf sample scene.tif out/points --where points.gpkg
 
     Parameters
     ----------
@@ -103,14 +101,8 @@ def sample(
         `class_band` and `drop_nulls`.
     geometry
         Also write the longitude and latitude of the center of each pixel.
-    band_names
-        Other names for all bands, in the order of the files and of their bands.
     bands
         Bands to sample, in this order. Default: all.
-    crs
-        CRS of rasters that have none.
-    chunk
-        Width and height, in pixels, of the chunks that are read from disk.
     overwrite
         Replace an existing table.
     resume
@@ -120,7 +112,7 @@ def sample(
         raise OptionError(
             "--where and --n are missing: pass --where points.gpkg, --n 1000 for pixels at random, or both."
         )
-    image = select_bands(open_rasters(rasters, chunk, crs, parse_names(band_names)), bands)
+    image = select_bands(source.open(rasters), bands)
     places = None
     if where is not None:
         places = read_vectors(where, "where", where_crs)
@@ -140,8 +132,8 @@ def sample(
         geometry="lonlat" if geometry else None,
         patch_dimensions=patch_dimensions,
         default_value=default_value,
-        crs=crs,
-        if_exists=if_exists(overwrite, resume),
+        crs=source.crs,
+        if_exists=existing.if_exists,
         progress=progress,
     )
     names = ("path", "manifest", "records", "bytes", "dropped", "rounded", "resumed")

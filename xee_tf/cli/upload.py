@@ -38,6 +38,8 @@ def upload_image(
 
     This works like "earthengine upload image", but writes files.
 
+    Example: xee-tf upload image predicted.tfrecord out/scene-mixer.json map.tif --dtype uint8
+
     Parameters
     ----------
     records
@@ -93,6 +95,8 @@ def upload_table(
     """Convert a table in TFRecords to a GeoParquet or GeoPackage file of points.
 
     This works like "earthengine upload table", but writes files.
+
+    Example: xee-tf upload table sites.tfrecord.gz sites.gpkg
 
     Parameters
     ----------

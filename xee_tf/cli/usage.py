@@ -27,8 +27,8 @@ _BANDS = ("--bands", "--columns", "--selectors")
 _PATHS = ("--path", "--store", "--destination", "--prefix", "--file-name-prefix", "--output-prefix")
 """Options of other commands and functions for the output, which is the last argument here."""
 
-_RESUMED: Mapping[tuple[str, ...], str] = {("export",): "export", ("predict",): "prediction"}
-"""Commands with ``--resume``, and what they continue."""
+_RESUMED: Mapping[str, str] = {"export": "export", "split": "export", "predict": "prediction"}
+"""Commands with ``--resume``, and what they continue; each also has a plan."""
 
 
 def describe_usage_error(
@@ -82,10 +82,12 @@ def _unknown_option(command: Sequence[str], flag: str, typed: str, arguments: Se
         return f"Unknown option {typed}: give {flag[2:].upper()} without an option."
     if flag in _PATHS and positional:
         return f"Unknown option {typed}: give {positional[-1]} without an option."
+    if flag == "--plan" and command and command[0] in _RESUMED:
+        return f"Unknown option {typed}: use xee-tf plan {command[0]}, with the other options."
     if replacement := find_replacement(command, flag):
-        if command == ("export",):
+        if "PREFIX" in positional:
             replacement = replacement.replace("the destination", "PREFIX")
-        if flag == "--if-exists" and (interrupted := _RESUMED.get(tuple(command))):
+        if flag == "--if-exists" and (interrupted := _RESUMED.get(command[-1])):
             replacement += f", or --resume to continue an interrupted {interrupted}"
         return f"Unknown option {typed}: {options_to_flags(replacement, arguments, ())}."
     names = {name.removeprefix("--"): name for name in flags}

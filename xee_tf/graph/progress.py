@@ -121,10 +121,11 @@ class Meter:
         self._clock, self._began = clock, clock()
         self._last, self._number, self._shown = self._began, counted.before, False
         self._length = 0  # of the longest text
+        self._waiting = False
 
-    def show(self, number: int) -> None:
-        """Show that a number of units are done, with those of an earlier run."""
-        now = self._clock()
+    def show(self, number: int, *, waiting: bool = False) -> None:
+        """Show that a number of units are done, with those of an earlier run; or that no worker is there."""
+        now, self._waiting = self._clock(), waiting
         if self._moves:
             if not self._shown or now - self._last >= _TICK:
                 self._draw(number, now)
@@ -147,12 +148,13 @@ class Meter:
 
     def _draw(self, number: int, now: float) -> None:
         self._last, self._number, self._shown = now, number, True
-        text = self._text(number, now - self._began)
+        texts = self._texts(number, now - self._began)
         if not self._moves:
-            self._write(f"{text}\n")
+            self._write(f"{texts[0]}\n")
             return
         # A line that is longer than the terminal is wide could not be drawn over.
         room = shutil.get_terminal_size((100, 24)).columns - 1
+        text = next((each for each in texts if len(each) <= room), texts[-1])
         self._length = max(self._length, len(text))
         width = min(_WIDTH, room - self._length - 3)
         if width >= _WIDTH // 3:
@@ -160,18 +162,22 @@ class Meter:
             text = f"[{'#' * filled}{' ' * (width - filled)}] {text}"
         self._write("\r" + text.ljust(self._length + width + 3)[:room])
 
-    def _text(self, number: int, elapsed: float) -> str:
-        """Say how many are done, how fast, and how long the others will take."""
+    def _texts(self, number: int, elapsed: float) -> list[str]:
+        """Say how many are done, how fast, and how long the rest will take; then this in fewer words."""
         own = number - self._counted.before
         what = f"{counted(self._total, self._counted.unit)} {self._counted.done}"
-        parts = [f"{number:,} of {what} ({self._share(number)} %)"]
-        if own and elapsed > 0:
-            parts.append(_rate_text(own / elapsed))
+        share = f"({self._share(number)} %)"
+        done = f"{number:,} of {what} {share}"
+        rate = [_rate_text(own / elapsed)] if own and elapsed > 0 else []
+        time = []
         if number >= self._total:
-            parts.append(f"in {_clock_text(elapsed)}")
+            time = [f"in {_clock_text(elapsed)}"]
+        elif self._waiting:
+            rate, time = [], ["waiting for workers"]
         elif own:
-            parts.append(f"about {_clock_text(elapsed * (self._total - number) / own)} left")
-        return ", ".join(parts)
+            time = [f"about {_clock_text(elapsed * (self._total - number) / own)} left"]
+        shorter = [done, *rate, *time], [done, *time], [done], [f"{number:,} of {self._total:,} {share}"]
+        return [", ".join(parts) for parts in shorter]
 
     def _write(self, text: str) -> None:
         try:
@@ -217,24 +223,24 @@ def show_cluster_progress(client: Any, future: Any, progress: Progress) -> None:
     groups = list(progress.names)  # the scheduler groups tasks by the first part of their keys
     seen: dict[str, int] = {}
 
-    def count(dask_scheduler: Any) -> dict[str, int]:
+    def count(dask_scheduler: Any) -> tuple[dict[str, int], int]:
         found = {}
         for name in groups:
             if (group := dask_scheduler.task_groups.get(name)) is not None:
                 # Results that are no longer needed are first released, then forgotten.
                 found[name] = sum(group.states[state] for state in ("memory", "released", "forgotten"))
-        return found
+        return found, len(dask_scheduler.workers)
 
     meter, before = Meter(progress.counted, progress.total), progress.counted.before
-    done = before
+    done, workers = before, 1
     try:
         while not _is_finished(future, _CLUSTER_TICK):
             with suppress(Exception):  # the computation does not depend on what is shown
-                found = client.run_on_scheduler(count)
+                found, workers = client.run_on_scheduler(count)
                 # Groups whose tasks were all forgotten are deleted.
                 seen |= {name: number for name, number in found.items() if number > seen.get(name, 0)}
                 done = max(done, before + sum(seen.values()))
-            meter.show(min(done, progress.total))
+            meter.show(min(done, progress.total), waiting=not workers)
         if future.status == "finished":
             done = progress.total
     finally:

@@ -18,7 +18,7 @@ from xee_tf.predict.keeping import discard_kept, keep_predictions
 from xee_tf.predict.options import PREDICT_SPELLING, PredictKeywords, PredictOptions
 from xee_tf.predict.resuming import identify_file, identify_run
 from xee_tf.predict.to_zarr import Written, count_chunks
-from xee_tf.signals import if_interrupted, interruptible, was_announced
+from xee_tf.signals import if_interrupted, interruptible
 from xee_tf.storage import (
     Location,
     PathLike,
@@ -232,8 +232,7 @@ def write_cog(
             with if_interrupted(lambda: f"Nothing is kept: run it again to begin anew. {_TO_KEEP}"):
                 write()
         except KeyboardInterrupt as error:
-            if not was_announced(error):
-                error.add_note(_TO_KEEP)
+            error.add_note(_TO_KEEP)
             raise
         return Written(location, chunks, finished)
     require_reachable(location, zarr=True)

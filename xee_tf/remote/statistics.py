@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import socket
-import sys
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
 from xee_tf.display import Summary
+from xee_tf.errors import OptionError
+from xee_tf.graph import cluster_client
 from xee_tf.remote.responses import Response
 
 __all__ = ["PredictionStats", "Recorder", "collect_stats", "get_recorder"]
@@ -190,16 +191,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def collect_stats(connector: Hashable) -> PredictionStats:
-    """Return the summed statistics of this process and the workers of the current Dask cluster, if any."""
-    found = dict([_process_stats(connector)])
-    if "distributed" in sys.modules:
-        from distributed import default_client
+    """Return the summed statistics of this process and the workers of the current Dask cluster, if any.
 
-        try:
-            client = default_client()
-        except ValueError:
-            pass
-        else:
-            # Workers that are threads of this process have the same key and count once.
-            found.update(client.run(_process_stats, connector).values())
+    Raises
+    ------
+    OptionError
+        If the client of the cluster is asynchronous: then this call cannot wait for the numbers of workers.
+    """
+    found = dict([_process_stats(connector)])
+    if (client := cluster_client()) is not None:
+        if client.asynchronous:
+            raise OptionError(
+                "The current Dask client is asynchronous, so that this call cannot wait for the statistics "
+                "of its workers. Use a synchronous client."
+            )
+        # Workers that are threads of this process have the same key and count once.
+        found.update(client.run(_process_stats, connector).values())
     return sum(found.values(), PredictionStats())
