@@ -35,13 +35,13 @@ templates_path = ["_templates"]
 # .rst is first, because it is the suffix of the pages that autosummary generates.
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
-# Notebooks are part of the site as they are committed, with their outputs. That of the demo has none.
+# Notebooks are part of the site as they are committed, with their outputs.
 nb_execution_mode = "off"
 TUTORIALS = HERE / "tutorials"
 shutil.rmtree(TUTORIALS, ignore_errors=True)
 TUTORIALS.mkdir()
 for file in (ROOT / "notebooks").iterdir():
-    if file.suffix in (".ipynb", ".png", ".svg") and file.stem != "main_job":
+    if file.suffix in (".ipynb", ".png", ".svg"):
         shutil.copy(file, TUTORIALS)
 # They are read in this order; others follow by name.
 ORDER = (
