@@ -211,7 +211,9 @@ def _paint(shown: Shown, found: Labels | None) -> tuple[NDArray[np.float32], lis
     for at, value in enumerate(known):
         color = np.array(given[value]) / 255 if value in given else np.array(palette(at % palette.N)[:3])
         image[(labels == value) & ~masked] = (*color, 1)
-        handles.append(Patch(facecolor=tuple(color), label=names.get(value, str(value))))
+        handles.append(
+            Patch(facecolor=tuple(color), edgecolor="0.6", linewidth=0.5, label=names.get(value, str(value)))
+        )
     more = len(handles) - _LEGEND
     if more > 0:
         handles = [*handles[:_LEGEND], Patch(facecolor="none", label=f"and {more} more")]
