@@ -243,10 +243,11 @@ def test_reader_that_has_gone_is_no_error(flags, source, tmp_path, gone, capsys)
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["inspect", "--help"]])
-def test_reader_of_the_help_that_has_gone(command, gone):
-    with redirect_stdout(gone):
-        assert main(command) == 0
+def test_reader_of_the_help_that_has_gone(gone):
+    code = "import sys, xee_tf_cli; sys.exit(xee_tf_cli.main(['--help']))"  # rich prints no more in a process
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=ROOT, stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
@@ -315,6 +316,7 @@ def test_plan_says_what_the_command_then_writes(command, source, tmp_path, capsy
 @pytest.mark.parametrize("command", ["export", "split"])
 def test_every_option_of_an_export_arrives(command, monkeypatch, tmp_path, source, capsys):
     """Each is passed on to the function of Python with its name."""
+    pytest.importorskip("geopandas")  # for the index
     given = {}
     plan_export = xee_tf.plan_export
 
