@@ -30,7 +30,7 @@ test: lint $(DATA)/installed.stamp test-core ## Linters, type checks, import con
 	$(BIN)/python $(PYTEST) --durations=15 --skip-passed .venv-core/passed.txt
 
 test-full: export XEE_TF_RANDOM_EXAMPLES = 1
-test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp $(VENV)/fuzz.stamp docs test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
+test-full: lint $(DATA)/installed.stamp $(DATA)/azurite/installed.stamp $(VENV)/full.stamp docs test-core test-minimum test-newest ## The same, with the tests that take minutes and in all environments
 	$(BIN)/python $(PYTEST) --durations=15 -m "not mlflow"
 
 test-core: .venv-core/core.stamp $(DATA)/installed.stamp ## Tests without any extra
@@ -90,8 +90,10 @@ $(VENV)/docs.stamp: $(VENV)/dev.stamp
 	$(BIN)/python $(INSTALL) --editable '.[docs]'
 	@touch $@
 
-# Coverage-guided fuzzing. The package may be missing on some platforms; its test is then skipped.
-$(VENV)/fuzz.stamp: $(VENV)/dev.stamp
+# Packages of long tests: coverage-guided fuzzing, and a plotting library that is large. Without them, the tests are
+# skipped; atheris is missing on some platforms.
+$(VENV)/full.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet hvplot
 	-$(BIN)/python -m pip install --quiet atheris
 	@touch $@
 
