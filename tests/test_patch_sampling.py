@@ -175,11 +175,13 @@ def test_split_by_polygons():
     assert dict(split_patches(GRID, moved.__geo_interface__, column="side")) == dict(split)
 
 
-@given(grids(), st.lists(st.tuples(*[st.floats(0, 60)] * 4, st.sampled_from("ab")), min_size=2, max_size=5))
+@given(grids(), st.lists(st.tuples(*[st.floats(0, 1)] * 4, st.sampled_from("ab")), min_size=2, max_size=5))
 def test_no_patch_has_pixels_of_polygons_of_other_sides(grid, drawn):
     shapes, sides = [], []
-    for x, y, width, height, side in drawn:
-        shapes.append(shapely.box(x, y, x + width + 1, y + height + 1))
+    for *corners, side in drawn:
+        left, right = (at * grid.shape.x for at in sorted(corners[::2]))
+        top, bottom = (at * grid.shape.y for at in sorted(corners[1::2]))
+        shapes.append(shapely.box(left, top, right + 1, bottom + 1))
         sides.append(side)
     world = [
         shapely.transform(shape, lambda at: np.column_stack([7e5 + 30 * at[:, 0], 5e6 - 30 * at[:, 1]]))
