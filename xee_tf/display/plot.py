@@ -165,8 +165,8 @@ def plot_sides(
     _show(ax, origin, patch, colored)
     _frame(ax, origin, size, "", facecolor="none", edgecolor=_text_color(), lw=1)
     handles = [
-        Patch(facecolor=color, label=f"{name}: {int(mask.sum()):,} ({percent(share)})")
-        for (name, color, mask), share in zip(colored, side_shares(sides, colored), strict=True)
+        Patch(facecolor=color, label=label)
+        for (_, color, _), label in zip(colored, side_labels(sides, colored), strict=True)
     ]
     pad = 0.02 * max(size)
     right, bottom = (origin[axis] + size[axis] + pad for axis in (0, 1))
@@ -182,22 +182,26 @@ def plot_sides(
     return ax
 
 
-def side_shares(sides: Mapping[str, NDArray[np.bool_]], colored: Sequence[Colored]) -> list[float]:
-    """Return the proportion of each side of the patches in sides, and of others of all of these patches.
+def side_labels(sides: Mapping[str, NDArray[np.bool_]], colored: Sequence[Colored]) -> list[str]:
+    """Return the name and the number of patches of each side, and its proportion of the patches in sides.
 
-    A single side is a part of all patches.
+    A single side is a part of all patches. Patches that are in no side have no proportion, so that those of
+    the sides add up to 100 %.
 
     Examples
     --------
-    >>> sides = {"train": np.array([[True, True]]), "test": np.array([[False, False]])}
-    >>> side_shares(sides, colored_sides(sides, None))
-    [1.0, 0.0]
+    >>> sides = {"train": np.array([[True, True, False]]), "test": np.array([[False, False, False]])}
+    >>> side_labels(sides, colored_sides(sides, np.array([[False, False, True]])))
+    ['train: 2 (100 %)', 'test: 0 (0 %)', 'left out: 1 of 3']
     """
     counts = [int(mask.sum()) for *_, mask in colored]
-    if len(sides) == 1:
-        return [count / colored[0][2].size for count in counts]
-    kept, whole = max(1, sum(counts[: len(sides)])), max(1, sum(counts))
-    return [count / (kept if at < len(sides) else whole) for at, count in enumerate(counts)]
+    whole = colored[0][2].size if len(sides) == 1 else max(1, sum(counts[: len(sides)]))
+    return [
+        f"{name}: {count:,} ({percent(count / whole)})"
+        if at < len(sides)
+        else f"{name}: {count:,} of {sum(counts):,}"
+        for at, ((name, *_), count) in enumerate(zip(colored, counts, strict=True))
+    ]
 
 
 def mixed_colors(colored: Sequence[Colored]) -> NDArray[np.float32]:

@@ -103,7 +103,7 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
         >>> grid = xee_tf.PatchGrid(xee_tf.Size(x=640, y=640), xee_tf.Size(x=16, y=16), xee_tf.Size(x=4, y=4))
         >>> ax = xee_tf.split_patches(grid, {"train": 0.8, "test": 0.2}, block=8).plot()
         >>> [text.get_text() for text in ax.get_legend().get_texts()]
-        ['train: 1,161 (78.4 %)', 'test: 320 (21.6 %)', 'left out: 119 (7.4 %)']
+        ['train: 1,161 (78.4 %)', 'test: 320 (21.6 %)', 'left out: 119 of 1,600']
         """
         return plot_sides(self._masks(), self.lost.mask, *place_of(self.grid), "Sides of the split", ax)
 
@@ -116,8 +116,8 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
             (side, f"{counted(len(chosen), 'patch', 'patches')} ({percent(len(chosen) / kept)})")
             for side, chosen in self.sides.items()
         ]
-        lost = counted(len(self.lost), "patch", "patches")
-        rows.append(("left out", f"{lost} at borders ({percent(self.lost_share)})"))
+        of = counted(kept + len(self.lost), "patch", "patches")
+        rows.append(("left out", f"{len(self.lost):,} of {of}, at borders"))
         if self.block is not None:
             rows.append(("blocks", f"{by(*self.block.xy)} patches"))
         whole = counted(len(self.grid), "patch", "patches")
@@ -197,7 +197,7 @@ def split_patches(
       train     955 patches (68 %)
       val       231 patches (16.5 %)
       test      218 patches (15.5 %)
-      left out  196 patches at borders (12.3 %)
+      left out  196 of 1,600 patches, at borders
       blocks    7 × 7 patches
     >>> split["test"].patches[:3]
     array([560, 561, 562])
