@@ -661,7 +661,7 @@ def test_polygons_without_pixels_raise(tmp_path, boxes, options, compute):
 def test_polygons_without_pixels_are_omitted_with_a_warning(tmp_path, compute, chunk):
     ds = scene() if chunk is None else scene().chunk(x=chunk, y=chunk)
     where = fields(TINY, (1, 1, 2, 2), THIN, (6.4, 6.4, 0.9, 0.9))
-    with pytest.warns(UserWarning, match="2 of 4 polygons cover no pixel center.*is Row 0") as caught:
+    with pytest.warns(UserWarning, match="2 of 4 polygons cover no pixel center.*is row 0") as caught:
         result = xee_tf.sample_table(ds, where, tmp_path / "t", compute=compute)
     assert len(caught) == 1
     if not compute:

@@ -75,7 +75,7 @@ def test_points_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
 def test_polygons_of_the_landsat_scene(landsat, landsat_dir, tmp_path):
     bands, transform, crs = read_bands(landsat_dir)
     fields = gpd.read_file(landsat_dir / "landsat96_polygons.shp")
-    with pytest.warns(UserWarning, match="1 of .* polygons is outside the raster.*first one is Row 26"):
+    with pytest.warns(UserWarning, match="1 of .* polygons is outside the raster.*first one is row 26"):
         found = sampled(tmp_path / "fields", landsat, fields, geometry=None)
     fields = fields.drop(index=26)
 
@@ -221,11 +221,11 @@ INVALID = {
     "no geometry": (SITE.set_geometry([SITE.geometry[0], None]), {}, "Row 1 has no geometry"),
     "nowhere": (SITE[:0], {}, "no points or polygons"),
     "lines": (SITE.set_geometry(SITE.boundary.buffer(1).boundary), {}, "Row 0 has no geometry"),
-    "a line": (SITE.set_geometry(SITE.buffer(9).boundary), {}, "Row 0 is a LineString"),
+    "a line": (SITE.set_geometry(SITE.buffer(9).boundary), {}, "row 0 is a LineString"),
     "a point among polygons": (
         FIELD.set_geometry([FIELD.geometry[0], SITE.geometry[1]]),
         {},
-        "all points or all polygons; Row 1 is a Point",
+        "all points or all polygons; row 1 is a Point",
     ),
     "a polygon outside": (
         FIELD[:1].set_geometry([shapely.box(0, 0, 1, 1)], crs=CRS),
@@ -235,9 +235,18 @@ INVALID = {
     "all polygons outside": (
         FIELD.set_geometry([shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)], crs=CRS),
         {},
-        "All 2 polygons are outside the raster: Row 0 covers",
+        "All 2 polygons are outside the raster: row 0 covers",
     ),
-    "all points outside": (points([[0, 0]]), {}, "The point is outside the raster: the raster covers"),
+    "all points outside": (
+        points([[0, 1]]),
+        {},
+        r"The point is outside the raster: it is at \(0.0, 1.0\), the raster covers .*, right, top\)\.$",
+    ),
+    "x and y swapped": (
+        points([[0, 0], [4_999_900, 700_100]]),
+        {},
+        r"All 2 points are outside the raster: row 0 is at .* Are x and y swapped\? x, or the longitude, is",
+    ),
     "two points outside": (points([[0, 0], [1, 1]]), {}, "All 2 points are outside the raster"),
     "a frame": (
         pd.DataFrame({"x": [1]}),
@@ -290,7 +299,7 @@ def test_polygons_outside_the_raster_and_without_pixels(tmp_path):
     tiny = SITE.geometry[0].buffer(1e-3)
     fields = FIELD.set_geometry([tiny, shapely.box(2, 2, 3, 3)], crs=CRS).translate(7)
     with (
-        pytest.warns(UserWarning, match="1 of 2 polygons is outside the raster.*first one is Row 1"),
+        pytest.warns(UserWarning, match="1 of 2 polygons is outside the raster.*first one is row 1"),
         pytest.raises(OptionError, match=r"the 1 of 2 polygons that overlaps .* covers no pixel center"),
     ):
         sample_table(SCENE, fields, tmp_path / "t")

@@ -264,8 +264,8 @@ def _check_dtype(name: str, dtype: np.dtype[Any], feature_types: FeatureTypes) -
     if feature_types == "float" and dtype.kind in "iu" and dtype.itemsize >= 4:
         warn(
             f"Band {name!r} is {dtype} and is written as float32, which holds whole numbers exactly only up "
-            f"to {FLOAT32_EXACT:,}. For larger values, use feature_types='band'; to silence this warning, "
-            "cast the band with astype('int16') or astype('float32')."
+            f"to {FLOAT32_EXACT:,}. For larger values, use feature_types='band'; if there are none, silence "
+            "this warning with astype('float32')."
         )
 
 

@@ -85,11 +85,12 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
             "Select a range instead of one row or column, for example ds.isel(x=slice(0, 1))."
         )
     why = curvilinear(obj)
+    y_dim, x_dim = list(obj.dims)[-2:]  # by far the most common order
     raise GeoreferenceError(
         f"No x and y dimensions among {tuple(obj.dims)}"
         f"{f': {why}' if why else ''}. Rename them, for example "
-        "ds.rename(easting='x', northing='y'), or set their names: "
-        "ds.rio.set_spatial_dims(x_dim='easting', y_dim='northing')."
+        f"ds.rename({{{x_dim!r}: 'x', {y_dim!r}: 'y'}}), or set their names: "
+        f"ds.rio.set_spatial_dims(x_dim={x_dim!r}, y_dim={y_dim!r})."
     )
 
 

@@ -128,8 +128,8 @@ def find_sample_pixels(
     missing = np.flatnonzero(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if missing.size:
         raise OptionError(
-            f"{_row(labels, missing[0])} has no geometry ({counted(missing.size, 'such row')}): drop rows "
-            "without geometry, for example with "
+            f"{_row(labels, missing[0], 'Row')} has no geometry ({counted(missing.size, 'such row')}): drop "
+            "rows without geometry, for example with "
             "features[~(features.geometry.isna() | features.geometry.is_empty)]."
         )
     kinds = shapely.get_type_id(geometries)
@@ -147,7 +147,8 @@ def find_sample_pixels(
     invalid = row_of[~np.isfinite(coordinates).all(axis=1)]
     if invalid.size:
         raise OptionError(
-            f"{_row(labels, invalid[0])} has a coordinate that is not a finite number: drop or correct it."
+            f"{_row(labels, invalid[0], 'Row')} has a coordinate that is not a finite number: drop or "
+            "correct it."
         )
     if crs is None:
         raise GeoreferenceError(
@@ -157,28 +158,52 @@ def find_sample_pixels(
     own = read_crs(crs, "the points or polygons", "Set another one with features.set_crs().")
     place = f"the raster covers {georef.bounds} in {describe_crs(georef.crs)} (left, bottom, right, top)"
     if points:
-        at = point_transformer(own, georef.crs)(coordinates)
-        return _points(pixels_of_points(at, georef), georef, layout, place)
+
+        def locate(coordinates: Any) -> Any:
+            return pixels_of_points(point_transformer(own, georef.crs)(coordinates), georef)
+
+        return _points(coordinates, locate, georef, layout, labels, place)
     shapes = polygons_in_pixels(geometries, own, georef)
     return _polygons(shapes, geometries, georef, layout, labels, place, all_touched)
 
 
-def _row(labels: pd.Index[Any], row: int) -> str:
+def _row(labels: pd.Index[Any], row: int, word: str = "row") -> str:
     label = labels[row]
     named = "" if isinstance(label, int | np.integer) and label == row else f" (index {label!r})"
-    return f"Row {row}{named}"
+    return f"{word} {row}{named}"
 
 
-def _points(at: Any, georef: GeoRef, layout: BlockLayout, place: str) -> SamplePixels:
-    with np.errstate(invalid="ignore"):
-        inside = ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
-    outside = int((~inside).sum())
-    if outside == len(at):
-        subject = "The point is" if len(at) == 1 else f"All {len(at)} points are"
-        raise OptionError(f"{subject} outside the raster: {place}.")
-    if outside:
-        verb = "is" if outside == 1 else "are"
-        warn(f"{outside} of {len(at)} points {verb} outside the raster and {verb} omitted: {place}.")
+def _points(
+    coordinates: Any,
+    locate: Callable[[Any], Any],
+    georef: GeoRef,
+    layout: BlockLayout,
+    labels: pd.Index[Any],
+    place: str,
+) -> SamplePixels:
+    """Find the pixels of points; `locate` returns the places of coordinates in pixels of the raster."""
+
+    def is_inside(at: Any) -> Any:
+        with np.errstate(invalid="ignore"):
+            return ((at >= 0) & (at < georef.shape.xy)).all(axis=1)
+
+    at = locate(coordinates)
+    inside = is_inside(at)
+    outside = np.flatnonzero(~inside)
+    if outside.size:
+        first = int(outside[0])
+        given = tuple(float(f"{number:.10g}") for number in coordinates[first])
+        if outside.size == len(at):
+            subject = "The point is" if len(at) == 1 else f"All {len(at)} points are"
+            which = "it" if len(at) == 1 else _row(labels, first)
+            swapped = is_inside(locate(coordinates[:, ::-1])).any()
+            hint = " Are x and y swapped? x, or the longitude, is first." if swapped else ""
+            raise OptionError(f"{subject} outside the raster: {which} is at {given}, {place}.{hint}")
+        verb = "is" if outside.size == 1 else "are"
+        warn(
+            f"{outside.size} of {len(at)} points {verb} outside the raster and {verb} omitted; the first one "
+            f"is {_row(labels, first)}, at {given}: {place}."
+        )
     numbers = np.flatnonzero(inside)
     columns, rows = np.floor(at[inside]).astype(np.int64).T
     by_block = {
