@@ -73,6 +73,21 @@ def test_dimensions_by_cf_attributes_and_by_the_user():
         assert read_georef(named, crs=32633).affine == NORTH_UP
 
 
+@pytest.mark.parametrize(
+    ("dims", "x_dim", "y_dim"),
+    [
+        (("easting", "northing"), "easting", "northing"),  # in any order
+        (("Row", "Col", "band"), "Col", "Row"),
+        (("a", "line", "column"), "column", "line"),
+        (("a", "b"), "easting", "northing"),  # an example
+    ],
+)
+def test_advice_about_dimensions_never_swaps_them(dims, x_dim, y_dim):
+    message = re.escape(f"ds.rename({{{x_dim!r}: 'x', {y_dim!r}: 'y'}})")
+    with pytest.raises(GeoreferenceError, match=message):
+        spatial_dims(xr.DataArray(np.zeros((2,) * len(dims)), dims=dims))
+
+
 def test_an_empty_raster_raises():
     with pytest.raises(GeoreferenceError, match="no pixels: x has length 5 and y has length 0"):
         read_georef(raster().isel(y=slice(0, 0)), crs=4326)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import rioxarray  # noqa: F401 - registers .rio, whose rules for dimensions are used here
@@ -40,6 +40,9 @@ GRID_MAPPING = "spatial_ref"
 
 # Names in addition to those of rioxarray: used by Xee before version 0.1.
 _MORE_DIMS = (("lon", "lat"), ("X", "Y"))
+# Names that errors take for an axis, and the reader does not.
+_LIKE_X = frozenset({"easting", "east", "col", "cols", "column", "columns", "sample", "samples", "width"})
+_LIKE_Y = frozenset({"northing", "north", "row", "rows", "line", "lines", "height"})
 # Attributes with a CRS or an affine: of Xee, xarray's former rasterio reader and the Zarr conventions.
 CRS_ATTRS = ("crs", "proj:wkt2", "proj:code", "proj:projjson")
 AFFINE_ATTRS = ("transform", "spatial:transform")
@@ -85,13 +88,18 @@ def spatial_dims(obj: Raster) -> tuple[str, str]:
             "Select a range instead of one row or column, for example ds.isel(x=slice(0, 1))."
         )
     why = curvilinear(obj)
-    y_dim, x_dim = list(obj.dims)[-2:]  # by far the most common order
+    x_dim, y_dim = _similar(obj.dims, _LIKE_X, "easting"), _similar(obj.dims, _LIKE_Y, "northing")
     raise GeoreferenceError(
         f"No x and y dimensions among {tuple(obj.dims)}"
         f"{f': {why}' if why else ''}. Rename them, for example "
         f"ds.rename({{{x_dim!r}: 'x', {y_dim!r}: 'y'}}), or set their names: "
         f"ds.rio.set_spatial_dims(x_dim={x_dim!r}, y_dim={y_dim!r})."
     )
+
+
+def _similar(dims: Iterable[Hashable], known: frozenset[str], example: str) -> Hashable:
+    """Return the dimension with one of the known names, or an example of a name."""
+    return next((dim for dim in dims if str(dim).lower() in known), example)
 
 
 def _declared_dims(obj: Raster) -> Iterator[tuple[str, str]]:

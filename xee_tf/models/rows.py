@@ -52,7 +52,8 @@ def spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     if spec.input_type_override:
         rows.append(("types", abbreviated(list(starmap(_typed, spec.input_type_override.items())))))
     if spec.normalize is not None:
-        rows.append(("normalized", abbreviated(list(spec.normalize))))
+        names = [name for name in spec.normalize if spec.bands is None or name in spec.bands]
+        rows.append(("normalized", abbreviated(names)))
     for title, outputs in (("outputs", spec.output_bands), ("output properties", spec.output_properties)):
         if outputs is not None:
             rows.append((title, abbreviated(list(starmap(_typed, outputs.items())))))
