@@ -533,6 +533,15 @@ def test_sources_that_are_not_exports(exports, function):
             function(data)
 
 
+def test_inspect_counts_bytes_and_values_of_a_record(tmp_path):
+    ds = raster({"cover": random_band((6, 8), "uint8"), "red": random_band((6, 8))})
+    result = ds.tfexport(tmp_path / "a", patch_dimensions=(4, 3), feature_types="band")
+    shutil.copy(result.files[0].path, tmp_path / "other.tfrecord.gz")
+    found = str(xee_tf.inspect(tmp_path / "other.tfrecord.gz"))
+    assert "cover         bytes, 12 bytes" in found
+    assert "red           float, 12 values" in found
+
+
 def test_inspect_expects_an_export_or_a_file(tmp_path):
     for name in ("out", "out.tfrecord"):
         with pytest.raises(MissingShardError, match=rf"{name} was not found: .* a TFRecord file"):

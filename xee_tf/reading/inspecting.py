@@ -196,7 +196,7 @@ def _inspect_file(location: Location) -> Inspection:
     kind = _kind(layout)
     rows = [("first record", f"a{'n' if kind == 'Example' else ''} {kind}")]
     for feature in layout.features:
-        held = counted(feature.size, "value")
+        held = counted(feature.size, "byte" if feature.kind == "bytes" else "value")
         if feature.name in steps:
             held = counted(steps[feature.name], "step") + (f" of {held}" if feature.size > 1 else "")
         rows.append((feature.name, f"{feature.kind}, {held}"))
