@@ -134,7 +134,7 @@ def test_commands_end_with_a_message(inputs, tmp_path, monkeypatch, count):
             except Exception as error:
                 code = f"{type(error).__name__}: {str(error)[:100]!r}"
             stream.flush()
-            output = stream.buffer.getvalue().decode()
+            output = stream.buffer.getvalue().decode(errors="replace")  # names of files may be any bytes
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path / "files-out", ignore_errors=True)
         codes[code] += 1
