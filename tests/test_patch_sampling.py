@@ -274,6 +274,12 @@ def test_labels_of_a_region():
     assert set(found.patches.tolist()) == holders(inner, grid, 7)
 
 
+def test_a_coordinate_is_no_band_of_classes():
+    ds = raster({"cover": np.zeros((300, 400), "uint8")})
+    with pytest.raises(GeoreferenceError, match=r"this one has the dimensions \('y',\)"):
+        split_patches(GRID, SIDES, class_band=ds["y"])
+
+
 def test_stratified_splits_divide_rare_classes():
     values = np.ones((300, 400), "uint8")
     values[:60, :60] = 2  # a rare class in a corner

@@ -78,7 +78,7 @@ def count_classes(labels: xr.DataArray, grid: PatchGrid, *, progress: bool = Fal
         If the band is on another grid.
     """
     name = "class_band" if labels.name is None else str(labels.name)
-    georef = read_georef(labels.to_dataset(name=name), crs=grid.crs)
+    georef = read_georef(labels, crs=grid.crs)
     y_dim, x_dim = georef.y_dim, georef.x_dim
     others = [dim for dim in labels.dims if dim not in (y_dim, x_dim)]
     if any(labels.sizes[dim] > 1 for dim in others) or labels.dtype.kind not in "biuf":
