@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 import xee_tf
 from xee_tf.cli.command import command
+from xee_tf.cli.groups import RasterOptions
 from xee_tf.cli.loading import model_at, model_options
 from xee_tf.cli.options import Crs, FilePath, Name, Names, Number, Size, Value, parse_names
 from xee_tf.cli.outcome import Outcome
@@ -26,7 +27,7 @@ _MODEL = Group("Prediction", sort_key=3)
 _IMAGE, _PREDICTION = "image", "prediction"  # names of layers
 
 
-@command(xee_tf.explore, xee_tf.Model, xee_tf.Model.predict_image, cluster=True)
+@command(RasterOptions, xee_tf.explore, xee_tf.Model, xee_tf.Model.predict_image, cluster=True)
 def explore(
     rasters: list[FilePath],
     /,
@@ -87,12 +88,6 @@ def explore(
     basemap
         What is below: osm (OpenStreetMap), or an address such as "https://tiles.test/{z}/{x}/{y}.png".
         Default: none; then nothing is fetched from the internet.
-    band_names
-        Other names for all bands, in the order of the files and of their bands.
-    crs
-        CRS of rasters that have none.
-    chunk
-        Width and height, in pixels, of the chunks that are read from disk.
     port
         The port of the map. 0 selects a free port.
     model

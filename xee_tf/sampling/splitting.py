@@ -111,9 +111,9 @@ class PatchSplit(Summarized, Mapping[str, PatchSelection]):
         return {side: chosen.mask for side, chosen in self.sides.items()}
 
     def _summary(self) -> Summary:
-        kept = max(1, sum(map(len, self.sides.values())))
+        kept = sum(map(len, self.sides.values()))
         rows = [
-            (side, f"{counted(len(chosen), 'patch', 'patches')} ({percent(len(chosen) / kept)})")
+            (side, f"{counted(len(chosen), 'patch', 'patches')} ({percent(len(chosen) / max(1, kept))})")
             for side, chosen in self.sides.items()
         ]
         of = counted(kept + len(self.lost), "patch", "patches")
